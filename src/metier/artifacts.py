@@ -1,0 +1,42 @@
+"""Artefacts: what stages return. Frozen, named by the digest of their manifest, with their parents' digests.
+
+An artefact is a folder in the store whose `manifest.json` was written last; a folder without one does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from metier.digest import digest_of
+
+__all__ = ["MANIFEST", "Artifact", "Kind", "manifest_digest"]
+
+MANIFEST = "manifest.json"
+
+Kind: TypeAlias = Literal["dataset", "run", "adapter", "evaluation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One finished result: `facts` is what its stage says of it, `files` maps names to SHA-256 and size."""
+
+    kind: Kind
+    digest: str
+    parents: tuple[str, ...]
+    path: Path
+    facts: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of the artefact's files. Raises KeyError if its manifest lists no such file."""
+        if name not in self.files:
+            raise KeyError(f"{self.kind} {self.digest[:12]} has no file {name!r}; it has {sorted(self.files)}")
+        return self.path / name
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Return the digest of a manifest: over everything in it but the digest itself."""
+    return digest_of({key: value for key, value in manifest.items() if key != "digest"})

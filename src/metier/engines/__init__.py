@@ -1,0 +1,1 @@
+"""How shards of work are executed: in this process or in several."""

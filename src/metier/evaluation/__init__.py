@@ -1,0 +1,1 @@
+"""Measuring base and expert on the same held-out items, with intervals."""

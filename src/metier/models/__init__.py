@@ -1,0 +1,1 @@
+"""Language models: loading, chat rendering, adapters, generation, likelihood."""

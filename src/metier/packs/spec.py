@@ -1,0 +1,203 @@
+"""The contract of a domain pack: everything Metier knows about one domain, as data with examples beside every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from metier.config import Settings
+
+__all__ = [
+    "Control",
+    "Examples",
+    "GuardRule",
+    "Identifier",
+    "Metric",
+    "Pack",
+    "PackFacts",
+    "QualityRule",
+    "TaskSpec",
+    "Template",
+    "TemplateMessage",
+    "Term",
+]
+
+
+class Examples(Settings):
+    """Text that a rule must find and text that it must leave alone; conformance runs both."""
+
+    match: tuple[str, ...] = Field(min_length=1)
+    """Each holds at least one stretch that the rule finds."""
+    reject: tuple[str, ...] = Field(min_length=1)
+    """Near misses: the rule finds nothing in them."""
+
+
+class PackFacts(Settings):
+    """`pack.yaml`: what a pack says of itself."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    """Name that a project file gives under `pack:`."""
+    version: str
+    """Version of the pack's data and code."""
+    title: dict[str, str]
+    """Title by language, for people."""
+    languages: tuple[str, ...]
+    """Languages that the pack's rules and templates are written for."""
+    licences: dict[str, str] = {}
+    """Licence of each part that is not under the pack's own."""
+
+
+class Identifier(Settings):
+    """One kind of personal identifier in text and how it is replaced."""
+
+    entity: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
+    """Name of the kind, after Presidio's habit (PERSON, PHONE_NUMBER, CN_RESIDENT_ID)."""
+    pattern: str
+    """Regular expression. Use ASCII look-arounds: \\b and \\w take Han characters for letters."""
+    group: int | str = 0
+    """Group of the pattern that is the identifier; the rest is context that stays."""
+    languages: tuple[str, ...] = ()
+    """Languages of the text the rule applies to; empty means every language."""
+    validator: str | None = None
+    """Name of a function `str -> bool` in the pack's table, for instance a check digit."""
+    context: tuple[str, ...] = ()
+    """Words of which one has to stand within `window` characters before the match; empty: none needed."""
+    window: int = Field(default=30, ge=1)
+    """How far before the match a context word may stand, in characters."""
+    score: float = Field(default=1.0, gt=0, le=1)
+    """Confidence of a match of this rule."""
+    replace: Literal["surrogate", "mask", "hash"] = "surrogate"
+    """What stands in the text afterwards."""
+    surrogate: str = "shape"
+    """Name of the surrogate generator (see metier.privacy.replace); `shape` keeps letters, digits and separators."""
+    examples: Examples
+
+
+class Term(Settings):
+    """One concept of a lexicon: its code, its preferred term by language and its other names."""
+
+    code: str
+    system: str
+    preferred: dict[str, str]
+    variants: tuple[str, ...] = ()
+
+
+class TemplateMessage(Settings):
+    """One message of a template; `content` is a Jinja template over the record's fields."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+    learn: bool | None = None
+    """Whether the model learns from it; by default the assistant's messages are learnt."""
+
+
+class Template(Settings):
+    """How a record's fields become a conversation that teaches one task in one language."""
+
+    name: str
+    task: str
+    """Task that the composed records belong to; evaluation tasks select by it."""
+    language: str
+    needs: tuple[str, ...]
+    """Fields of the record's metadata that must be there and not empty; other records are passed over."""
+    messages: tuple[TemplateMessage, ...] = Field(min_length=2)
+    label: str | None = None
+    """Field that is the record's label, for tasks that choose among labels."""
+    examples: tuple[dict[str, Any], ...] = Field(min_length=1)
+    """Each `{given: {field: value}, answer: text of the last message}`; conformance renders them."""
+
+
+class QualityRule(Settings):
+    """A reason to drop a record: its text matches, or is shorter or longer than a bound."""
+
+    name: str
+    languages: tuple[str, ...] = ()
+    pattern: str | None = None
+    minimum_characters: int | None = None
+    maximum_characters: int | None = None
+    examples: Examples
+    """`match` are texts that are dropped, `reject` texts that stay."""
+
+
+class Metric(Settings):
+    """One metric of a task, under lm-eval's key names."""
+
+    metric: str
+    higher_is_better: bool = True
+
+
+class TaskSpec(Settings):
+    """An evaluation task, under lm-eval's key names."""
+
+    task: str
+    dataset_path: str = "dataset"
+    """`dataset`: the held-out split of the project's own dataset; otherwise a JSONL file beside the task file."""
+    test_split: Literal["test", "validation"] = "test"
+    records: str | None = None
+    """With `dataset_path: dataset`: the task name (see Template.task) of the records to ask; default: same as `task`."""
+    language: str | None = None
+    """Restrict to records of this language."""
+    output_type: Literal["generate_until", "multiple_choice"]
+    doc_to_text: str | None = None
+    """Jinja template of the prompt over the item's fields; default for the dataset: the record's own messages."""
+    doc_to_target: str | None = None
+    """Jinja template of the expected answer; default for the dataset: the record's learnt message."""
+    doc_to_choice: tuple[str, ...] | None = None
+    """The choices; default for the dataset: every label among the task's training records."""
+    num_fewshot: int = Field(default=0, ge=0)
+    metric_list: tuple[Metric, ...] = Field(min_length=1)
+    generation_kwargs: dict[str, int | float | str | bool] = {}
+    """`max_gen_toks` and the like."""
+    parser: str | None = None
+    """Name of a function `str -> object | None` in the pack's table; None says the answer's format is not valid."""
+    metadata: dict[str, int | float | str]
+    """`version` at least."""
+
+
+class Control(Settings):
+    """A clause of a regulation turned into a check with evidence and threshold."""
+
+    id: str
+    clause: str
+    title: dict[str, str]
+    check: str
+    """Name of the check that decides it."""
+    threshold: float | None = None
+    critical: bool = False
+    by: Literal["machine", "person", "both"] = "machine"
+
+
+class GuardRule(Settings):
+    """What is looked for in a question or an answer at serving time, and what is done."""
+
+    name: str
+    applies: Literal["input", "output"]
+    languages: tuple[str, ...] = ()
+    pattern: str
+    action: Literal["redact", "refuse", "disclaim"]
+    text: dict[str, str] = {}
+    """What is said, by language: the refusal or the disclaimer."""
+    examples: Examples
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A loaded domain pack: data of its YAML files plus its tables of named functions."""
+
+    facts: PackFacts
+    folder: Path
+    digest: str
+    identifiers: tuple[Identifier, ...] = ()
+    lexicon: tuple[Term, ...] = ()
+    templates: tuple[Template, ...] = ()
+    quality: tuple[QualityRule, ...] = ()
+    tasks: tuple[TaskSpec, ...] = ()
+    controls: tuple[Control, ...] = ()
+    guard: tuple[GuardRule, ...] = ()
+    validators: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
+    parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+    scorers: Mapping[str, Callable[..., float]] = field(default_factory=dict)

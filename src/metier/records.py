@@ -1,0 +1,118 @@
+"""The record: the one unit of data that every room reads, and the drop: a record that left, with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeAlias
+
+from metier.digest import digest_of
+
+__all__ = ["Drop", "Message", "Record", "Role", "Source", "Span", "Step", "identify", "record_from_dict", "record_to_dict"]
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; `learn` says whether the model is trained on it (the unit of the loss mask)."""
+
+    role: Role
+    content: str
+    learn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of text, `start` inclusive and `end` exclusive, counted in code points."""
+
+    start: int
+    end: int
+    type: str
+    text: str = ""
+    score: float = 1.0
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a record comes from: file, SHA-256 of its bytes, position (line, row or page) and terms of use."""
+
+    uri: str
+    digest: str
+    position: str
+    licence: str
+    basis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One unit of source text with its provenance. What is absent is None or empty, never a magic value."""
+
+    id: str
+    text: str = ""
+    messages: tuple[Message, ...] = ()
+    label: str | None = None
+    spans: tuple[Span, ...] = ()
+    language: str | None = None
+    domain: str | None = None
+    task: str | None = None
+    source: Source | None = None
+    subject: str | None = None
+    group: str | None = None
+    time: str | None = None
+    parents: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A record that left the path. `content` keeps what was dropped: the record as JSON, or the raw line."""
+
+    record_id: str
+    step: str
+    reason: str
+    source: Source | None = None
+    content: str = ""
+
+
+Step: TypeAlias = Callable[[Iterable[Record]], Iterator[Record | Drop]]
+
+
+def identify(record: Record) -> str:
+    """Return the id of a record: 32 hexadecimal characters of the SHA-256 of its content, source position and parents.
+
+    The same input therefore gets the same id everywhere, and two equal rows of one file get different ones.
+    """
+    content = {
+        "text": record.text,
+        "messages": [[message.role, message.content] for message in record.messages],
+        "label": record.label,
+        "source": None if record.source is None else [record.source.uri, record.source.position],
+        "parents": list(record.parents),
+        "task": record.task,
+        "metadata": dict(record.metadata),
+    }
+    return digest_of(content)[:32]
+
+
+def record_to_dict(record: Record) -> dict[str, Any]:
+    """Return a record as plain JSON values (tuples become lists, nothing is left out)."""
+    row = {item.name: getattr(record, item.name) for item in fields(record)}
+    row["messages"] = [asdict(message) for message in record.messages]
+    row["spans"] = [asdict(span) for span in record.spans]
+    row["source"] = None if record.source is None else asdict(record.source)
+    row["parents"] = list(record.parents)
+    row["metadata"] = dict(record.metadata)
+    return row
+
+
+def record_from_dict(row: Mapping[str, Any]) -> Record:
+    """Return the record that `record_to_dict` wrote. Raises TypeError for unknown or missing keys."""
+    values = dict(row)
+    values["messages"] = tuple(Message(**message) for message in row.get("messages") or ())
+    values["spans"] = tuple(Span(**span) for span in row.get("spans") or ())
+    source = row.get("source")
+    values["source"] = None if source is None else Source(**source)
+    values["parents"] = tuple(row.get("parents") or ())
+    return Record(**values)

@@ -1,0 +1,1 @@
+"""Source data: files in the field's formats, read as records with provenance."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: one loop; methods and objectives are functions given to it."""
