@@ -1,1 +1,24 @@
-"""The contract of domain packs, and how they are found, loaded and checked."""
+"""Domain packs: the contract, the folder loader, discovery by entry points and the conformance checks."""
+
+from metier.packs.discovery import Installed, available, load
+from metier.packs.loader import load_folder
+from metier.packs.spec import Control, Examples, GuardRule, Identifier, Metric, Pack, PackFacts, QualityRule, TaskSpec, Template, TemplateMessage, Term
+
+__all__ = [
+    "Control",
+    "Examples",
+    "GuardRule",
+    "Identifier",
+    "Installed",
+    "Metric",
+    "Pack",
+    "PackFacts",
+    "QualityRule",
+    "TaskSpec",
+    "Template",
+    "TemplateMessage",
+    "Term",
+    "available",
+    "load",
+    "load_folder",
+]

@@ -66,6 +66,10 @@ class Identifier(Settings):
     """Name of a function `str -> bool` in the pack's table, for instance a check digit."""
     context: tuple[str, ...] = ()
     """Words of which one has to stand within `window` characters before the match; empty: none needed."""
+    hints: tuple[str, ...] = ()
+    """Literal strings of which every match holds at least one; a text without any is passed over without a search."""
+    minimum_digits: int = Field(default=0, ge=0)
+    """Digits that every match holds at least; a text with fewer is passed over without a search."""
     window: int = Field(default=30, ge=1)
     """How far before the match a context word may stand, in characters."""
     score: float = Field(default=1.0, gt=0, le=1)
@@ -81,9 +85,13 @@ class Term(Settings):
     """One concept of a lexicon: its code, its preferred term by language and its other names."""
 
     code: str
+    """Code of the concept in its system."""
     system: str
+    """Name of the coding system."""
     preferred: dict[str, str]
+    """Preferred term by language."""
     variants: tuple[str, ...] = ()
+    """Other names, in any language."""
 
 
 class TemplateMessage(Settings):
@@ -117,8 +125,11 @@ class QualityRule(Settings):
     name: str
     languages: tuple[str, ...] = ()
     pattern: str | None = None
-    minimum_characters: int | None = None
-    maximum_characters: int | None = None
+    """Regular expression; a text in which it is found is dropped."""
+    minimum_characters: int | None = Field(default=None, ge=1)
+    """Texts with fewer characters are dropped."""
+    maximum_characters: int | None = Field(default=None, ge=1)
+    """Texts with more characters are dropped."""
     examples: Examples
     """`match` are texts that are dropped, `reject` texts that stay."""
 
