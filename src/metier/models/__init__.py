@@ -1,1 +1,34 @@
-"""Language models: loading, chat rendering, adapters, generation, likelihood."""
+"""Language models: loading, chat rendering, adapters, generation, likelihood.
+
+torch and transformers are loaded when a name that needs them is first used, not when this package is imported.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+from metier.models.base import Base, resolve
+from metier.models.interface import Generation, GenerationSettings, LanguageModel, Likelihood
+
+if TYPE_CHECKING:
+    from metier.models.chat import Chat, Encoded
+    from metier.models.load import load_tokenizer, load_weights
+    from metier.models.local import LocalModel
+else:
+    __getattr__, _, _ = lazy_loader.attach(
+        __name__, submod_attrs={"chat": ["Chat", "Encoded"], "load": ["load_tokenizer", "load_weights"], "local": ["LocalModel"]}
+    )
+
+__all__ = [
+    "Base",
+    "Chat",
+    "Encoded",
+    "Generation",
+    "GenerationSettings",
+    "LanguageModel",
+    "Likelihood",
+    "LocalModel",
+    "load_tokenizer",
+    "load_weights",
+    "resolve",
+]

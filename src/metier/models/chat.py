@@ -1,0 +1,145 @@
+"""From messages to token ids and a loss mask. Training, evaluation and serving all go through here, so they cannot differ.
+
+The tokenizer's own chat template is used; a base model without one gets Metier's plain template, stored in its tokenizer. A
+conversation is tokenised piece by piece: what stands before each answer, then the answer with its end. The tokens before an
+answer are therefore the same whether the answer follows (training) or is to be generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metier.digest import digest_of
+from metier.errors import ModelError
+from metier.records import Message
+
+__all__ = ["PLAIN_TEMPLATE", "Chat", "Encoded"]
+
+PLAIN_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'user' %}{{ 'User:\\n' + message['content'] + '\\n\\n' }}"
+    "{% else %}{{ 'Assistant:\\n' + message['content'] + eos_token }}"
+    "{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of a conversation, and for each whether the model is trained to predict it."""
+
+    tokens: tuple[int, ...]
+    learn: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class Chat:
+    """Renders and encodes conversations for one tokenizer (any fast tokenizer of transformers)."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        if tokenizer.eos_token_id is None:
+            raise ModelError("the tokenizer has no end-of-sequence token, so an answer could never end\n    -> use a tokenizer with eos_token")
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = PLAIN_TEMPLATE
+        self._special = sorted((text for text in tokenizer.get_added_vocab() if text), key=len, reverse=True)
+        self.stop_tokens = self._find_stop_tokens()
+
+    @property
+    def digest(self) -> str:
+        """Digest of the template: what serving compares with what training used."""
+        return digest_of(self.tokenizer.chat_template)
+
+    def _find_stop_tokens(self) -> frozenset[int]:
+        answer = self._answer([{"role": "user", "content": "a"}], "b")
+        tokens = self._tokenize(answer)
+        special = set(self.tokenizer.get_added_vocab().values()) | {self.tokenizer.eos_token_id}
+        ends = [token for token in tokens if token in special]
+        if not ends:
+            raise ModelError("the chat template does not end an answer with a special token, so the model could not learn to stop")
+        return frozenset({self.tokenizer.eos_token_id, ends[-1]})
+
+    def render(self, messages: Sequence[Message], *, answering: bool = False) -> str:
+        """Return the text of a conversation; `answering` adds what stands before the next answer."""
+        return self._render(self._plain(messages), answering)
+
+    def _plain(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        return [{"role": message.role, "content": self._neutral(message.content)} for message in messages]
+
+    def _neutral(self, content: str) -> str:
+        # Control tokens inside data must not act as control tokens: a word joiner breaks them up and stays readable.
+        for token in self._special:
+            if token in content and not token.isspace():
+                content = content.replace(token, f"{token[:1]}\u2060{token[1:]}")
+        return content
+
+    def _render(self, messages: list[dict[str, str]], answering: bool) -> str:
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answering))
+        except Exception as error:  # noqa: BLE001 - templates are programs of the model's author and raise what they like
+            raise ModelError(f"the base model's chat template cannot render this conversation: {error}") from None
+
+    def _answer(self, before: list[dict[str, str]], content: str) -> str:
+        start = self._render(before, True)
+        whole = self._render([*before, {"role": "assistant", "content": content}], False)
+        if not whole.startswith(start):
+            raise ModelError("the base model's chat template renders a question differently once it is answered, so training and serving would differ")
+        return whole[len(start) :]
+
+    def _tokenize(self, text: str) -> list[int]:
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokens
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Return the tokens of a conversation up to where the next answer begins."""
+        encoded = self._encode(self._plain(messages), [False] * len(messages), answering=True)
+        return list(encoded.tokens)
+
+    def answer(self, messages: Sequence[Message], content: str) -> list[int]:
+        """Return the tokens of an answer to these messages, its stop token included, as training encodes it."""
+        return self._until_stop(self._tokenize(self._answer(self._plain(messages), self._neutral(content))))
+
+    def encode(self, messages: Sequence[Message]) -> Encoded:
+        """Return tokens and loss mask of a conversation: of a learnt message the content and its stop token are learnt."""
+        return self._encode(self._plain(messages), [message.learn for message in messages], answering=False)
+
+    def _encode(self, messages: list[dict[str, str]], learnt: Sequence[bool], *, answering: bool) -> Encoded:
+        tokens: list[int] = []
+        learn: list[bool] = []
+        done = ""
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._render(messages[:index], True)
+            self._extend(tokens, learn, self._rest(before, done), None)
+            answer = self._answer(messages[:index], message["content"])
+            self._extend(tokens, learn, answer, learnt[index])
+            done = before + answer
+        if answering or messages[-1]["role"] != "assistant":
+            self._extend(tokens, learn, self._rest(self._render(messages, answering), done), None)
+        return Encoded(tuple(tokens), tuple(learn))
+
+    def _rest(self, text: str, done: str) -> str:
+        if not text.startswith(done):
+            raise ModelError("the base model's chat template changes earlier turns of a conversation, so they cannot be learnt turn by turn")
+        return text[len(done) :]
+
+    def _extend(self, tokens: list[int], learn: list[bool], text: str, learnt: bool | None) -> None:
+        piece = self._tokenize(text) if text else []
+        tokens.extend(piece)
+        if not learnt:
+            learn.extend([False] * len(piece))
+            return
+        kept = len(self._until_stop(piece))
+        learn.extend([True] * kept + [False] * (len(piece) - kept))
+
+    def _until_stop(self, piece: list[int]) -> list[int]:
+        for index in range(len(piece) - 1, -1, -1):
+            if piece[index] in self.stop_tokens:
+                return piece[: index + 1]
+        raise ModelError("an answer lost its stop token while it was encoded")

@@ -1,0 +1,48 @@
+"""Loading a base model's weights and tokenizer: safetensors only, offline, no code of the model's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+
+from metier.errors import ModelError
+from metier.models import attention
+from metier.models.base import Base
+
+__all__ = ["load_tokenizer", "load_weights"]
+
+
+def load_tokenizer(base: Base) -> Any:
+    """Return the base model's tokenizer. Raises ModelError if it cannot be loaded."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"the tokenizer of {base.name} cannot be loaded: {_first_line(error)}") from None
+
+
+def load_weights(base: Base, dtype: torch.dtype) -> torch.nn.Module:
+    """Return the base model with Metier's packed attention, in `dtype`, frozen and in evaluation mode.
+
+    Raises ModelError if it cannot be loaded, or if its class hands no attention implementation through.
+    """
+    attention.register()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model: torch.nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
+            base.folder,
+            dtype=dtype,
+            attn_implementation=attention.IMPLEMENTATION,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"the base model {base.name} cannot be loaded: {_first_line(error)}") from None
+    return model.requires_grad_(False).eval()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,184 @@
+"""A base model with an optional adapter on this machine: generation and likelihoods, batched without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metier.models import lora
+from metier.models.attention import Cache, Decode, Packed, Plan, Prefill, branch_mask
+from metier.models.base import Base
+from metier.models.chat import Chat
+from metier.models.head import next_logits, token_log_probabilities
+from metier.models.interface import Generation, GenerationSettings, Likelihood
+from metier.models.load import load_tokenizer, load_weights
+from metier.models.precision import fastest_dtype
+from metier.progress import SILENT, Progress
+from metier.records import Message
+
+__all__ = ["LocalModel"]
+
+
+class LocalModel:
+    """A loaded model; see `metier.models.interface.LanguageModel` for what it answers."""
+
+    def __init__(self, model: torch.nn.Module, chat: Chat, *, device: str = "cpu", batch_tokens: int = 4096, batch_rows: int = 32) -> None:
+        self.model: Any = model
+        self.chat = chat
+        self.device = device
+        self.batch_tokens = batch_tokens
+        self.batch_rows = batch_rows
+        self._softcap = getattr(self.model.config, "final_logit_softcapping", None)
+
+    @classmethod
+    def open(cls, base: Base, adapter: Path | None = None, *, device: str = "cpu", dtype: torch.dtype | None = None) -> LocalModel:
+        """Load a base model and, if given, an adapter folder. Raises ModelError if either cannot be used."""
+        model = load_weights(base, dtype or fastest_dtype(device))
+        if adapter is not None:
+            lora.load_adapter(model, adapter)
+        return cls(model.to(device).eval(), Chat(load_tokenizer(base)), device=device)
+
+    @property
+    def head(self) -> torch.Tensor:
+        """The output head's weights [vocabulary, hidden]."""
+        weights: torch.Tensor = self.model.get_output_embeddings().weight
+        return weights
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Switch the adapter off inside the block: the exact base model."""
+        with lora.switched_off(self.model):
+            yield
+
+    def hidden(self, tokens: Sequence[int], positions: Sequence[int], plan: Plan) -> torch.Tensor:
+        """Return the last hidden states [tokens, hidden] of a packed row."""
+        ids = torch.tensor([list(tokens)], device=self.device)
+        places = torch.tensor([list(positions)], device=self.device)
+        output = self.model.get_decoder()(input_ids=ids, position_ids=places, plan=plan, use_cache=False)
+        states: torch.Tensor = output.last_hidden_state[0]
+        return states
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Sequence[Message]], settings: GenerationSettings, *, progress: Progress = SILENT, task: str = "generate"
+    ) -> list[Generation]:
+        """Answer each conversation, several at a time; the answer to one does not depend on the others' sampling."""
+        encoded = [self.chat.prompt(prompt) for prompt in prompts]
+        answers: dict[int, Generation] = {}
+        for batch in self._batches([len(tokens) for tokens in encoded]):
+            answers.update(zip(batch, self._generate([encoded[index] for index in batch], batch, settings), strict=True))
+            progress.advance(task, len(batch))
+        return [answers[index] for index in range(len(prompts))]
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield indices in batches of at most `batch_rows` rows and `batch_tokens` tokens, similar lengths together."""
+        batch: list[int] = []
+        total = 0
+        for index in sorted(range(len(lengths)), key=lambda item: lengths[item]):
+            if batch and (len(batch) == self.batch_rows or total + lengths[index] > self.batch_tokens):
+                yield batch
+                batch, total = [], 0
+            batch.append(index)
+            total += lengths[index]
+        if batch:
+            yield batch
+
+    def _generate(self, prompts: Sequence[Sequence[int]], names: Sequence[int], settings: GenerationSettings) -> list[Generation]:
+        lengths = [len(prompt) for prompt in prompts]
+        cache = Cache(len(prompts), max(lengths) + settings.max_new_tokens)
+        states = self.hidden([token for prompt in prompts for token in prompt], _positions(lengths), Prefill(lengths, cache))
+        last = torch.tensor(lengths).cumsum(0) - 1
+        generators = [torch.Generator().manual_seed(settings.seed * 1_000_003 + name) for name in names]
+        written: list[list[int]] = [[] for _ in prompts]
+        rows, logits = list(range(len(prompts))), next_logits(states[last], self.head, self._softcap)
+        while rows:
+            chosen = [_choose(logits[place], settings, generators[row]) for place, row in enumerate(rows)]
+            rows, chosen = self._append(rows, chosen, written, settings)
+            if not rows:
+                break
+            plan = Decode(cache, rows)
+            states = self.hidden(chosen, [cache.lengths[row] - 1 for row in rows], plan)
+            logits = next_logits(states, self.head, self._softcap)
+        return [self._finished(tokens, settings) for tokens in written]
+
+    def _append(self, rows: Sequence[int], chosen: Sequence[int], written: list[list[int]], settings: GenerationSettings) -> tuple[list[int], list[int]]:
+        going = []
+        for row, token in zip(rows, chosen, strict=True):
+            written[row].append(token)
+            stopped = token in self.chat.stop_tokens or len(written[row]) >= settings.max_new_tokens
+            if not stopped and settings.stop:
+                text = self.chat.tokenizer.decode(written[row], skip_special_tokens=True)
+                stopped = any(stop in text for stop in settings.stop)
+            if not stopped:
+                going.append((row, token))
+        return [row for row, _ in going], [token for _, token in going]
+
+    def _finished(self, tokens: list[int], settings: GenerationSettings) -> Generation:
+        text = self.chat.tokenizer.decode(tokens, skip_special_tokens=True)
+        cut = min((text.index(stop) for stop in settings.stop if stop in text), default=None)
+        ended = tokens[-1] in self.chat.stop_tokens or cut is not None
+        return Generation(text[:cut].strip(), len(tokens), "stop" if ended else "length")
+
+    @torch.inference_mode()
+    def choose(
+        self, prompts: Sequence[Sequence[Message]], choices: Sequence[Sequence[str]], *, progress: Progress = SILENT, task: str = "choose"
+    ) -> list[list[Likelihood]]:
+        """Return each choice's likelihood. A prompt is read once for all its choices, which do not see each other."""
+        heads = [self.chat.prompt(prompt) for prompt in prompts]
+        tails = [[self.chat.answer(prompt, choice) for choice in options] for prompt, options in zip(prompts, choices, strict=True)]
+        found: dict[int, list[Likelihood]] = {}
+        sizes = [len(head) + sum(len(tail) for tail in options) for head, options in zip(heads, tails, strict=True)]
+        for batch in self._batches(sizes):
+            found.update(zip(batch, self._choose([heads[index] for index in batch], [tails[index] for index in batch]), strict=True))
+            progress.advance(task, len(batch))
+        return [found[index] for index in range(len(prompts))]
+
+    def _choose(self, heads: Sequence[Sequence[int]], tails: Sequence[Sequence[Sequence[int]]]) -> list[list[Likelihood]]:
+        tokens: list[int] = []
+        positions: list[int] = []
+        sources: list[int] = []
+        labels: list[int] = []
+        lengths, branches = [], {}
+        for index, (head, options) in enumerate(zip(heads, tails, strict=True)):
+            start = len(tokens)
+            tokens.extend(head)
+            positions.extend(range(len(head)))
+            for tail in options:
+                # The first token of a choice is predicted at the prompt's last token, the others at the token before.
+                sources.append(start + len(head) - 1)
+                sources.extend(range(len(tokens), len(tokens) + len(tail) - 1))
+                labels.extend(tail)
+                tokens.extend(tail[:-1])
+                positions.extend(range(len(head), len(head) + len(tail) - 1))
+            lengths.append(len(tokens) - start)
+            if len(options) > 1:
+                branches[index] = branch_mask(len(head), [len(tail) - 1 for tail in options]).to(self.device)
+        plan = Packed(lengths, branches=branches, positions=torch.tensor(positions, device=self.device))
+        states = self.hidden(tokens, positions, plan)[torch.tensor(sources, device=self.device)]
+        scores = token_log_probabilities(states, self.head, torch.tensor(labels, device=self.device), self._softcap).tolist()
+        results, at = [], 0
+        for options in tails:
+            row = []
+            for tail in options:
+                row.append(Likelihood(sum(scores[at : at + len(tail)]), len(tail)))
+                at += len(tail)
+            results.append(row)
+        return results
+
+
+def _positions(lengths: Sequence[int]) -> list[int]:
+    return [position for length in lengths for position in range(length)]
+
+
+def _choose(logits: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> int:
+    if settings.temperature == 0:
+        return int(logits.argmax())
+    probabilities = torch.softmax(logits.cpu() / settings.temperature, dim=-1)
+    ordered, places = probabilities.sort(descending=True)
+    # Nucleus sampling (Holtzman et al., 2020, arXiv 1904.09751): the smallest set whose mass reaches top_p.
+    ordered[ordered.cumsum(0) - ordered >= settings.top_p] = 0
+    return int(places[torch.multinomial(ordered, 1, generator=generator)])

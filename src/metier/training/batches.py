@@ -1,0 +1,87 @@
+"""Examples as token ids, and rows that hold several of them without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from metier.digest import digest_of
+from metier.models import Chat, Encoded
+from metier.records import Drop, Record
+
+__all__ = ["Row", "encode_records", "order", "pack", "row_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One packed row. `sources[i]` is the position whose hidden state predicts `labels[i]`; all are 1-D int64 tensors."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    lengths: tuple[int, ...]
+    sources: torch.Tensor
+    labels: torch.Tensor
+
+
+def encode_records(records: Iterable[Record], chat: Chat, maximum: int) -> tuple[list[Encoded], list[Drop]]:
+    """Return the examples that fit and a drop for each that does not: nothing is cut.
+
+    Left out are conversations of more than `maximum` tokens and conversations without a token to learn.
+    """
+    examples, drops = [], []
+    for record in records:
+        encoded = chat.encode(record.messages)
+        if len(encoded) > maximum:
+            drops.append(Drop(record.id, "training", f"too_many_tokens:{len(encoded)}>{maximum}", record.source))
+        elif not any(encoded.learn[1:]):
+            drops.append(Drop(record.id, "training", "nothing_to_learn", record.source))
+        else:
+            examples.append(encoded)
+    return examples, drops
+
+
+def order(count: int, seed: int, epoch: int) -> list[int]:
+    """Return the order of examples in an epoch: a function of seed and epoch alone, so a resumed run finds it again."""
+    generator = torch.Generator().manual_seed(int(digest_of([seed, epoch])[:15], 16))
+    return [int(index) for index in torch.randperm(count, generator=generator)]
+
+
+def pack(lengths: Sequence[int], sequence: Iterable[int], capacity: int, *, open_rows: int = 16) -> list[list[int]]:
+    """Return rows of example indices, each of at most `capacity` tokens (an example of its own may be longer).
+
+    Best fit over a window of open rows, in the order given, so the mix of a row stays random.
+    """
+    rows: list[list[int]] = []
+    waiting: list[tuple[int, list[int]]] = []
+    for index in sequence:
+        fitting = [place for place, (left, _) in enumerate(waiting) if left >= lengths[index]]
+        if fitting:
+            place = min(fitting, key=lambda item: waiting[item][0])
+            left, row = waiting[place]
+            row.append(index)
+            waiting[place] = (left - lengths[index], row)
+            continue
+        waiting.append((capacity - lengths[index], [index]))
+        if len(waiting) > open_rows:
+            fullest = min(range(len(waiting)), key=lambda item: waiting[item][0])
+            rows.append(waiting.pop(fullest)[1])
+    return [*rows, *(row for _, row in waiting)]
+
+
+def row_of(examples: Sequence[Encoded]) -> Row:
+    """Return one packed row of these examples."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    sources: list[int] = []
+    labels: list[int] = []
+    for example in examples:
+        start = len(tokens)
+        tokens.extend(example.tokens)
+        positions.extend(range(len(example)))
+        for place in range(1, len(example)):
+            if example.learn[place]:
+                sources.append(start + place - 1)
+                labels.append(example.tokens[place])
+    return Row(torch.tensor(tokens), torch.tensor(positions), tuple(len(item) for item in examples), torch.tensor(sources), torch.tensor(labels))

@@ -1,0 +1,97 @@
+"""The state of a training, saved so that an interrupted run continues with the very same numbers.
+
+A checkpoint is a folder `checkpoint-STEP` with `tensors.safetensors` (adapter, optimiser, random state) and `state.json`;
+it is written aside and renamed into place, so one that exists is whole. The newest two are kept, and the best.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from metier.errors import StoreError
+from metier.store import remove_folder
+
+__all__ = ["Position", "latest", "restore", "save"]
+
+_TENSORS, _STATE = "tensors.safetensors", "state.json"
+_KEPT = 2
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a training is, beside its tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    metrics_bytes: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+    worse_in_a_row: int = 0
+    stopped: bool = False
+
+
+def save(folder: Path, position: Position, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Write a checkpoint. Raises StoreError if the disk does not take it; earlier checkpoints stay as they are."""
+    tensors = {"random": torch.get_rng_state()}
+    for name, parameter in parameters.items():
+        tensors[f"parameter.{name}"] = parameter.detach().contiguous()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value.detach().contiguous()
+    aside, target = folder / ".writing", folder / f"checkpoint-{position.step:08d}"
+    try:
+        remove_folder(aside)
+        aside.mkdir(parents=True)
+        save_file(tensors, aside / _TENSORS)
+        (aside / _STATE).write_text(json.dumps(asdict(position)), encoding="utf-8")
+        for item in (_TENSORS, _STATE):
+            with (aside / item).open("rb") as stream:
+                os.fsync(stream.fileno())
+        remove_folder(target)
+        aside.rename(target)
+    except OSError as error:
+        raise StoreError(
+            f"the checkpoint cannot be written to {folder}: {error.strerror or error}\n    -> free some space and run the same command again"
+        ) from error
+    newest = _all(folder)[-_KEPT:]
+    for path in _all(folder):
+        if path not in newest and _step(path) != position.best_step:
+            remove_folder(path)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.rsplit("-", 1)[1])
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d{8}", path.name))
+
+
+def latest(folder: Path, step: int | None = None) -> Path | None:
+    """Return the newest checkpoint (or that of a step), or None."""
+    found = [path for path in _all(folder) if step is None or _step(path) == step]
+    return found[-1] if found else None
+
+
+def restore(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer | None) -> Position:
+    """Put a checkpoint's tensors back into the adapter, the optimiser (if given) and the random state."""
+    tensors = load_file(path / _TENSORS)
+    state: dict[str, Any] = json.loads((path / _STATE).read_bytes())
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"parameter.{name}"])
+    if optimizer is not None:
+        torch.set_rng_state(tensors["random"])
+        for name, parameter in parameters.items():
+            prefix = "optimizer."
+            slots = {key: value for key, value in tensors.items() if key.startswith(prefix) and key.endswith(f".{name}")}
+            optimizer.state[parameter] = {key[len(prefix) : -len(name) - 1]: value.to(parameter.device) for key, value in slots.items()}
+    return Position(**state)

@@ -1,0 +1,84 @@
+"""Settings of the `training:` section."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from metier.config import Settings
+
+__all__ = ["BatchSettings", "CheckpointSettings", "OptimizerSettings", "TrainingSettings", "ValidationSettings"]
+
+
+class BatchSettings(Settings):
+    """How examples are gathered into steps."""
+
+    row_tokens: int = Field(default=1024, ge=16)
+    """Tokens of one packed row: several examples beside each other, without padding."""
+    rows: int = Field(default=1, ge=1)
+    """Packed rows of one optimiser step (gradient accumulation; the average is over tokens, not rows)."""
+    maximum_tokens: int = Field(default=1024, ge=16)
+    """Longer examples are not cut: they are left out and written to the run's drop ledger."""
+
+
+class OptimizerSettings(Settings):
+    """AdamW (Loshchilov and Hutter, 2019) and its schedule."""
+
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    """Share of the steps in which the learning rate rises from zero."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay of the adapter's matrices."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient; longer ones are shortened to it."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the gradient's running mean and of its square."""
+
+
+class ValidationSettings(Settings):
+    """How the validation split is used while training."""
+
+    times: int = Field(default=4, ge=0)
+    """How often the validation loss is measured, evenly spread; 0 turns it and early stopping off."""
+    limit: int = Field(default=128, ge=1)
+    """At most this many validation examples, chosen by their id."""
+    patience: int = Field(default=2, ge=1)
+    """Training stops after this many measurements in a row without a better loss; the best adapter is kept."""
+
+
+class CheckpointSettings(Settings):
+    """When the state is saved so that an interrupted run goes on exactly where it was."""
+
+    steps: int = Field(default=100, ge=1)
+    """Save after this many steps at the latest."""
+    seconds: float = Field(default=30.0, gt=0)
+    """Save after this many seconds at the latest."""
+
+
+class TrainingSettings(Settings):
+    """The `training:` section."""
+
+    method: Literal["lora"] = "lora"
+    """How parameters are adapted."""
+    rank: int | Literal["auto"] = "auto"
+    """Rank of the low-rank update; auto: 16 (8 below 500 examples)."""
+    alpha: float | Literal["auto"] = "auto"
+    """Scale of the update is alpha / rank; auto: twice the rank (Biderman et al., 2024, arXiv 2405.09673)."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the input of the update."""
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Layers that get an update: last parts of their names, or all linear layers but the output head."""
+    epochs: float = Field(default=2.0, gt=0)
+    """Passes over the training split."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Highest learning rate."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Format of the frozen weights; auto: bf16 where this machine multiplies it faster. Adapter and optimiser are fp32."""
+    seed: int = 0
+    """Seed of the adapter's start, of the order of examples and of dropout."""
+    batch: BatchSettings = BatchSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    validation: ValidationSettings = ValidationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
