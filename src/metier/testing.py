@@ -49,6 +49,8 @@ def _build(folder: Path, *, hidden: int, layers: int, heads: int, seed: int) -> 
         num_key_value_heads=heads // 2,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
+        # Wide enough that the frozen, tied embeddings can express a confident answer: an adapter alone must be able to learn.
+        initializer_range=0.15,
         bos_token_id=fast.bos_token_id,
         eos_token_id=fast.eos_token_id,
         pad_token_id=fast.pad_token_id,

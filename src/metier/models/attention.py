@@ -136,7 +136,7 @@ class Decode:
             seen &= places[None, :] > (at - window)[:, None]
         past_keys, past_values = keys[rows, :, : self._longest], values[rows, :, : self._longest]
         output = _dense(query[0].transpose(0, 1)[:, :, None], past_keys, past_values, seen[:, None, None, :], scale)
-        return output.transpose(0, 2)[0][None]
+        return output[:, :, 0][None]
 
 
 def _attention(

@@ -48,8 +48,8 @@ def plan_steps(examples: Sequence[Encoded], settings: TrainingSettings) -> Plan:
     for epoch in range(math.ceil(settings.epochs)):
         rows = pack(lengths, order(len(examples), settings.seed, epoch), settings.batch.row_tokens)
         wanted = math.ceil(len(rows) * min(1.0, settings.epochs - epoch))
-        for start in range(0, wanted, settings.batch.rows):
-            steps.append(tuple(tuple(row) for row in rows[start : min(start + settings.batch.rows, wanted)]))
+        window = settings.batch.rows
+        steps.extend(tuple(tuple(row) for row in rows[start : min(start + window, wanted)]) for start in range(0, wanted, window))
         first_epoch = first_epoch or len(steps)
     return Plan(tuple(steps), max(1, first_epoch))
 
@@ -94,7 +94,7 @@ def run_steps(
         loss = 0.0
         for row in rows[accelerator.process_index :: accelerator.num_processes]:
             value = _total(model, row, objectives) / labels
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             loss += float(value.detach())
         loss = _over_processes(accelerator, loss, parameters)
         if not math.isfinite(loss):

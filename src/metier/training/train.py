@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -219,6 +218,8 @@ class _Trainer:
         self.losses.append(result.loss)
 
     def _save(self) -> None:
+        with self.metrics.open("rb") as stream:
+            os.fsync(stream.fileno())
         self.position.metrics_bytes = self.metrics.stat().st_size
         save(self.checkpoints, self.position, self.parameters, self.optimizer)
         self._saved_at = time.monotonic()
