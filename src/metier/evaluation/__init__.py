@@ -1,1 +1,6 @@
-"""Measuring base and expert on the same held-out items, with intervals."""
+"""Scores with intervals: what the tuned model does against the base model, paired, with every item kept."""
+
+from metier.evaluation.settings import EvaluationSettings
+from metier.evaluation.stage import evaluate
+
+__all__ = ["EvaluationSettings", "evaluate"]
