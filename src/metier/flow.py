@@ -1,0 +1,164 @@
+"""The main path: from sources to a measured expert. The one module that knows the order of the stages.
+
+A stage takes artefacts and settings and returns artefacts; stages know nothing of each other. What a stage returned for the
+same inputs, settings, code and pack is not made again. Every artefact is handed to a recorder.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from metier import evaluation, models, packs, prepare, sources, training
+from metier.artifacts import Artifact
+from metier.config import Settings, settings_digest
+from metier.digest import digest_file, digest_of
+from metier.engines import LOCAL, Engine
+from metier.errors import StoreError
+from metier.progress import SILENT, Progress
+from metier.project import Project
+from metier.store import Store, Workspace
+
+__all__ = ["Goal", "Outcome", "Recorder", "Stages", "run"]
+
+Recorder: TypeAlias = Callable[[Artifact], None]
+Goal: TypeAlias = Literal["dataset", "adapter", "evaluation"]
+
+
+def _ignore(_: Artifact) -> None:
+    """Record nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run of the main path returned, as far as it was asked to go."""
+
+    project: str
+    seconds: float
+    dataset: Artifact
+    run: Artifact | None = None
+    adapter: Artifact | None = None
+    evaluation: Artifact | None = None
+
+
+def run(
+    project: Project,
+    *,
+    goal: Goal = "evaluation",
+    recorder: Recorder = _ignore,
+    engine: Engine = LOCAL,
+    progress: Progress = SILENT,
+    online: bool = False,
+) -> Outcome:
+    """Walk the main path as far as `goal`, making only what is not there yet, and return what was made.
+
+    Raises MetierError of the kind that fits (see metier.errors); BusyError if another process works in the project.
+    """
+    began = time.monotonic()
+    settings = project.settings
+    pack = packs.load(settings.pack)
+    origin = sources.read(settings.sources, project.root, tolerance=settings.malformed)
+    with project.store.lock():
+        stage = Stages(project.store, recorder, progress)
+        (dataset,) = stage(prepare.build, origin, pack, settings.prepare, settings.languages, engine=engine)
+        if goal == "dataset":
+            return Outcome(settings.project, time.monotonic() - began, dataset)
+        base = models.resolve(settings.base, root=project.root, online=online, progress=progress)
+        tuning, adapter = stage(training.train, dataset, base, settings.training)
+        if goal == "adapter":
+            return Outcome(settings.project, time.monotonic() - began, dataset, tuning, adapter)
+        (scores,) = stage(_evaluate, dataset, adapter, base, pack, settings.evaluation, settings.languages, tuning)
+        return Outcome(settings.project, time.monotonic() - began, dataset, tuning, adapter, scores)
+
+
+def _evaluate(
+    dataset: Artifact,
+    adapter: Artifact,
+    base: models.Base,
+    pack: packs.Pack,
+    settings: evaluation.EvaluationSettings,
+    *rest: Any,
+    workspace: Workspace,
+) -> Artifact:
+    """Open base model and adapter for the evaluation stage: one copy in memory serves as both sides."""
+    languages, tuning = rest
+    model = models.LocalModel.open(base, adapter.path)
+    return evaluation.evaluate(dataset, adapter, model, pack, settings, languages, workspace=workspace, run=tuning)
+
+
+class Stages:
+    """Calls stages: finds what is unchanged, keeps their workspaces, records what they return."""
+
+    def __init__(self, store: Store, recorder: Recorder = _ignore, progress: Progress = SILENT) -> None:
+        self.store = store
+        self.recorder = recorder
+        self.progress = progress
+
+    def __call__(self, function: Callable[..., Artifact | tuple[Artifact, ...]], *inputs: Any, **means: Any) -> tuple[Artifact, ...]:
+        """Return the stage's artefacts, from the store if nothing that matters has changed.
+
+        `inputs` take part in the stage's identity; `means` (such as the engine) only in how the work is done.
+        """
+        key = self.key(function, inputs)
+        found = self.store.find(key)
+        if found is None:
+            found = self._work(function, inputs, means, key)
+            self.store.remember(key, found)
+        else:
+            self.progress.say(f"{_name(function)}: unchanged, {found[-1].kind} {found[-1].digest[:12]} is used again")
+        for artifact in found:
+            self.recorder(artifact)
+        return found
+
+    def key(self, function: Callable[..., Any], inputs: Sequence[Any]) -> str:
+        """Return the identity of a stage's work: its code, and the digest of every input."""
+        return digest_of({"stage": _name(function), "code": _code(_name(function)), "inputs": [_identity(item) for item in inputs]})
+
+    def _work(self, function: Callable[..., Any], inputs: Sequence[Any], means: dict[str, Any], key: str) -> tuple[Artifact, ...]:
+        workspace = self.store.workspace(key, self.progress)
+        try:
+            returned = function(*inputs, workspace=workspace, **means)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StoreError(
+                f"the disk that holds {self.store.root} is full; nothing half-written was kept\n    -> free some space and run the same command again"
+            ) from error
+        return returned if isinstance(returned, tuple) else (returned,)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """The stage's room: the first package below metier that its function lives in."""
+    room = function.__module__.split(".")[1]
+    return "evaluation" if room == "flow" else room
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return settings_digest(value)
+    if hasattr(value, "digest"):
+        return value.digest
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, tuple | list):
+        return [_identity(item) for item in value]
+    raise TypeError(f"a {type(value).__name__} has no identity: stages take artefacts, settings and plain values")
+
+
+_STAGES = frozenset({"prepare", "training", "evaluation"})
+_ABOVE = frozenset({"cli", "flow.py", "project.py", "testing.py", "demo.py"})
+
+
+@cache
+def _code(stage: str) -> str:
+    """Digest of the code that a stage's work depends on: its own room and everything below the stages."""
+    root = Path(__file__).parent
+    rooms = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    files = [path.relative_to(root) for path in rooms]
+    used = sorted(path for path in files if path.parts[0] not in _ABOVE and (path.parts[0] not in _STAGES or path.parts[0] == stage))
+    return digest_of({path.as_posix(): digest_file(root / path) for path in used})

@@ -1,0 +1,105 @@
+"""The project: a folder with `metier.yaml`, whose sections are each read by the room that owns them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_core import PydanticUndefined
+
+from metier.config import Settings, load_yaml, parse
+from metier.errors import ConfigError, Fault
+from metier.evaluation import EvaluationSettings
+from metier.prepare import PrepareSettings
+from metier.sources import SourceSettings
+from metier.store import Store
+from metier.training import TrainingSettings
+
+__all__ = ["PROJECT_FILE", "Project", "ProjectSettings", "load_project", "new_project_text"]
+
+PROJECT_FILE = "metier.yaml"
+
+
+class ProjectSettings(Settings):
+    """The project file, section by section."""
+
+    metier: Literal[1]
+    """Version of the project file's form."""
+    project: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the project: letters, digits, dots, dashes and underscores."""
+    pack: str
+    """Domain pack; `metier packs list` shows what is installed."""
+    languages: tuple[Literal["zh", "en"], ...] = Field(default=("zh", "en"), min_length=1)
+    """Languages that the expert works in."""
+    base: str = "bundled/gemma-3-270m"
+    """Base model: `bundled/...`, a folder (relative to the project), or a hub id."""
+    malformed: float = Field(default=0.01, ge=0, le=1)
+    """Share of malformed rows of a source up to which the run goes on; each of them is kept in the drop ledger."""
+    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    """Where the data comes from."""
+    prepare: PrepareSettings = PrepareSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A loaded project: its folder, its settings and its artefact store."""
+
+    root: Path
+    settings: ProjectSettings
+
+    @property
+    def store(self) -> Store:
+        """The project's artefacts, in `.metier/` beside the project file."""
+        return Store(self.root / ".metier")
+
+
+def load_project(path: Path) -> Project:
+    """Load a project by its folder or its file. Raises ConfigError with every fault of the file."""
+    file = path / PROJECT_FILE if path.is_dir() else path
+    document = load_yaml(file)
+    if not isinstance(document.value, dict) or not document.value:
+        raise ConfigError(Fault("the file holds no settings", file, remedy="write a commented one with: metier init"))
+    return Project(file.resolve().parent, parse(document, ProjectSettings))
+
+
+def new_project_text(name: str, pack: str) -> str:
+    """Return the text of a new project file: the required keys filled in, every other key commented out with its default."""
+    lines = [
+        "# A Metier project. Keys that are commented out show their defaults.",
+        "metier: 1",
+        f"project: {name}",
+        f"pack: {pack}",
+        "sources:",
+        "  - path: data/*.jsonl",
+        "    licence: internal        # terms under which the data may be used",
+        "    basis: ''                # consent, contract or approval that allows it",
+    ]
+    lines += _commented(SourceSettings, indent="    ", skip={"path", "licence", "basis"})
+    lines += _commented(ProjectSettings, indent="", skip={"metier", "project", "pack", "sources"})
+    return "\n".join(lines) + "\n"
+
+
+def _commented(settings: type[Settings], *, indent: str, skip: set[str] = frozenset()) -> Iterator[str]:  # type: ignore[assignment]
+    for name, field in settings.model_fields.items():
+        if name in skip or field.default is PydanticUndefined:
+            continue
+        for line in (field.description or "").splitlines():
+            yield f"{indent}# {line.strip()}"
+        if isinstance(field.default, Settings):
+            yield f"{indent}# {name}:"
+            yield from (f"{indent}#   {line.removeprefix(indent)[2:]}" for line in _commented(type(field.default), indent=indent))
+        else:
+            yield f"{indent}# {name}: {_yaml(field.default)}"
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_yaml(item) for item in value) + "]"
+    return "''" if value == "" else str(value)
