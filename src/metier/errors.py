@@ -7,6 +7,7 @@
     │   ├── ConfigError         exit 2   the project file (or another YAML file of settings)
     │   ├── SourceError         exit 2   a file of source data
     │   └── PackError           exit 2   a domain pack
+    ├── PrivacyError            exit 2   personal data could not be removed with certainty; the record is set aside
     ├── ModelError              exit 2   a base model or an adapter cannot be used
     ├── StoreError              exit 2   the artefact store: damaged, full, not writable
     │   └── BusyError           exit 2   another process is working in the same project
@@ -37,6 +38,7 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "PackError",
+    "PrivacyError",
     "SourceError",
     "StoreError",
     "nearest",
@@ -88,6 +90,10 @@ class SourceError(InputError):
 
 class PackError(InputError):
     """A domain pack is missing, or breaks the contract of packs."""
+
+
+class PrivacyError(MetierError):
+    """Personal data could not be removed from a record with certainty. The text never holds the data itself."""
 
 
 class ModelError(MetierError):

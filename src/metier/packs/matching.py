@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import regex
 
+from metier.config import load_yaml
 from metier.errors import Fault, PackError
 from metier.packs.spec import GuardRule, Identifier, QualityRule
 from metier.records import Span
@@ -31,10 +33,16 @@ def fold_width(text: str) -> str:
     return text.translate(_WIDE) if _HAS_WIDE.search(text) else text
 
 
+@lru_cache(maxsize=1)
+def _lists() -> dict[str, list[str]]:
+    document = load_yaml(Path(__file__).parent / "data" / "lists.yaml")
+    return {name: words.split() for name, words in document.value.items()}
+
+
 @lru_cache(maxsize=4096)
 def compile_pattern(pattern: str) -> regex.Pattern[str]:
-    """Compile a pattern once. Raises regex.error for a pattern that is not valid."""
-    return regex.compile(pattern)
+    r"""Compile a pattern once; ``\L<name>`` stands for a list of ``data/lists.yaml``. Raises regex.error for a pattern that is not valid."""
+    return regex.compile(pattern, **_lists(), ignore_unused=True) if r"\L<" in pattern else regex.compile(pattern)
 
 
 def search(pattern: str, text: str) -> bool:

@@ -1,0 +1,151 @@
+"""Finds identifiers in text: rules of packs and the general ones, borders resolved, and what is found once is found everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import regex
+
+from metier.packs.matching import Rule, applies, compile_rule, find, fold_width
+from metier.packs.spec import Identifier
+from metier.records import Span
+
+__all__ = ["Detector", "detect", "detector", "occurrences"]
+
+_NOT_DIGITS = regex.compile("[^0-9]+")
+_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+_MEANING = regex.compile(r"[\p{L}\p{N}]")
+_HAN = regex.compile(r"\p{Han}")
+_LATIN_NAME_PART = regex.compile(r"\p{Lu}[\p{Ll}'-]{2,}")
+
+_PERSON = "PERSON"
+_SHORTEST_NAME = 2
+_SHORTEST_VALUE = 4
+_SHORTEST_NUMBER = 5
+
+
+class Detector:
+    """The rules for one language, compiled once, in the order in which the pack gives them."""
+
+    def __init__(self, identifiers: Iterable[Identifier], *, language: str | None, validators: Mapping[str, Callable[[str], bool]]) -> None:
+        self.identifiers = tuple(identifiers)
+        self.validators = validators
+        self.rules: tuple[Rule, ...] = tuple(compile_rule(item, validators) for item in self.identifiers if applies(item.languages, language))
+        self.by_entity: dict[str, Identifier] = {}
+        for item in self.identifiers:
+            self.by_entity.setdefault(item.entity, item)
+
+    def spans(self, text: str) -> tuple[Span, ...]:
+        """Return the identifiers of one text in order, without overlap. Raises PackError for a pattern that runs out of time."""
+        folded = fold_width(text)
+        digits = len(_NOT_DIGITS.sub("", folded)) if any(map(str.isdigit, folded)) else 0
+        found: list[Span] = []
+        for rule in self.rules:
+            if rule.identifier.minimum_digits <= digits:
+                found.extend(find(rule, text, folded))
+        return _without_overlap(found, text)
+
+    def record(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        """Return the identifiers of all texts of one record: what is found in one place is found in every other place too."""
+        first = [self.spans(text) for text in texts]
+        if not any(first):
+            return first
+        values = _values(texts, first)
+        again = []
+        for text, spans in zip(texts, first, strict=True):
+            more = [
+                Span(start, end, entity, text[start:end], 1.0, "propagated")
+                for value, (entity, exact) in values.items()
+                for start, end in occurrences(value, text, exact=exact)
+            ]
+            again.append(_without_overlap([*spans, *more], text))
+        return again
+
+
+def _without_overlap(found: list[Span], text: str) -> tuple[Span, ...]:
+    """Keep the longest of overlapping spans, then the surest; what sticks out of a loser is kept as a span of its own, so nothing leaks."""
+    if len(found) < 2:
+        return tuple(found)
+    chosen: list[Span] = []
+    waiting = sorted(found, key=lambda span: (span.end - span.start, span.score, -span.start), reverse=True)
+    for span in waiting:
+        pieces = [(span.start, span.end)]
+        for other in chosen:
+            pieces = [part for start, end in pieces for part in ((start, min(end, other.start)), (max(start, other.end), end)) if part[0] < part[1]]
+            if not pieces:
+                break
+        for start, end in pieces:
+            if _MEANING.search(text, start, end):
+                whole = (start, end) == (span.start, span.end)
+                chosen.append(span if whole else replace(span, start=start, end=end, text=text[start:end], rule="remainder"))
+    return tuple(sorted(chosen, key=lambda span: span.start))
+
+
+def _values(texts: Sequence[str], found: Sequence[tuple[Span, ...]]) -> dict[str, tuple[str, bool]]:
+    """Return the values to look for in the whole record -> (entity, whether capitals count)."""
+    values: dict[str, tuple[str, bool]] = {}
+    for text, spans in zip(texts, found, strict=True):
+        for span in spans:
+            if span.type == _PERSON:
+                values.update(_name_values(text, span))
+            elif len(span.text) >= (_SHORTEST_NUMBER if span.text.isdigit() else _SHORTEST_VALUE):
+                values.setdefault(span.text, (span.type, False))
+    return values
+
+
+def _name_values(text: str, span: Span) -> dict[str, tuple[str, bool]]:
+    if _HAN.match(span.text):
+        values = {span.text: (_PERSON, False)} if len(span.text) >= _SHORTEST_NAME else {}
+        # "Zhang Wei" written with the first character of the next word is cut here, too: the border of a Chinese name is not sure.
+        if len(span.text) == 3 and _HAN.match(text, span.end):
+            values[span.text[:2]] = (_PERSON, False)
+        return values
+    parts = {part.group(): (_PERSON, True) for part in _LATIN_NAME_PART.finditer(span.text)}
+    return {**parts, span.text: (_PERSON, len(span.text.split()) < 2)} if len(span.text) > _SHORTEST_NAME else parts
+
+
+def occurrences(value: str, text: str, *, exact: bool = False) -> Iterable[tuple[int, int]]:
+    """Yield where `value` stands in `text` as a thing of its own: not inside a longer ASCII word or number.
+
+    Width is folded on both sides; capitals of ASCII letters are folded too unless `exact`.
+    """
+    needle, hay = fold_width(value), fold_width(text)
+    if not exact:
+        needle, hay = needle.translate(_LOWER), hay.translate(_LOWER)
+    start = hay.find(needle)
+    while start >= 0:
+        end = start + len(needle)
+        if not (_joined(hay, start) or _joined(hay, end)):
+            yield start, end
+        start = hay.find(needle, start + 1)
+
+
+def _joined(text: str, border: int) -> bool:
+    return 0 < border < len(text) and all(char.isascii() and char.isalnum() for char in text[border - 1 : border + 1])
+
+
+_DETECTORS: dict[tuple[int, int, str | None], Detector] = {}
+_MOST_DETECTORS = 64
+
+
+def detector(identifiers: Sequence[Identifier], *, language: str | None, validators: Mapping[str, Callable[[str], bool]]) -> Detector:
+    """Return the detector for these rules; one that was made for the very same tuple and table is taken again."""
+    key = (id(identifiers), id(validators), language)
+    known = _DETECTORS.get(key)
+    if known is not None and known.identifiers is identifiers and known.validators is validators:
+        return known
+    made = Detector(identifiers, language=language, validators=validators)
+    if made.identifiers is identifiers:
+        if len(_DETECTORS) >= _MOST_DETECTORS:
+            _DETECTORS.clear()
+        _DETECTORS[key] = made
+    return made
+
+
+def detect(text: str, identifiers: Sequence[Identifier], *, language: str | None, validators: Mapping[str, Callable[[str], bool]]) -> tuple[Span, ...]:
+    """Return the identifiers of one text in order, without overlap (longest first, then highest score).
+
+    Offsets are code points of `text`. Raises PackError for a rule that does not compile or runs out of time.
+    """
+    return detector(identifiers, language=language, validators=validators).spans(text)
