@@ -1,1 +1,18 @@
-"""From records to a dataset: clean, de-identified, deduplicated, composed, split without leakage."""
+"""From source rows to a dataset: cleaned, de-identified, without duplicates, composed, split without leaks, with lineage."""
+
+from metier.prepare.build import Origin, build
+from metier.prepare.inspect import dropped, examples, summary
+from metier.prepare.settings import CleanSettings, DedupSettings, DeidentifySettings, PrepareSettings, SplitSettings
+
+__all__ = [
+    "CleanSettings",
+    "DedupSettings",
+    "DeidentifySettings",
+    "Origin",
+    "PrepareSettings",
+    "SplitSettings",
+    "build",
+    "dropped",
+    "examples",
+    "summary",
+]

@@ -1,1 +1,6 @@
-"""Source data: files in the field's formats, read as records with provenance."""
+"""Files of data as records with provenance: JSON, CSV, Parquet and XML, in the forms that the field uses."""
+
+from metier.sources.reading import SourceSet, read
+from metier.sources.settings import SourceSettings
+
+__all__ = ["SourceSet", "SourceSettings", "read"]

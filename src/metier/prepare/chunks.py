@@ -1,0 +1,100 @@
+"""Chunks of refined rows on disk: what survives an interruption, and what later passes read row by row."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from metier.digest import canonical_json, digest_bytes
+from metier.engines import Engine
+from metier.progress import Progress
+from metier.records import Drop, Record, Source, record_from_dict, record_to_dict
+from metier.store import write_atomically
+
+__all__ = ["CHUNK", "Entry", "Refined", "Rows", "refine_all"]
+
+CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """A source row that is cleaned and de-identified, and what was done to it."""
+
+    record: Record
+    transforms: tuple[str, ...]
+
+
+Entry: TypeAlias = Refined | Drop
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The refined rows of all chunks, read from disk each time they are asked for."""
+
+    paths: tuple[Path, ...]
+
+    def __iter__(self) -> Iterator[tuple[int, Refined]]:
+        """Yield each row with its number."""
+        number = 0
+        for entry in self.entries():
+            if isinstance(entry, Refined):
+                yield number, entry
+                number += 1
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield rows and drops in the order of the sources."""
+        for path in self.paths:
+            with path.open(encoding="utf-8", newline="\n") as stream:
+                for line in stream:
+                    yield _entry(json.loads(line))
+
+
+def _line(entry: Entry) -> bytes:
+    if isinstance(entry, Drop):
+        return canonical_json({"drop": asdict(entry)})
+    return canonical_json({"record": record_to_dict(entry.record), "transforms": list(entry.transforms)})
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    if "drop" in row:
+        source = row["drop"].pop("source")
+        return Drop(**row["drop"], source=None if source is None else Source(**source))
+    return Refined(record_from_dict(row["record"]), tuple(row["transforms"]))
+
+
+def _name(number: int, items: Sequence[Record | Drop], salt: str) -> str:
+    content = [record_to_dict(item) if isinstance(item, Record) else asdict(item) for item in items]
+    return f"{number:06d}-{digest_bytes(salt.encode() + canonical_json(content))[:24]}.jsonl"
+
+
+def refine_all(
+    items: Iterable[Record | Drop], function: Callable[[Sequence[Record | Drop]], list[Entry]], folder: Path, *, salt: str, engine: Engine, progress: Progress
+) -> Rows:
+    """Apply `function` to chunks of `CHUNK` items through the engine and keep each result as a finished file.
+
+    A chunk whose file is there from an interrupted run is not computed again; the name holds a digest of the items and of
+    `salt`, which stands for everything else that the result depends on.
+    """
+    paths: list[Path] = []
+    waiting: deque[Path] = deque()
+    source = iter(items)
+
+    def pending() -> Iterator[Sequence[Record | Drop]]:
+        while chunk := list(islice(source, CHUNK)):
+            path = folder / _name(len(paths), chunk, salt)
+            paths.append(path)
+            if path.exists():
+                progress.advance("refine", len(chunk))
+                continue
+            waiting.append(path)
+            yield chunk
+
+    for entries in engine.map(function, pending()):
+        write_atomically(waiting.popleft(), b"".join(_line(entry) + b"\n" for entry in entries))
+        progress.advance("refine", len(entries))
+    return Rows(tuple(paths))

@@ -1,0 +1,99 @@
+"""The forms in which texts are compared. Folding happens here only; what is stored is never folded."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from metier.digest import digest_of
+from metier.records import Message, Record
+
+__all__ = ["ANSWER", "QUESTION", "critical", "exact_key", "fold", "parts", "question_key", "turns"]
+
+QUESTION, ANSWER, _SYSTEM = "question", "answer", "system"
+
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Critical:
+    pattern: re.Pattern[str]
+
+
+@lru_cache(maxsize=1)
+def _critical() -> _Critical:
+    words: Mapping[str, Any] = yaml.safe_load((files("metier.prepare") / "data" / "critical.yaml").read_text(encoding="utf-8"))
+    numerals, after = words["numerals"], words["after_numeral"]
+    digits = "0-9\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2080-\u2089\u2150-\u215e"
+    number = rf"[-+\u2212<>\u2264\u2265\u00b1]?\s?[{digits}]+(?:[.,:/][{digits}]+)*\s?(?:[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|[\u4e00-\u9fff])?"
+    numeral = rf"[{numerals}]{{2,}}|[{numerals}](?=[{after}])"
+    english = "|".join(re.escape(word) for word in words["en"] if word[0].isalpha() and "'" not in word)
+    chinese = "".join(words["zh"])
+    return _Critical(re.compile(rf"{number}|{numeral}|[{chinese}]|(?<![A-Za-z])(?i:{english})(?![A-Za-z])|n['\u2019]t(?![A-Za-z])"))
+
+
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
+
+
+def critical(text: str) -> tuple[str, ...]:
+    """Return what two texts have to share to be duplicates: numbers with their units and words that turn a statement round, in order.
+
+    Full-width forms are folded; superscripts are not (10 to the power of 2 is not 102). Units keep their case.
+    """
+    return tuple(_SPACE.sub("", found) for found in _critical().pattern.findall(text.translate(_WIDE)))
+
+
+def fold(text: str) -> str:
+    """Return the form for shingles: NFKC (UAX 15), case-folded, runs of white space as one blank. Digits stay."""
+    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def turns(record: Record) -> tuple[tuple[Message, ...], str]:
+    """Return the messages before the last learnt one, and that one's content. Raises ValueError if none is learnt."""
+    for place in range(len(record.messages) - 1, -1, -1):
+        if record.messages[place].learn:
+            return record.messages[:place], record.messages[place].content
+    raise ValueError(f"record {record.id} has no learnt message")
+
+
+def parts(record: Record) -> dict[str, str]:
+    """Return the parts that are compared each for itself: question and answer, or text, label and each field of the metadata.
+
+    A system message is a part too, but not of the text by which near-duplicates are looked for: it is often the same everywhere.
+    """
+    found: dict[str, str] = {}
+    if record.messages:
+        before, answer = turns(record)
+        found[_SYSTEM] = "\n".join(message.content for message in before if message.role == "system")
+        found[QUESTION] = "\n".join(message.content for message in before if message.role != "system")
+        found[ANSWER] = answer
+    found["text"], found["label"] = record.text, record.label or ""
+    for name, value in record.metadata.items():
+        found[f"metadata.{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return {name: text for name, text in found.items() if text.strip()}
+
+
+def exact_key(record: Record) -> str:
+    """Return the digest by which records are exactly the same: every part in NFC with white space collapsed."""
+    return digest_of({name: _SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip() for name, text in parts(record).items()})
+
+
+def question_key(record: Record) -> str | None:
+    """Return the digest of what is asked, folded, or None for a record without messages."""
+    if not record.messages:
+        return None
+    before, _ = turns(record)
+    return digest_of([[message.role, fold(message.content)] for message in before])
+
+
+def searched(found: Mapping[str, str]) -> str:
+    """Return the folded text by which near-duplicates are looked for, from a record's parts."""
+    return fold("\n".join(text for name, text in found.items() if name != _SYSTEM))

@@ -1,0 +1,67 @@
+"""De-identification of records: every string goes through metier.privacy; subject and group keys become pseudonyms."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from metier import privacy
+from metier.packs.spec import Identifier, Pack
+from metier.prepare.settings import DeidentifySettings
+from metier.prepare.split import moment
+from metier.prepare.strings import strings, with_strings
+from metier.privacy.general import Rules
+from metier.records import Record
+
+__all__ = ["deidentify", "identifier_rules", "pseudonym", "year_only"]
+
+
+def identifier_rules(pack: Pack, settings: DeidentifySettings) -> Rules:
+    """Return the identifiers of the pack and the general ones, with the replacement that `settings` ask for, and the validators they name."""
+    identifiers, validators = privacy.rules_of(pack)
+    if settings.replace is not None:
+        identifiers = tuple(item.model_copy(update={"replace": settings.replace}) for item in identifiers)
+    return identifiers, validators
+
+
+def pseudonym(key: bytes, kind: str, value: str) -> str:
+    """Return the pseudonym of a key: 32 hexadecimal characters of HMAC-SHA-256 (RFC 2104) under the project's secret.
+
+    Equal keys get equal pseudonyms in every dataset of the project; without the secret nobody can test a guess.
+    """
+    return hmac.new(key, f"{kind}\x00{value}".encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def deidentify(
+    record: Record, settings: DeidentifySettings, identifiers: tuple[Identifier, ...], validators: Mapping[str, Callable[[str], bool]], key: bytes
+) -> tuple[Record, list[str]]:
+    """Return the record with identifiers replaced in every string, and what was found, as `deidentify:TYPE=n`.
+
+    Subject and group keys become pseudonyms even where `settings` switch de-identification of text off. The time stays
+    exact here because splitting needs it; the dataset gets the year only.
+    """
+    found: list[str] = []
+    if settings.enabled:
+        result = privacy.deidentify(
+            strings(record),
+            identifiers=identifiers,
+            validators=validators,
+            language=record.language,
+            surrogates=privacy.Surrogates(key),
+            subject=record.subject,
+        )
+        counts = Counter(span.type for spans in result.spans for span in spans)
+        found = [f"deidentify:{kind}={count}" for kind, count in sorted(counts.items())]
+        record = with_strings(record, result.texts)
+    subject = None if record.subject is None else pseudonym(key, "subject", record.subject)
+    group = None if record.group is None else pseudonym(key, "group", record.group)
+    return replace(record, subject=subject, group=group), found
+
+
+def year_only(record: Record) -> Record:
+    """Return the record with its time cut to the year, which is what 45 CFR 164.514(b)(2)(i)(C) lets stay of a date."""
+    found = moment(record.time)
+    return replace(record, time=f"{found[0]:04d}" if found else None)
