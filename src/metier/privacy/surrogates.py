@@ -179,8 +179,8 @@ def address(draw: Draw, value: str) -> str:
     if not _HAN.search(value):
         return f"{number} {draw.one(material['streets'])} {draw.one(material['street_types'])}"
     mark = material["address"]
-    place: str = draw.one(material["cities"]) + mark["city"] + draw.one(material["districts"]) + mark["district"]
-    return place + draw.one(material["roads"]) + mark["road"] + number + mark["number"]
+    place = draw.one(material["cities"]) + mark["city"] + draw.one(material["districts"]) + mark["district"]
+    return f"{place}{draw.one(material['roads'])}{mark['road']}{number}{mark['number']}"
 
 
 def age(draw: Draw, value: str) -> str:
