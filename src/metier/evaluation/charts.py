@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 __all__ = ["Row", "histogram", "lines", "ticks", "whiskers"]
 
-_WIDTH = 720
+_WIDTH = 980
 _Point = tuple[float, float]
 
 
@@ -89,7 +89,7 @@ def whiskers(rows: Sequence[Row], *, title: str, span: tuple[float, float] | Non
     """Return a dot-and-whisker picture, one line a row: base above, tuned below, a dashed mark where guessing would be."""
     if not rows:
         return Markup("")
-    pitch, left, right, top = 54.0, 236.0, _WIDTH - 28.0, 10.0
+    pitch, left, right, top = 54.0, 270.0, _WIDTH - 28.0, 10.0
     bottom = top + pitch * len(rows)
     numbers = [value for row in rows for value in (*row.base, *row.tuned) if math.isfinite(value)] or [0.0, 1.0]
     marks = ticks(*(span or (min(numbers), max(numbers))), 5)

@@ -87,7 +87,8 @@ def _compare(
     else:
         p = bootstrap_p(after - before)
         defined = (after - before)[~np.isnan(after - before)]
-        error = float(defined.std(ddof=1)) if defined.size > 1 else math.nan
+        # Where no resample differs the standard error is unknown, not zero.
+        error = float(defined.std(ddof=1)) if defined.size > 1 and defined.any() else math.nan
     return Comparison(
         task=task.name,
         metric=metric,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from metier.evaluation.compare import GAIN, LOSS, SAME
 
 __all__ = ["remarks", "write_report"]
 
-_HIDDEN = ("steps", "settings", "environment", "template")
+_HIDDEN = ("settings", "environment", "template")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def write_report(
@@ -91,6 +93,8 @@ def _plain(value: Any) -> str:
         return ", ".join(_plain(item) for item in value) or "\u2013"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) or "\u2013"
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return f"{value[:12]}\u2026"
     return "\u2013" if value is None else str(value)
 
 
@@ -152,7 +156,8 @@ def _scores(facts: Mapping[str, Any], *, shares: bool) -> Markup:
         inside = all(0 <= value <= 1 for value in (*base, *tuned) if math.isfinite(value)) and row["higher_is_better"]
         if inside == shares:
             chance = facts["chance"].get(task, {}).get("chance") if metric in ("acc", "accuracy", "acc_norm") else None
-            note = f"{metric}, n = {row['n']}" + ("" if row["higher_is_better"] else ", lower is better")
+            arrow = "" if row["higher_is_better"] else " \u2193"
+            note = f"{metric}{arrow}, n = {row['n']}"
             rows.append(Row(task, note, base, tuned, chance))
     return whiskers(rows, title="scores with intervals", span=(0.0, 1.0) if shares else None)
 
@@ -173,11 +178,14 @@ def _settings(run: Mapping[str, Any]) -> list[tuple[str, Any, Any, bool]]:
     return [(key, asked.get(key), effective.get(key), key in asked) for key in dict.fromkeys([*asked, *effective])]
 
 
-def _figures(run: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found = []
+def _figures(run: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
     for key, value in run.items():
-        if key not in _HIDDEN and value is not None:
-            found.append((key.replace("_", " "), f"{value / 2**20:,.0f} MiB" if key.endswith("_bytes") else value))
+        name = f"{prefix}{key.removesuffix('_bytes').replace('_', ' ')}"
+        if isinstance(value, Mapping) and key not in _HIDDEN:
+            found += _figures(value, f"{name} ")
+        elif key not in _HIDDEN and value is not None:
+            found.append((name, f"{value / 2**20:,.0f} MiB" if key.endswith("_bytes") else value))
     return found
 
 
@@ -190,7 +198,7 @@ def _count_tables(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
     tables = []
     for key, value in facts.items():
         title = f"{prefix} {key}".strip().replace("_", " ")
-        if key in _HIDDEN:
+        if key in _HIDDEN or key == "steps":
             continue
         if _counts(value):
             tables.append((title, sorted(((str(name), count) for name, count in value.items()), key=lambda pair: (-pair[1], pair[0]))))
@@ -203,7 +211,7 @@ def _row_tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
     """Return every list of mappings in the dataset's facts (the register of sources) as (title, columns, rows)."""
     tables = []
     for key, value in facts.items():
-        if key not in _HIDDEN and isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        if key not in (*_HIDDEN, "steps") and isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
             columns = list(dict.fromkeys(name for item in value for name in item))
             tables.append((key.replace("_", " "), columns, [[item.get(name) for name in columns] for item in value]))
     return tables

@@ -87,7 +87,8 @@ def examples(compared: Sequence[Compared], count: int) -> dict[str, list[dict[st
             continue
         first = one.comparisons[0].metric
         before, after = (one.measures[first][side].values for side in _SIDES)
-        shift = [float(late - early) if not math.isnan(late - early) else 0.0 for early, late in zip(before, after, strict=True)]
+        sign = 1.0 if one.comparisons[0].higher_is_better else -1.0
+        shift = [0.0 if math.isnan(late - early) else sign * float(late - early) for early, late in zip(before, after, strict=True)]
         order = sorted(range(len(shift)), key=lambda index: (shift[index], one.task.items[index].id))
         won = [index for index in reversed(order) if shift[index] > 0]
         lost = [index for index in order if shift[index] < 0]
