@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -77,7 +78,8 @@ def _assemble(package: Any, target: Path, progress: Progress) -> None:
         progress.advance(task)
         arguments = {"gguf_file": package.MODEL_NAME, "local_files_only": True}
         dequantize = transformers.GgufConfig(dequantize=True)
-        with contextlib.redirect_stderr(None):
+        # A stream, not None: the progress bar of the reader writes to it without asking.
+        with contextlib.redirect_stderr(io.StringIO()):
             model = transformers.AutoModelForCausalLM.from_pretrained(workshop, quantization_config=dequantize, dtype=torch.bfloat16, **arguments)
         progress.advance(task)
         model.save_pretrained(aside)
