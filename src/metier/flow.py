@@ -6,6 +6,7 @@ same inputs, settings, code and pack is not made again. Every artefact is handed
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from collections.abc import Callable, Sequence
@@ -24,10 +25,13 @@ from metier.progress import SILENT, Progress
 from metier.project import Project
 from metier.store import Store, Workspace
 
-__all__ = ["Goal", "Outcome", "Recorder", "Stages", "run"]
+__all__ = ["Goal", "Outcome", "Recorder", "Stages", "open_expert", "planned", "run"]
 
 Recorder: TypeAlias = Callable[[Artifact], None]
 Goal: TypeAlias = Literal["dataset", "adapter", "evaluation"]
+
+_GOALS: tuple[Goal, ...] = ("dataset", "adapter", "evaluation")
+_ROOMS = ("prepare", "training", "evaluation")
 
 
 def _ignore(_: Artifact) -> None:
@@ -59,21 +63,80 @@ def run(
 
     Raises MetierError of the kind that fits (see metier.errors); BusyError if another process works in the project.
     """
+    pack, origin = _inputs(project)
+    with project.store.lock():
+        return _walk(project, goal, Stages(project.store, recorder, progress), pack, origin, engine=engine, base=lambda: _base(project, online, progress))
+
+
+def planned(project: Project, *, goal: Goal = "evaluation") -> dict[str, tuple[Artifact, ...] | None]:
+    """Return for each stage up to `goal`, in order, what it returned for the present inputs, or None where it would run. Writes nothing.
+
+    Raises MetierError as `run` does for inputs that cannot be used.
+    """
+    pack, origin = _inputs(project)
+    stages: dict[str, tuple[Artifact, ...] | None] = dict.fromkeys(_ROOMS[: _GOALS.index(goal) + 1])
+    finder = Stages(project.store)
+
+    def find(function: Callable[..., Any], *inputs: Any, **_: Any) -> tuple[Artifact, ...]:
+        found = finder.store.find(finder.key(function, inputs))
+        if found is None:
+            raise _WouldRunError
+        stages[_name(function)] = found
+        return found
+
+    def base() -> models.Base:
+        if not models.at_hand(project.settings.base):
+            raise _WouldRunError
+        return _base(project)
+
+    with contextlib.suppress(_WouldRunError):
+        _walk(project, goal, find, pack, origin, engine=LOCAL, base=base)
+    return stages
+
+
+def open_expert(project: Project) -> models.LocalModel:
+    """Return the base model with the adapter that the project's present data and settings gave. Raises StoreError if it is not trained yet."""
+    tuned = planned(project, goal="adapter")["training"]
+    if tuned is None:
+        raise StoreError("there is no adapter for the project's present data and settings\n    -> make it with: metier run")
+    return models.LocalModel.open(_base(project), tuned[-1].path)
+
+
+class _WouldRunError(Exception):
+    """A stage is not done yet, and it is only looked at."""
+
+
+def _inputs(project: Project) -> tuple[packs.Pack, sources.SourceSet]:
+    settings = project.settings
+    return packs.load(settings.pack), sources.read(settings.sources, project.root, tolerance=settings.malformed)
+
+
+def _base(project: Project, online: bool = False, progress: Progress = SILENT) -> models.Base:
+    return models.resolve(project.settings.base, root=project.root, online=online, progress=progress)
+
+
+def _walk(
+    project: Project,
+    goal: Goal,
+    stage: Callable[..., tuple[Artifact, ...]],
+    pack: packs.Pack,
+    origin: sources.SourceSet,
+    *,
+    engine: Engine,
+    base: Callable[[], models.Base],
+) -> Outcome:
+    """The order of the stages. `base` finds the base model once it is needed: it may have to be made first."""
     began = time.monotonic()
     settings = project.settings
-    pack = packs.load(settings.pack)
-    origin = sources.read(settings.sources, project.root, tolerance=settings.malformed)
-    with project.store.lock():
-        stage = Stages(project.store, recorder, progress)
-        (dataset,) = stage(prepare.build, origin, pack, settings.prepare, settings.languages, engine=engine)
-        if goal == "dataset":
-            return Outcome(settings.project, time.monotonic() - began, dataset)
-        base = models.resolve(settings.base, root=project.root, online=online, progress=progress)
-        tuning, adapter = stage(training.train, dataset, base, settings.training)
-        if goal == "adapter":
-            return Outcome(settings.project, time.monotonic() - began, dataset, tuning, adapter)
-        (scores,) = stage(_evaluate, dataset, adapter, base, pack, settings.evaluation, settings.languages, tuning)
-        return Outcome(settings.project, time.monotonic() - began, dataset, tuning, adapter, scores)
+    (dataset,) = stage(prepare.build, origin, pack, settings.prepare, settings.languages, engine=engine)
+    if goal == "dataset":
+        return Outcome(settings.project, time.monotonic() - began, dataset)
+    model = base()
+    tuning, adapter = stage(training.train, dataset, model, settings.training)
+    if goal == "adapter":
+        return Outcome(settings.project, time.monotonic() - began, dataset, tuning, adapter)
+    (scores,) = stage(_evaluate, dataset, adapter, model, pack, settings.evaluation, settings.languages, tuning)
+    return Outcome(settings.project, time.monotonic() - began, dataset, tuning, adapter, scores)
 
 
 def _evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ from metier.errors import ConfigError, Fault
 from metier.evaluation import EvaluationSettings
 from metier.prepare import PrepareSettings
 from metier.sources import SourceSettings
-from metier.store import Store
+from metier.store import Store, write_atomically
 from metier.training import TrainingSettings
 
-__all__ = ["PROJECT_FILE", "Project", "ProjectSettings", "load_project", "new_project_text"]
+__all__ = ["PROJECT_FILE", "Project", "ProjectSettings", "load_project", "new_project", "new_project_text"]
 
 PROJECT_FILE = "metier.yaml"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class ProjectSettings(Settings):
@@ -28,7 +31,7 @@ class ProjectSettings(Settings):
 
     metier: Literal[1]
     """Version of the project file's form."""
-    project: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    project: str = Field(pattern=f"^{_NAME.pattern}$")
     """Name of the project: letters, digits, dots, dashes and underscores."""
     pack: str
     """Domain pack; `metier packs list` shows what is installed."""
@@ -65,6 +68,24 @@ def load_project(path: Path) -> Project:
     if not isinstance(document.value, dict) or not document.value:
         raise ConfigError(Fault("the file holds no settings", file, remedy="write a commented one with: metier init"))
     return Project(file.resolve().parent, parse(document, ProjectSettings))
+
+
+def new_project(folder: Path, *, name: str, pack: str) -> list[Path]:
+    """Write a commented project file and an empty `data/` into a folder and return both paths.
+
+    Raises ConfigError for a name that projects cannot have and for a project file that is there already.
+    """
+    file, data = folder / PROJECT_FILE, folder / "data"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(Fault(f"{name!r} cannot be the name of a project", key="project", remedy="use letters, digits, . - and _: --name NAME"))
+    if file.exists():
+        raise ConfigError(Fault("there is a project file already", file, remedy="edit it, or choose another folder"))
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(Fault(f"cannot be made: {error.strerror or error}", data, remedy="choose another folder")) from None
+    write_atomically(file, new_project_text(name, pack).encode())
+    return [file, data]
 
 
 def new_project_text(name: str, pack: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from metier.models.base import Base, resolve
+from metier.models.base import Base, at_hand, resolve
 from metier.models.interface import Generation, GenerationSettings, LanguageModel, Likelihood
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "LanguageModel",
     "Likelihood",
     "LocalModel",
+    "at_hand",
     "load_tokenizer",
     "load_weights",
     "resolve",

@@ -11,7 +11,7 @@ from metier.errors import MissingExtra, ModelError
 from metier.models import bundled
 from metier.progress import SILENT, Progress
 
-__all__ = ["Base", "resolve"]
+__all__ = ["Base", "at_hand", "resolve"]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
@@ -42,6 +42,11 @@ def resolve(name: str, *, root: Path, online: bool = False, progress: Progress =
         folder = _from_hub(name, folder, online=online)
     _check(folder, name)
     return Base(name, folder, _digest(folder), _licence(folder))
+
+
+def at_hand(name: str) -> bool:
+    """Return whether `resolve` would find the model without making it first: only a bundled one may have to be assembled."""
+    return not name.startswith("bundled/") or bundled.assembled(name)
 
 
 def _from_hub(name: str, tried: Path, *, online: bool) -> Path:

@@ -16,7 +16,7 @@ from metier.errors import MissingExtra, ModelError, nearest
 from metier.progress import SILENT, Progress
 from metier.store import remove_folder
 
-__all__ = ["NAMES", "cache_folder", "folder"]
+__all__ = ["NAMES", "assembled", "cache_folder", "folder"]
 
 GEMMA = "bundled/gemma-3-270m"
 NAMES = (GEMMA,)
@@ -37,10 +37,7 @@ def folder(name: str, *, progress: Progress = SILENT) -> tuple[Path, str]:
 
     Raises ModelError for an unknown name or bytes that are not the expected ones, MissingExtra without the package.
     """
-    if name not in NAMES:
-        raise ModelError(f"there is no bundled base model {name!r}\n    -> {nearest(name, NAMES)}")
-    package = _package()
-    target = cache_folder() / "models" / f"gemma-3-270m-{package.EXPECTED_SHA256[:12]}"
+    package, target = _place(name)
     if (target / _COMPLETE).is_file():
         return target, _LICENCE
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +45,18 @@ def folder(name: str, *, progress: Progress = SILENT) -> tuple[Path, str]:
         if not (target / _COMPLETE).is_file():
             _assemble(package, target, progress)
     return target, _LICENCE
+
+
+def assembled(name: str) -> bool:
+    """Return whether a bundled base model lies ready in the cache. Raises as `folder` does."""
+    return (_place(name)[1] / _COMPLETE).is_file()
+
+
+def _place(name: str) -> tuple[Any, Path]:
+    if name not in NAMES:
+        raise ModelError(f"there is no bundled base model {name!r}\n    -> {nearest(name, NAMES)}")
+    package = _package()
+    return package, cache_folder() / "models" / f"gemma-3-270m-{package.EXPECTED_SHA256[:12]}"
 
 
 def _package() -> Any:

@@ -1,6 +1,6 @@
 """Domain packs: the contract, the folder loader, discovery by entry points and the conformance checks."""
 
-from metier.packs.discovery import Installed, available, load
+from metier.packs.discovery import Installed, available, load, load_path
 from metier.packs.loader import load_folder
 from metier.packs.spec import Control, Examples, GuardRule, Identifier, Metric, Pack, PackFacts, QualityRule, TaskSpec, Template, TemplateMessage, Term
 
@@ -21,4 +21,5 @@ __all__ = [
     "available",
     "load",
     "load_folder",
+    "load_path",
 ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 from metier.errors import Fault, PackError, nearest
+from metier.packs.loader import load_folder
 from metier.packs.spec import Pack
 
-__all__ = ["GROUP", "Installed", "available", "load"]
+__all__ = ["GROUP", "Installed", "available", "load", "load_path"]
 
 GROUP = "metier.packs"
 """Entry-point group under which a distribution offers its packs."""
@@ -51,6 +55,30 @@ def load(name: str) -> Pack:
         raise PackError(Fault(f"{targets[0]} is {type(pack).__name__}, not a Pack", key="pack", remedy="assign metier.packs.load_folder(...) to it"))
     if pack.facts.name != name:
         raise PackError(Fault(f"the pack installed as {name!r} calls itself {pack.facts.name!r}", pack.folder / "pack.yaml", key="name"))
+    return pack
+
+
+def load_path(folder: Path) -> Pack:
+    """Return the pack in a folder that need not be installed: `pack` of its pack.py, or its YAML files alone where it has none.
+
+    The folder is the pack's own or one that holds it. Runs the pack's code. Raises PackError as `load` does.
+    """
+    places = [path.parent for path in (folder / "pack.yaml", *sorted(folder.glob("*/pack.yaml"))) if path.is_file()]
+    if len(places) != 1:
+        what = f"{len(places)} packs in it: {', '.join(place.name for place in places)}" if places else "no pack.yaml in it or in a folder of it"
+        raise PackError(Fault(what, folder, remedy="name the folder of one pack, or write one with: metier packs new FOLDER"))
+    place = places[0].resolve()
+    if not (place / "pack.py").is_file():
+        return load_folder(place)
+    sys.path.insert(0, str(place.parent))
+    try:
+        pack = importlib.import_module(f"{place.name}.pack").pack
+    except (ImportError, AttributeError, SyntaxError) as fault:
+        raise PackError(Fault(f"cannot be imported: {type(fault).__name__}: {fault}", place / "pack.py", remedy="mend it")) from fault
+    finally:
+        sys.path.remove(str(place.parent))
+    if not isinstance(pack, Pack):
+        raise PackError(Fault(f"`pack` is {type(pack).__name__}, not a Pack", place / "pack.py", remedy="assign metier.packs.load_folder(...) to it"))
     return pack
 
 

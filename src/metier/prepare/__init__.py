@@ -1,7 +1,7 @@
 """From source rows to a dataset: cleaned, de-identified, without duplicates, composed, split without leaks, with lineage."""
 
 from metier.prepare.build import Origin, build
-from metier.prepare.inspect import dropped, examples, summary
+from metier.prepare.inspect import dropped, examples, sample, summary
 from metier.prepare.settings import CleanSettings, DedupSettings, DeidentifySettings, PrepareSettings, SplitSettings
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "build",
     "dropped",
     "examples",
+    "sample",
     "summary",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections import Counter
 from typing import Any
 
@@ -10,7 +11,7 @@ from metier.artifacts import Artifact
 from metier.records import Record
 from metier.shards import SPLITS, dataset_records, read_drops
 
-__all__ = ["dropped", "examples", "summary"]
+__all__ = ["dropped", "examples", "sample", "summary"]
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -37,9 +38,13 @@ def _at(ordered: list[int], share: float) -> int:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def sample(dataset: Artifact, split: str, *, count: int = 3, seed: int = 0) -> list[Record]:
+    """Return `count` records of a split, chosen by a hash of their id and `seed`."""
+    return heapq.nsmallest(count, dataset_records(dataset, split), key=lambda record: hashlib.sha256(f"{seed}\x00{record.id}".encode()).digest())
+
+
 def examples(dataset: Artifact, split: str, *, count: int = 3, seed: int = 0) -> list[dict[str, Any]]:
     """Return `count` records of a split, chosen by a hash of their id and `seed`, as their id, task, language and messages."""
-    ranked = sorted(dataset_records(dataset, split), key=lambda record: hashlib.sha256(f"{seed}\x00{record.id}".encode()).digest())
     return [
         {
             "id": record.id,
@@ -47,7 +52,7 @@ def examples(dataset: Artifact, split: str, *, count: int = 3, seed: int = 0) ->
             "language": record.language,
             "messages": [{"role": message.role, "content": message.content} for message in record.messages],
         }
-        for record in ranked[:count]
+        for record in sample(dataset, split, count=count, seed=seed)
     ]
 
 
