@@ -1,0 +1,18 @@
+"""The medical pack: its YAML files and the functions that they name."""
+
+from pathlib import Path
+
+from metier.packs import load_folder
+from metier_medical.parsing import consultation, icd_code
+from metier_medical.scoring import category_match, department_match, urgency_match, valid_format
+
+pack = load_folder(
+    Path(__file__).parent,
+    parsers={"consultation": consultation, "icd_code": icd_code},
+    scorers={
+        "category_match": category_match,
+        "department_match": department_match,
+        "urgency_match": urgency_match,
+        "valid_format": valid_format,
+    },
+)
