@@ -6,7 +6,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -16,28 +15,23 @@ import yaml
 from metier.digest import digest_of
 from metier.records import Message, Record
 
-__all__ = ["ANSWER", "QUESTION", "critical", "exact_key", "fold", "parts", "question_key", "turns"]
+__all__ = ["bare", "critical", "exact_key", "fold", "parts", "question_key", "searched", "turns"]
 
-QUESTION, ANSWER, _SYSTEM = "question", "answer", "system"
+_SYSTEM = "system"
 
 _SPACE = re.compile(r"\s+")
 
 
-@dataclass(frozen=True, slots=True)
-class _Critical:
-    pattern: re.Pattern[str]
-
-
 @lru_cache(maxsize=1)
-def _critical() -> _Critical:
+def _critical() -> re.Pattern[str]:
     words: Mapping[str, Any] = yaml.safe_load((files("metier.prepare") / "data" / "critical.yaml").read_text(encoding="utf-8"))
     numerals, after = words["numerals"], words["after_numeral"]
     digits = "0-9\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2080-\u2089\u2150-\u215e"
-    number = rf"[-+\u2212<>\u2264\u2265\u00b1]?\s?[{digits}]+(?:[.,:/][{digits}]+)*\s?(?:[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|[\u4e00-\u9fff])?"
+    number = rf"[-+\u2212<>\u2264\u2265\u00b1]?\s?[{digits}]+(?:[.,:/][{digits}]+)*\s?(?:[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|[{after}])?"
     numeral = rf"[{numerals}]{{2,}}|[{numerals}](?=[{after}])"
     english = "|".join(re.escape(word) for word in words["en"] if word[0].isalpha() and "'" not in word)
     chinese = "".join(words["zh"])
-    return _Critical(re.compile(rf"{number}|{numeral}|[{chinese}]|(?<![A-Za-z])(?i:{english})(?![A-Za-z])|n['\u2019]t(?![A-Za-z])"))
+    return re.compile(rf"{number}|{numeral}|[{chinese}]|(?<![A-Za-z])(?i:{english})(?![A-Za-z])|n['\u2019]t(?![A-Za-z])")
 
 
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
@@ -48,12 +42,17 @@ def critical(text: str) -> tuple[str, ...]:
 
     Full-width forms are folded; superscripts are not (10 to the power of 2 is not 102). Units keep their case.
     """
-    return tuple(_SPACE.sub("", found) for found in _critical().pattern.findall(text.translate(_WIDE)))
+    return tuple(_SPACE.sub("", found) for found in _critical().findall(text.translate(_WIDE)))
 
 
 def fold(text: str) -> str:
     """Return the form for shingles: NFKC (UAX 15), case-folded, runs of white space as one blank. Digits stay."""
     return _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def bare(text: str) -> str:
+    """Return a text's folded letters and digits alone: what remains when only punctuation and blanks differ."""
+    return "".join(character for character in fold(text) if character.isalnum())
 
 
 def turns(record: Record) -> tuple[tuple[Message, ...], str]:
@@ -73,8 +72,8 @@ def parts(record: Record) -> dict[str, str]:
     if record.messages:
         before, answer = turns(record)
         found[_SYSTEM] = "\n".join(message.content for message in before if message.role == "system")
-        found[QUESTION] = "\n".join(message.content for message in before if message.role != "system")
-        found[ANSWER] = answer
+        found["question"] = "\n".join(message.content for message in before if message.role != "system")
+        found["answer"] = answer
     found["text"], found["label"] = record.text, record.label or ""
     for name, value in record.metadata.items():
         found[f"metadata.{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

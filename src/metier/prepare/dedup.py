@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.prepare.chunks import Rows
-from metier.prepare.compare import critical, exact_key, fold, parts, question_key, searched
+from metier.prepare.compare import bare, critical, exact_key, fold, parts, question_key, searched
 from metier.prepare.language import han_share
 from metier.prepare.minhash import Hashes, candidates, jaccard, shingle_sets, signatures
 from metier.prepare.settings import DedupSettings
@@ -87,10 +87,11 @@ class _Signed:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """A node made ready for verification: shingles of the whole and of each part, and its critical words."""
+    """A node made ready for verification: shingles of the whole and of each part, the parts' bare letters and critical words."""
 
     whole: Hashes
     parts: dict[str, Hashes]
+    bare: dict[str, str]
     critical: dict[str, tuple[str, ...]]
 
 
@@ -186,7 +187,8 @@ def _documents(rows: Rows, index: _Index, wanted: set[int], size: int) -> dict[i
         if number in numbers:
             named = parts(row.record)
             sets = {name: _distinct(fold(text), size) for name, text in named.items()}
-            found[numbers[number]] = _Document(_distinct(searched(named), size), sets, {name: critical(text) for name, text in named.items()})
+            letters = {name: bare(text) for name, text in named.items()}
+            found[numbers[number]] = _Document(_distinct(searched(named), size), sets, letters, {name: critical(text) for name, text in named.items()})
     return found
 
 
@@ -199,10 +201,10 @@ def _verdict(left: _Document, right: _Document, threshold: float) -> str:
     """Return what a similar pair is: `near` (a duplicate), `conflicts` (a part differs) or `guarded` (a number or critical word differs)."""
     if left.parts.keys() != right.parts.keys():
         return "conflicts"
-    if left.critical != right.critical:
-        return "guarded"
-    same = all(jaccard(left.parts[name], right.parts[name]) >= threshold for name in left.parts)
-    return "near" if same else "conflicts"
+    same = all(left.bare[name] == right.bare[name] or jaccard(left.parts[name], right.parts[name]) >= threshold for name in left.parts)
+    if not same:
+        return "conflicts"
+    return "near" if left.critical == right.critical else "guarded"
 
 
 def _drop_near(index: _Index, duplicates: dict[int, dict[int, float]], found: Duplicates) -> None:

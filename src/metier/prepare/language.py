@@ -21,10 +21,10 @@ def han_share(text: str) -> float:
     return len(_HAN.findall(text)) / letters if letters else 0.0
 
 
-def detect(text: str, *, han: float = 0.2, other: float = 0.5) -> str | None:
+def detect(text: str, *, han: float = 0.15, other: float = 0.5) -> str | None:
     """Return `zh`, `en`, `und` (another script) or None for a text without letters.
 
-    A text is Chinese if at least `han` of its letters are Han: a Han letter says as much as about four Latin ones, so a
+    A text is Chinese if at least `han` of its letters are Han: a Han letter says as much as four to six Latin ones, so a
     Chinese sentence with Latin names passes. Kana make it `und`. Latin text counts as English: French is not told apart.
     """
     letters = len(_LETTER.findall(text))

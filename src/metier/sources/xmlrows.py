@@ -20,7 +20,7 @@ _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 
 
 class _Collector:
-    """Gathers the elements named `element`: texts by path below it (`A/B`), attributes as `@name` and `A/B@name`."""
+    """Gathers the elements named `element`: texts by path below it (`A/B`; those of inner elements included), attributes as `@name` and `A/B@name`."""
 
     def __init__(self, element: str) -> None:
         self.element = element
@@ -63,8 +63,8 @@ class _Collector:
         self._path = None
 
     def _text(self, data: str) -> None:
-        if self._path is not None:
-            place = "/".join(self._path)
+        for depth in range(1, len(self._path or ()) + 1):
+            place = "/".join((self._path or [])[:depth])
             self._values[place] = self._values.get(place, "") + data
 
 
