@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from metier.evaluation.measures import mean
-from metier.evaluation.statistics import bootstrap_p, draw_weights, holm, interval, mcnemar, minimum_detectable
+from metier.evaluation.statistics import bootstrap_p, draw_weights, holm, interval, mcnemar, minimum_detectable, unanimous
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 5))
@@ -78,6 +78,14 @@ def test_bootstrap_p_is_never_zero_and_one_for_equal_sides():
 @pytest.mark.parametrize(("points", "items"), [(0.03, 1740), (0.05, 630), (0.10, 160)])
 def test_detectable_difference_with_a_fifth_of_discordant_pairs(points: float, items: int):
     assert minimum_detectable(math.sqrt(0.2 / items)) == pytest.approx(points, rel=0.02)
+
+
+@pytest.mark.parametrize("n", [5, 40, 200])
+def test_where_all_items_agree_the_bound_is_that_of_clopper_and_pearson(n: int):
+    exact = stats.binomtest(n, n).proportion_ci(0.95, method="exact")
+    found = unanimous(1.0, n, 0.95, lowest=0.0)
+    assert (found.low, found.high) == (pytest.approx(exact.low), 1.0)
+    assert unanimous(0.0, n, 0.95, lowest=0.0).high == pytest.approx(1 - exact.low)
 
 
 def test_resamples_without_a_value_are_left_out_of_the_interval():

@@ -50,7 +50,7 @@ def test_longest_match_by_word_and_by_character(text: str, expected: list[str]):
     ("text", "said", "denied"),
     [
         ("no fever", [], ["fever"]),
-        ("He denies fever, cough or allergies.", ["allergy"] if False else [], ["fever", "cough", "allergy"]),
+        ("He denies fever, cough or allergies.", [], ["fever", "cough", "allergy"]),
         ("No fever but cough", ["cough"], ["fever"]),
         ("No fever. Cough.", ["cough"], ["fever"]),
         ("not only fever", ["fever"], []),

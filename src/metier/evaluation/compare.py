@@ -15,7 +15,7 @@ from metier.evaluation.measures import Measure
 from metier.evaluation.retention import RETENTION, summarise
 from metier.evaluation.scorers import Graded, Grader, Tools, higher_is_better
 from metier.evaluation.settings import EvaluationSettings
-from metier.evaluation.statistics import Floats, Interval, bootstrap_p, draw_weights, holm, interval, mcnemar, minimum_detectable
+from metier.evaluation.statistics import Floats, Interval, bootstrap_p, draw_weights, holm, interval, mcnemar, minimum_detectable, unanimous
 
 __all__ = ["GAIN", "LOSS", "SAME", "Compared", "Comparison", "chance_facts", "compare_task", "format_split", "retention_facts", "settle"]
 
@@ -93,15 +93,28 @@ def _compare(
         task=task.name,
         metric=metric,
         higher_is_better=better,
-        base=interval(before, first, confidence),
-        tuned=interval(after, second, confidence),
-        delta=interval(after - before, second - first, confidence),
+        base=_side_interval(base, before, first, confidence),
+        tuned=_side_interval(tuned, after, second, confidence),
+        delta=_delta_interval(pair, after - before, second - first, confidence),
         n=n,
         invalid=invalid,
         p=p,
         minimum_detectable=minimum_detectable(error, confidence=confidence),
         languages=_by_language(task, pair, weights, confidence),
     )
+
+
+def _side_interval(measure: Measure, draws: Floats, point: float, confidence: float) -> Interval:
+    if measure.kind == "binary" and point in (0.0, 1.0):
+        return unanimous(point, len(measure.values), confidence, lowest=0.0)
+    return interval(draws, point, confidence)
+
+
+def _delta_interval(pair: Mapping[Side, Measure], draws: Floats, point: float, confidence: float) -> Interval:
+    changes = pair["tuned"].values - pair["base"].values
+    if pair["base"].kind == "binary" and (changes == point).all():
+        return unanimous(point, len(changes), confidence, lowest=-1.0, step=1.0 + abs(point))
+    return interval(draws, point, confidence)
 
 
 def _by_language(task: Task, pair: Mapping[Side, Measure], weights: Floats, confidence: float) -> dict[str, dict[str, Any]]:

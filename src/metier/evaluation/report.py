@@ -197,7 +197,7 @@ def _count_tables(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
     """Return every mapping of counts in the dataset's facts as a titled table, largest count first."""
     tables = []
     for key, value in facts.items():
-        title = f"{prefix} {key}".strip().replace("_", " ")
+        title = f"{prefix} {'records by' if key == 'counts' else key}".strip().replace("_", " ")
         if key in _HIDDEN or key == "steps":
             continue
         if _counts(value):

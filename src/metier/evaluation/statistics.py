@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "Statistic", "bootstrap_p", "draw_weights", "holm", "interval", "mcnemar", "minimum_detectable"]
+__all__ = ["Interval", "Statistic", "bootstrap_p", "draw_weights", "holm", "interval", "mcnemar", "minimum_detectable", "unanimous"]
 
 Floats: TypeAlias = NDArray[np.float64]
 Statistic: TypeAlias = Callable[[Floats], Floats]
@@ -53,6 +53,16 @@ def interval(values: Floats, point: float, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     return Interval(point, float(low), float(high))
+
+
+def unanimous(point: float, n: int, confidence: float, *, lowest: float, step: float = 1.0) -> Interval:
+    """Return the interval of a value on which all n items agree, where a bootstrap would have no width.
+
+    The share of items unlike these is at most 1 - (alpha/2)^(1/n) (Clopper and Pearson, Biometrika 26, 1934); one such item
+    moves the value by at most `step`. The bounds stay within `lowest` and 1.
+    """
+    room = step * (1 - ((1 - confidence) / 2) ** (1 / n))
+    return Interval(point, max(lowest, point - room), min(1.0, point + room))
 
 
 def mcnemar(base: Sequence[bool], tuned: Sequence[bool]) -> float:

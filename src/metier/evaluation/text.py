@@ -12,7 +12,9 @@ __all__ = ["chrf", "language_of", "normalise", "rouge_l", "tokens"]
 
 _TOKEN = regex.compile(r"\p{Han}|\d+(?:\.\d+)?|[[\p{L}\p{M}\p{N}]--[\p{Han}]]+", regex.V1)
 _HAN = regex.compile(r"\p{Han}")
-_EDGES = regex.compile(r"^[\p{P}\s]+|[\p{P}\s]+$")
+# Signs, decimal points before a digit and per cent signs belong to the value and stay.
+_EDGE = r"[\p{Ps}\p{Pe}\p{Pi}\p{Pf}.,;:!?'\"`*_\u3001\u3002\u2026\s]"
+_EDGES = regex.compile(rf"^(?:(?!\.\d){_EDGE})+|{_EDGE}+$")
 _SPACES = regex.compile(r"\s+")
 
 

@@ -1,0 +1,164 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from evaluation.bilingual import all_records, commit_run
+from metier.evaluation import EvaluationSettings, evaluate
+from metier.evaluation.retention import retention_task
+from metier.testing import ScriptedModel
+
+BOTH = ("zh", "en")
+GOLD = {record.messages[0].content: record.messages[1].content for record in all_records(20)}
+GOLD |= {item.prompt[-1].content: item.target for item in retention_task(40, 0, BOTH).items}
+
+
+def right(prompt):
+    return GOLD.get(prompt[-1].content, "a river 河")
+
+
+def poor(prompt):
+    """Half of the choices right, every sum in words, half of each free answer."""
+    text = prompt[-1].content
+    gold = GOLD.get(text, "<script>alert('base')</script>")
+    if "plus" in text or "加" in text:
+        return "a number"
+    if "Tell" in text or "说说" in text:
+        return gold[: len(gold) // 2]
+    return gold if sum(text.encode()) % 2 else "?"
+
+
+def evaluated(store, dataset, adapter, pack, model=None, key="evaluation", run=None, **settings):
+    chosen = EvaluationSettings(retention_items=40, question="What is a river? 河是什么？", **settings)
+    return evaluate(dataset, adapter, model or ScriptedModel(right, poor), pack, chosen, BOTH, workspace=store.workspace(key), run=run)
+
+
+@pytest.fixture
+def evaluation(store, dataset, adapter, pack):
+    return evaluated(store, dataset, adapter, pack, run=commit_run(store, dataset))
+
+
+def test_the_artefact_has_its_parents_and_files(evaluation, dataset, adapter):
+    assert evaluation.kind == "evaluation"
+    assert evaluation.parents == (dataset.digest, adapter.digest)
+    samples = {f"samples/{name}.jsonl" for name in ("feel", "add", "held-out", "held-out-answers", "retention")}
+    assert set(evaluation.files) == {"results.json", "report.html", *samples}
+
+
+def test_the_facts_hold_the_summary_table(evaluation):
+    row = evaluation.facts["tasks"]["add"]["exact_match"]
+    # All 40 items agree: the exact bound is .025^(1/40), not an interval without width.
+    assert row["tuned"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 40)), "high": 1.0}
+    assert row["base"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.025 ** (1 / 40))}
+    assert row["delta"]["value"] == 1.0
+    assert (row["n"], row["invalid"], row["verdict"]) == (40, {"base": 40, "tuned": 0}, "gain")
+    assert evaluation.facts["tasks"]["feel"]["roc_auc"]["tuned"]["value"] == 1.0
+    assert evaluation.facts["tasks"]["held-out"]["bits_per_character"]["verdict"] == "gain"
+    assert evaluation.facts["format"]["add"]["delta"]["format"] is None
+    assert evaluation.facts["question"] == {"text": "What is a river? 河是什么？", "base": "?", "tuned": "a river 河"}
+    assert evaluation.facts["retention"]["forgetting"]["value"] == 0.0
+
+
+def test_results_have_the_shape_of_lm_eval(evaluation):
+    results = json.loads(evaluation.file("results.json").read_text(encoding="utf-8"))
+    for key in ("results", "configs", "versions", "n-shot", "n-samples", "higher_is_better"):
+        assert set(results[key]) == {"feel", "add", "held-out", "held-out-answers", "retention"}
+    assert results["n-shot"]["add"] == 2
+    assert results["versions"]["add"] == "2.1"
+    assert results["n-samples"]["held-out"] == {"original": 40, "effective": 40}
+    assert results["higher_is_better"]["feel"]["brier_score"] is False
+    assert results["configs"]["add"]["generation_kwargs"] == {"max_gen_toks": 16}
+    assert results["results"]["add"]["exact_match"]["tuned"]["value"] == 1.0
+
+
+def test_every_item_is_kept_with_both_answers_and_its_hashes(evaluation):
+    rows = [json.loads(line) for line in evaluation.file("samples/add.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 40
+    row = next(row for row in rows if row["prompt"][-1]["content"] == "3 加 1 等于几？")
+    assert (row["target"], row["language"]) == ("答案：4", "zh")
+    assert (row["tuned"]["text"], row["tuned"]["label"], row["tuned"]["valid"]) == ("答案：4", "4", True)
+    assert (row["base"]["text"], row["base"]["valid"], row["base"]["scores"]["exact_match"]) == ("a number", False, 0.0)
+    assert {len(row[key]) for key in ("doc_hash", "prompt_hash", "target_hash")} == {64}
+    feel = [json.loads(line) for line in evaluation.file("samples/feel.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(len(row["tuned"]["likelihoods"]) == len(row["choices"]) == 2 for row in feel)
+
+
+def test_the_scores_in_the_samples_give_the_mean_in_the_facts(evaluation):
+    rows = [json.loads(line) for line in evaluation.file("samples/held-out-answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    mean = sum(row["base"]["scores"]["chrf"] for row in rows) / len(rows)
+    assert evaluation.facts["tasks"]["held-out-answers"]["chrf"]["base"]["value"] == pytest.approx(mean)
+
+
+def test_the_same_inputs_give_the_same_digest(store, dataset, adapter, pack, evaluation):
+    again = evaluated(store, dataset, adapter, pack, key="again", run=commit_run(store, dataset))
+    assert again.digest == evaluation.digest
+
+
+def test_equal_sides_have_no_gain_anywhere(store, dataset, adapter, pack):
+    found = evaluated(store, dataset, adapter, pack, model=ScriptedModel(poor))
+    verdicts = {row["verdict"] for rows in found.facts["tasks"].values() for row in rows.values()}
+    assert verdicts == {"no clear difference"}
+    assert "No clear difference between the tuned model and its base" in found.file("report.html").read_text(encoding="utf-8")
+
+
+def test_a_worse_tuned_model_is_called_a_loss(store, dataset, adapter, pack):
+    found = evaluated(store, dataset, adapter, pack, model=ScriptedModel(poor, right))
+    assert found.facts["tasks"]["feel"]["acc"]["verdict"] == "loss"
+    assert found.facts["tasks"]["held-out"]["bits_per_character"]["verdict"] == "loss"
+    assert found.facts["retention"]["retention"]["value"] < 0.8
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from evaluation.bilingual import make_pack
+from evaluation.test_stage import BOTH, poor, right
+from metier.evaluation import EvaluationSettings, evaluate
+from metier.store import Store
+from metier.testing import ScriptedModel
+
+root, dataset, adapter, stop = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+log = root / "asked.txt"
+
+class Killed(ScriptedModel):
+    def _note(self, prompts):
+        side = "base" if self._answer is self._base else "tuned"
+        with log.open("a") as stream:
+            stream.writelines(side + repr([message.content for message in prompt]) + chr(10) for prompt in prompts)
+        if len(log.read_text().splitlines()) > stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def generate(self, prompts, settings, **rest):
+        self._note(prompts)
+        return super().generate(prompts, settings, **rest)
+
+    def choose(self, prompts, choices, **rest):
+        self._note([[*prompt, *map(type(prompt[-1]), ["user"] * len(options), options)] for prompt, options in zip(prompts, choices)])
+        return super().choose(prompts, choices, **rest)
+
+store = Store(root / "project" / ".metier")
+settings = EvaluationSettings(retention_items=40, question="What is a river? 河是什么？", batch=8)
+given = store.open("dataset", dataset), store.open("adapter", adapter), Killed(right, poor), make_pack(root)
+found = evaluate(*given, settings, BOTH, workspace=store.workspace("killed"))
+print(found.digest)
+"""
+
+
+def test_killed_three_times_the_evaluation_ends_with_the_same_result(store, dataset, adapter, pack, tmp_path: Path):
+    script = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parents[1]))
+    command = [sys.executable, "-c", script, str(tmp_path), dataset.digest, adapter.digest]
+    for stop in (50, 200, 300):
+        assert subprocess.run([*command, str(stop)], env=os.environ, check=False, capture_output=True).returncode == -signal.SIGKILL
+    done = subprocess.run([*command, "1000000"], env=os.environ, check=True, capture_output=True, text=True)
+    undisturbed = evaluated(store, dataset, adapter, pack, batch=8)
+    assert done.stdout.strip() == undisturbed.digest
+    asked = (tmp_path / "asked.txt").read_text().splitlines()
+    # 40 + 40 + 40 + 40 + 40 items and the question, on two sides; each kill can cost one batch of 8.
+    assert len(set(asked)) == 2 * 201
+    assert 2 * 201 < len(asked) <= 2 * 201 + 3 * 8
