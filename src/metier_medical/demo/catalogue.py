@@ -14,7 +14,7 @@ import yaml
 
 from metier.errors import MissingExtra
 
-__all__ = ["DATA", "Department", "Disease", "departments", "package", "read_data", "symptom_names"]
+__all__ = ["DATA", "Department", "Disease", "departments", "doses", "medicine_names", "package", "read_data", "symptom_names"]
 
 DATA = Path(__file__).parent / "data"
 
@@ -24,11 +24,11 @@ _MARK = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Disease:
-    """One disease of the catalogue: its symptoms by their English names, those that point to its department, and its medicines by language."""
+    """One disease of the catalogue: its symptoms by their English names, those that point to its department, and its substances."""
 
     symptoms: tuple[str, ...]
     marks: tuple[str, ...]
-    medicines: dict[str, tuple[str, ...]]
+    medicines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ def _catalogues() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 @lru_cache(maxsize=1)
 def departments() -> tuple[Department, ...]:
     """Return the departments with their diseases. A disease none of whose symptoms points to a department is left out."""
-    english, chinese = _catalogues()
+    english, _ = _catalogues()
+    ladders = package("faker_healthcare.prescribing", "faker-healthcare-provider").DOSE_LADDERS
+    substances = {name: key for key, name in medicine_names("en").items() if key in ladders}
     described: dict[str, dict[str, Any]] = read_data("departments.yaml")["departments"]
     owner = {specialty: key for key, item in described.items() for specialty in item["specialties"]}
     seen = Counter((symptom, owner[row["medical_specialty"]]) for row in english if row["medical_specialty"] in owner for symptom in row["symptoms"])
@@ -72,12 +74,25 @@ def departments() -> tuple[Department, ...]:
     for (symptom, _), count in seen.items():
         total[symptom] += count
     diseases: dict[str, list[Disease]] = {key: [] for key in described}
-    for one, other in zip(english, chinese, strict=True):
+    for one in english:
         key = owner.get(one["medical_specialty"])
         marks = tuple(symptom for symptom in one["symptoms"] if key and seen[symptom, key] / total[symptom] >= _MARK)
         if key and marks:
-            diseases[key].append(Disease(tuple(one["symptoms"]), marks, {"en": tuple(one["medications"]), "zh": tuple(other["medications"])}))
+            given = tuple(substances[name] for name in one["medications"] if name in substances)
+            diseases[key].append(Disease(tuple(one["symptoms"]), marks, given))
     return tuple(Department(key, {"zh": item["zh"], "en": item["en"]}, item["advice"], tuple(diseases[key])) for key, item in described.items())
+
+
+def medicine_names(language: str) -> dict[str, str]:
+    """Return the name of each substance in a language, by the catalogue's key."""
+    part = "zh_CN." if language == "zh" else ""
+    return dict(package(f"faker_healthcare.{part}clinical_labels", "faker-healthcare-provider").MEDICATION_NAMES)
+
+
+def doses(substance: str) -> tuple[str, ...]:
+    """Return the doses in which a substance of a disease is dispensed, with their unit."""
+    ladder = package("faker_healthcare.prescribing", "faker-healthcare-provider").DOSE_LADDERS[substance]
+    return tuple(f"{dose} {ladder['unit']}" for dose in ladder["doses"])
 
 
 @lru_cache(maxsize=2)

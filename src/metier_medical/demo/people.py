@@ -4,36 +4,61 @@ from __future__ import annotations
 
 import datetime
 import random
+from dataclasses import dataclass
 from typing import Any
 
 from metier_medical.demo.catalogue import package
 
-__all__ = ["People"]
+__all__ = ["People", "Person"]
 
 _LOCALES = {"zh": "zh_CN", "en": "en_US"}
+_ADULT, _OLDEST, _OLDEST_MOTHER = 18, 85, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One person: number in the records, sex (f or m), age in years, and identifiers by the name of their slot."""
+
+    number: str
+    sex: str
+    age: int
+    identifiers: dict[str, str]
 
 
 class People:
-    """Draws the personal identifiers of one visit in one language."""
+    """Draws people of one language. About every eighth is the one before, who comes again."""
 
-    def __init__(self, language: str, seed: int) -> None:
+    def __init__(self, language: str, chance: random.Random) -> None:
         faker = package("faker", "faker")
         self.language = language
-        self.random = random.Random(f"people-{language}-{seed}")
+        self.chance = chance
         self.faker: Any = faker.Faker(_LOCALES[language])
-        self.faker.seed_instance(self.random.randrange(2**32))
+        self.faker.seed_instance(chance.randrange(2**32))
+        self._last: Person | None = None
 
-    def draw(self, sex: str) -> dict[str, str]:
-        """Return name, title, resident or social security number, telephone, record number, mail address and date of a visit."""
-        faker = self.faker
-        name = faker.name_female() if sex == "f" else faker.name_male()
-        day = datetime.date(2025, 1, 6) + datetime.timedelta(days=self.random.randrange(400))
-        return {
-            "name": name.replace(" ", "") if self.language == "zh" else f"{faker.first_name_female() if sex == 'f' else faker.first_name_male()} {faker.last_name()}",
+    def draw(self, *, woman: bool) -> Person:
+        """Return a person; `woman` asks for one of an age to bear children."""
+        fits = self._last is not None and (not woman or (self._last.sex == "f" and self._last.age <= _OLDEST_MOTHER))
+        if self._last is None or not fits or self.chance.random() > 0.125:
+            self._last = self._new(woman)
+        return self._last
+
+    def day(self) -> str:
+        """Return the date of a visit."""
+        return (datetime.date(2025, 1, 6) + datetime.timedelta(days=self.chance.randrange(400))).isoformat()
+
+    def _new(self, woman: bool) -> Person:
+        chance, faker = self.chance, self.faker
+        sex = "f" if woman else chance.choice("fm")
+        given = faker.first_name_female() if sex == "f" else faker.first_name_male()
+        name = f"{faker.last_name()}{given}" if self.language == "zh" else f"{given} {faker.last_name()}"
+        identifiers = {
+            "name": name,
             "title": "Mrs" if sex == "f" else "Mr",
             "id": faker.ssn(),
-            "phone": faker.phone_number() if self.language == "zh" else f"({self.random.randrange(201, 989)}) 555-{self.random.randrange(10_000):04d}",
-            "mrn": f"{self.random.randrange(10_000_000):08d}",
+            "phone": faker.phone_number() if self.language == "zh" else f"({chance.randrange(201, 989)}) 555-{chance.randrange(10_000):04d}",
+            "mrn": f"{chance.randrange(10_000_000):08d}",
             "email": faker.safe_email(),
-            "date": day.isoformat(),
         }
+        number = f"P{chance.randrange(10**7):07d}"
+        return Person(number, sex, chance.randrange(_ADULT, (_OLDEST_MOTHER if woman else _OLDEST) + 1), identifiers)

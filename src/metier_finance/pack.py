@@ -1,0 +1,9 @@
+"""The finance pack: its YAML files and the functions that they name."""
+
+from pathlib import Path
+
+from metier.packs import load_folder
+from metier_finance.scoring import figures_match
+from metier_finance.validators import iban
+
+pack = load_folder(Path(__file__).parent, validators={"iban": iban}, scorers={"figures_match": figures_match})
