@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from metier.models.chat import Chat, Encoded
     from metier.models.load import load_tokenizer, load_weights
     from metier.models.local import LocalModel
+    from metier.models.precision import matmul_peak
 else:
     __getattr__, _, _ = lazy_loader.attach(
-        __name__, submod_attrs={"chat": ["Chat", "Encoded"], "load": ["load_tokenizer", "load_weights"], "local": ["LocalModel"]}
+        __name__, submod_attrs={"chat": ["Chat", "Encoded"], "load": ["load_tokenizer", "load_weights"], "local": ["LocalModel"], "precision": ["matmul_peak"]}
     )
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "at_hand",
     "load_tokenizer",
     "load_weights",
+    "matmul_peak",
     "resolve",
 ]

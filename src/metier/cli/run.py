@@ -1,0 +1,84 @@
+"""`metier run`, `train` and `evaluate`: the main path, as far as the command goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from metier import flow
+from metier.cli import options
+from metier.cli.console import output, reporting
+from metier.cli.results import document, json_line, show
+from metier.engines import LOCAL, Processes
+from metier.flow import Goal, Outcome
+from metier.project import Project, load_project
+
+__all__ = ["evaluate", "perform", "run", "train", "walk"]
+
+
+def walk(project: Project, goal: Goal, *, online: bool = False, processes: int = 1) -> Outcome:
+    """Run the main path up to a goal with progress on stderr."""
+    engine = Processes(processes) if processes > 1 else LOCAL
+    with reporting() as progress:
+        return flow.run(project, goal=goal, engine=engine, progress=progress, online=online)
+
+
+def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: bool, processes: int) -> None:
+    """Run the main path of a project up to a goal and print what it made, or only what it would do."""
+    project = load_project(path)
+    if dry_run:
+        _plan(project, goal, as_json=as_json)
+        return
+    outcome = walk(project, goal, online=online, processes=processes)
+    if as_json:
+        typer.echo(json_line(document(outcome)))
+    else:
+        show(output(), outcome, path)
+
+
+def _plan(project: Project, goal: Goal, *, as_json: bool) -> None:
+    stages = flow.planned(project, goal=goal)
+    if as_json:
+        states = {name: "would run" if found is None else "unchanged" for name, found in stages.items()}
+        typer.echo(json_line({"project": project.settings.project, "stages": states}))
+        return
+    for name, found in stages.items():
+        state = "would run" if found is None else "unchanged, " + ", ".join(f"{item.kind} {item.digest[:12]}" for item in found)
+        typer.echo(f"{name:<11}{state}")
+
+
+def run(
+    project: options.ProjectPath = Path(),
+    *,
+    as_json: options.Json = False,
+    dry_run: options.DryRun = False,
+    online: options.Online = False,
+    processes: options.Processes = 1,
+) -> None:
+    """Walk the main path: prepare the data, train, evaluate. What is unchanged is not done again."""
+    perform(project, "evaluation", as_json=as_json, dry_run=dry_run, online=online, processes=processes)
+
+
+def train(
+    project: options.ProjectPath = Path(),
+    *,
+    as_json: options.Json = False,
+    dry_run: options.DryRun = False,
+    online: options.Online = False,
+    processes: options.Processes = 1,
+) -> None:
+    """Walk the main path up to the trained adapter."""
+    perform(project, "adapter", as_json=as_json, dry_run=dry_run, online=online, processes=processes)
+
+
+def evaluate(
+    project: options.ProjectPath = Path(),
+    *,
+    as_json: options.Json = False,
+    dry_run: options.DryRun = False,
+    online: options.Online = False,
+    processes: options.Processes = 1,
+) -> None:
+    """Compare the expert with its base model on the same items, doing before it whatever has changed."""
+    perform(project, "evaluation", as_json=as_json, dry_run=dry_run, online=online, processes=processes)
