@@ -63,9 +63,12 @@ def run(
 
     Raises MetierError of the kind that fits (see metier.errors); BusyError if another process works in the project.
     """
+    began = time.monotonic()
     pack, origin = _inputs(project)
     with project.store.lock():
-        return _walk(project, goal, Stages(project.store, recorder, progress), pack, origin, engine=engine, base=lambda: _base(project, online, progress))
+        stage = Stages(project.store, recorder, progress)
+        made = _walk(project, goal, stage, pack, origin, engine=engine, base=lambda: _base(project, online, progress))
+    return Outcome(project.settings.project, time.monotonic() - began, *made)
 
 
 def planned(project: Project, *, goal: Goal = "evaluation") -> dict[str, tuple[Artifact, ...] | None]:
@@ -124,19 +127,21 @@ def _walk(
     *,
     engine: Engine,
     base: Callable[[], models.Base],
-) -> Outcome:
-    """The order of the stages. `base` finds the base model once it is needed: it may have to be made first."""
-    began = time.monotonic()
+) -> tuple[Artifact, ...]:
+    """The order of the stages. Returns dataset, run, adapter and evaluation, as far as the goal goes.
+
+    `base` finds the base model once it is needed: it may have to be made first.
+    """
     settings = project.settings
     (dataset,) = stage(prepare.build, origin, pack, settings.prepare, settings.languages, engine=engine)
     if goal == "dataset":
-        return Outcome(settings.project, time.monotonic() - began, dataset)
+        return (dataset,)
     model = base()
     tuning, adapter = stage(training.train, dataset, model, settings.training)
     if goal == "adapter":
-        return Outcome(settings.project, time.monotonic() - began, dataset, tuning, adapter)
+        return dataset, tuning, adapter
     (scores,) = stage(_evaluate, dataset, adapter, model, pack, settings.evaluation, settings.languages, tuning)
-    return Outcome(settings.project, time.monotonic() - began, dataset, tuning, adapter, scores)
+    return dataset, tuning, adapter, scores
 
 
 def _evaluate(
