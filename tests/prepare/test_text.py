@@ -1,5 +1,7 @@
 """Cleaning, language and the strings of a record."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,3 +115,8 @@ def test_what_does_not_is_not(one, other):
 def test_folding_is_for_comparison():
     assert fold(" Ｈｅｌｌｏ，  世界\n１ ") == "hello, 世界 1"
     assert bare("头痛，怎么办？") == bare("头痛怎么办")
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=0x1FFFF, exclude_categories=("Cs",))))
+def test_folding_is_nfkc_and_casefold_with_single_blanks(text):
+    assert fold(text) == " ".join(unicodedata.normalize("NFKC", text).casefold().split())

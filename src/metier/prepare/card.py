@@ -14,7 +14,7 @@ _LIMITS = (
     "Rows that could not be de-identified are listed in `drops.parquet` without their text.",
     "The language is told by letters where the source does not say: Latin script counts as English.",
     "Near-duplicates are found by characters, not by meaning: paraphrases and translations may stand in two splits.",
-    "Licences and legal bases are those that the project states; nobody has checked them here.",
+    "Licences and bases are those that the project states; nobody has checked them here.",
 )
 
 
@@ -28,7 +28,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
     return [*lines, *(f"| {' | '.join(map(_cell, row))} |" for row in rows), ""]
 
 
-_SOURCE_COLUMNS = ("file", "rows", "malformed", "encoding", "decided by", "licence", "legal basis", "SHA-256")
+_SOURCE_COLUMNS = ("file", "rows", "malformed", "encoding", "decided by", "licence", "basis", "SHA-256")
 
 
 def _source_row(entry: Mapping[str, Any]) -> list[Any]:
