@@ -342,3 +342,9 @@ def test_finished_chunks_are_not_computed_again(tmp_path):
     before = chunk.stat().st_mtime_ns
     made(tmp_path, distinct(10))
     assert chunk.stat().st_mtime_ns == before
+
+
+def test_a_file_that_two_sources_name_counts_once(tmp_path):
+    dataset = made(tmp_path, [*distinct(20), *distinct(20)])
+    assert (dataset.facts["records"], dataset.facts["drops"]) == (20, {"exact_duplicate": 20})
+    assert len(lineage_of(dataset)) == 20
