@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from metier.artifacts import Artifact
+from metier.evaluation.retention import retention_task
 from metier.packs.spec import Metric, Pack, PackFacts, TaskSpec, Term
 from metier.records import Message, Record, identify
 from metier.shards import write_records
@@ -95,3 +96,29 @@ def make_pack(folder: Path) -> Pack:
         parsers={"read_number": read_number},
         scorers={"short_answer": short_answer},
     )
+
+
+def small_dataset(store: Store) -> Artifact:
+    """Six training and twenty test records of each task and language."""
+    train = [make(100 + number, language) for make in (feel, add, chat) for language in ("zh", "en") for number in range(6)]
+    return commit_dataset(store, {"train": train, "validation": [], "test": all_records(20)})
+
+
+BOTH = ("zh", "en")
+GOLD = {record.messages[0].content: record.messages[1].content for record in all_records(20)}
+GOLD |= {item.prompt[-1].content: item.target for item in retention_task(40, 0, BOTH).items}
+
+
+def right(prompt):
+    return GOLD.get(prompt[-1].content, "a river 河")
+
+
+def poor(prompt):
+    """Half of the choices right, every sum in words, half of each free answer."""
+    text = prompt[-1].content
+    gold = GOLD.get(text, "<script>alert('base')</script>")
+    if "plus" in text or "加" in text:
+        return "a number"
+    if "Tell" in text or "说说" in text:
+        return gold[: len(gold) // 2]
+    return gold if sum(text.encode()) % 2 else "?"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.bilingual import add, all_records, chat, commit_adapter, commit_dataset, feel, make_pack
+from evaluation.bilingual import commit_adapter, make_pack, small_dataset
 from metier.artifacts import Artifact
 from metier.packs.spec import Pack
 from metier.store import Store
@@ -17,8 +17,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def dataset(store: Store) -> Artifact:
-    train = [make(100 + number, language) for make in (feel, add, chat) for language in ("zh", "en") for number in range(6)]
-    return commit_dataset(store, {"train": train, "validation": [], "test": all_records(20)})
+    return small_dataset(store)
 
 
 @pytest.fixture

@@ -8,29 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.bilingual import all_records, commit_run
+from evaluation.bilingual import BOTH, commit_adapter, commit_run, make_pack, poor, right, small_dataset
 from metier.evaluation import EvaluationSettings, evaluate
-from metier.evaluation.retention import retention_task
+from metier.models import LocalModel
+from metier.store import Store
 from metier.testing import ScriptedModel
-
-BOTH = ("zh", "en")
-GOLD = {record.messages[0].content: record.messages[1].content for record in all_records(20)}
-GOLD |= {item.prompt[-1].content: item.target for item in retention_task(40, 0, BOTH).items}
-
-
-def right(prompt):
-    return GOLD.get(prompt[-1].content, "a river 河")
-
-
-def poor(prompt):
-    """Half of the choices right, every sum in words, half of each free answer."""
-    text = prompt[-1].content
-    gold = GOLD.get(text, "<script>alert('base')</script>")
-    if "plus" in text or "加" in text:
-        return "a number"
-    if "Tell" in text or "说说" in text:
-        return gold[: len(gold) // 2]
-    return gold if sum(text.encode()) % 2 else "?"
 
 
 def evaluated(store, dataset, adapter, pack, model=None, key="evaluation", run=None, **settings):
@@ -38,12 +20,23 @@ def evaluated(store, dataset, adapter, pack, model=None, key="evaluation", run=N
     return evaluate(dataset, adapter, model or ScriptedModel(right, poor), pack, chosen, BOTH, workspace=store.workspace(key), run=run)
 
 
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory):
+    """One evaluation, made once for the tests that only read it, with the arguments it was made of."""
+    root = tmp_path_factory.mktemp("example")
+    store = Store(root / ".metier")
+    dataset = small_dataset(store)
+    arguments = store, dataset, commit_adapter(store, dataset), make_pack(root)
+    return evaluated(*arguments, run=commit_run(store, dataset)), arguments
+
+
 @pytest.fixture
-def evaluation(store, dataset, adapter, pack):
-    return evaluated(store, dataset, adapter, pack, run=commit_run(store, dataset))
+def evaluation(example):
+    return example[0]
 
 
-def test_the_artefact_has_its_parents_and_files(evaluation, dataset, adapter):
+def test_the_artefact_has_its_parents_and_files(example):
+    evaluation, (_, dataset, adapter, _) = example
     assert evaluation.kind == "evaluation"
     assert evaluation.parents == (dataset.digest, adapter.digest)
     samples = {f"samples/{name}.jsonl" for name in ("feel", "add", "held-out", "held-out-answers", "retention")}
@@ -94,9 +87,22 @@ def test_the_scores_in_the_samples_give_the_mean_in_the_facts(evaluation):
     assert evaluation.facts["tasks"]["held-out-answers"]["chrf"]["base"]["value"] == pytest.approx(mean)
 
 
-def test_the_same_inputs_give_the_same_digest(store, dataset, adapter, pack, evaluation):
+def test_the_same_inputs_give_the_same_digest(example):
+    evaluation, (store, dataset, adapter, pack) = example
     again = evaluated(store, dataset, adapter, pack, key="again", run=commit_run(store, dataset))
     assert again.digest == evaluation.digest
+
+
+def test_a_real_model_without_adapter_differs_from_itself_nowhere(base, example):
+    _, (store, dataset, adapter, pack) = example
+    model = LocalModel.open(base)
+    found = evaluated(store, dataset, adapter, pack, model=model, key="real", tasks=("feel", "held-out"), limit=3, free_text_limit=1, max_new_tokens=8)
+    deltas = [row["delta"]["value"] for rows in found.facts["tasks"].values() for row in rows.values()]
+    assert deltas == [0.0] * len(deltas)
+    bits = found.facts["tasks"]["held-out"]["bits_per_character"]["base"]["value"]
+    # An untrained model spreads over its vocabulary of at most 768 tokens, each of at least a third of a Chinese character.
+    assert 0.5 < bits < 3.5 * 9.6
+    assert found.facts["question"]["base"] == found.facts["question"]["tuned"]
 
 
 def test_equal_sides_have_no_gain_anywhere(store, dataset, adapter, pack):
@@ -117,8 +123,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from evaluation.bilingual import make_pack
-from evaluation.test_stage import BOTH, poor, right
+from evaluation.bilingual import BOTH, make_pack, poor, right
 from metier.evaluation import EvaluationSettings, evaluate
 from metier.store import Store
 from metier.testing import ScriptedModel
@@ -150,10 +155,10 @@ print(found.digest)
 """
 
 
-def test_killed_three_times_the_evaluation_ends_with_the_same_result(store, dataset, adapter, pack, tmp_path: Path):
+def test_killed_twice_the_evaluation_ends_with_the_same_result(store, dataset, adapter, pack, tmp_path: Path):
     script = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parents[1]))
     command = [sys.executable, "-c", script, str(tmp_path), dataset.digest, adapter.digest]
-    for stop in (50, 200, 300):
+    for stop in (50, 250):
         assert subprocess.run([*command, str(stop)], env=os.environ, check=False, capture_output=True).returncode == -signal.SIGKILL
     done = subprocess.run([*command, "1000000"], env=os.environ, check=True, capture_output=True, text=True)
     undisturbed = evaluated(store, dataset, adapter, pack, batch=8)
@@ -161,4 +166,4 @@ def test_killed_three_times_the_evaluation_ends_with_the_same_result(store, data
     asked = (tmp_path / "asked.txt").read_text().splitlines()
     # 40 + 40 + 40 + 40 + 40 items and the question, on two sides; each kill can cost one batch of 8.
     assert len(set(asked)) == 2 * 201
-    assert 2 * 201 < len(asked) <= 2 * 201 + 3 * 8
+    assert 2 * 201 < len(asked) <= 2 * 201 + 2 * 8

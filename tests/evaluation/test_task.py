@@ -7,7 +7,7 @@ import pytest
 from evaluation.bilingual import add, chat, commit_dataset, conversation_record, feel
 from metier.errors import InputError
 from metier.evaluation.settings import EvaluationSettings
-from metier.evaluation.task import build_tasks
+from metier.evaluation.task import build_tasks, task_files_digest
 from metier.packs.spec import Metric, TaskSpec
 from metier.records import Message
 
@@ -163,6 +163,17 @@ def test_a_task_file_of_the_project_brings_its_own_items(dataset, pack, tmp_path
     ]
     assert task.version == "3"
     assert task.left_out == {"language fr is not asked": 1, "the right answer is not among the choices": 1}
+
+
+def test_the_digest_of_task_files_changes_with_the_file_and_with_its_items(tmp_path: Path):
+    (tmp_path / "rivers.yaml").write_text(TASK, encoding="utf-8")
+    settings = EvaluationSettings(tasks=("pack", "rivers.yaml"))
+    seen = [task_files_digest(settings, tmp_path)]
+    for name, text in (("rivers.jsonl", "{}\n"), ("rivers.jsonl", '{"a": 1}\n'), ("rivers.yaml", TASK.replace("3", "4"))):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        seen.append(task_files_digest(settings, tmp_path))
+    assert len(set(seen)) == 4
+    assert task_files_digest(EvaluationSettings(), tmp_path) == task_files_digest(EvaluationSettings(), tmp_path / "elsewhere")
 
 
 def test_generation_settings_of_a_task_are_kept(dataset, pack):

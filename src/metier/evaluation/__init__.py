@@ -2,5 +2,6 @@
 
 from metier.evaluation.settings import EvaluationSettings
 from metier.evaluation.stage import evaluate
+from metier.evaluation.task import task_files_digest
 
-__all__ = ["EvaluationSettings", "evaluate"]
+__all__ = ["EvaluationSettings", "evaluate", "task_files_digest"]

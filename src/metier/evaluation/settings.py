@@ -29,7 +29,7 @@ class EvaluationSettings(Settings):
     """Level of the intervals, and 1 - level is the error that the verdicts allow over all tasks together."""
     seed: int = 0
     """Seed of the samples, the resamples and the retention probe."""
-    batch: int = Field(default=16, ge=1)
+    batch: int = Field(default=32, ge=1)
     """Items asked between two writes: what an interruption can lose."""
     question: str | None = None
     """A question that both models answer in the report, for the eye only."""

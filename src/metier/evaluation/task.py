@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifacts import Artifact
-from metier.digest import digest_of
+from metier.digest import digest_file, digest_of
 from metier.errors import ConfigError, Fault, InputError, nearest
 from metier.evaluation.corpus import Corpus, Shot, learnt_at, record_language
 from metier.evaluation.items import Item, Task, conversation, sample
@@ -22,8 +22,9 @@ from metier.packs.render import render
 from metier.packs.spec import Metric, Pack, TaskSpec
 from metier.records import Message, Record
 
-__all__ = ["HELD_OUT", "HELD_OUT_ANSWERS", "build_tasks"]
+__all__ = ["HELD_OUT", "HELD_OUT_ANSWERS", "build_tasks", "task_files_digest"]
 
+_TASK_FILE = (".yaml", ".yml")
 HELD_OUT = "held-out"
 HELD_OUT_ANSWERS = "held-out-answers"
 
@@ -76,6 +77,22 @@ def build_tasks(dataset: Artifact, pack: Pack, settings: EvaluationSettings, lan
     return tasks, notes
 
 
+def task_files_digest(settings: EvaluationSettings, project: Path) -> str:
+    """Return a digest of the task files that the settings name and of the items beside them: what the settings alone do not say.
+
+    Raises ConfigError for a task file that cannot be read.
+    """
+    found: dict[str, str] = {}
+    for name in settings.tasks:
+        if name.endswith(_TASK_FILE):
+            spec = read_task(project / name)
+            items = (project / name).parent / spec.dataset_path
+            found[name] = digest_file(project / name)
+            if spec.dataset_path != "dataset" and items.is_file():
+                found[f"{name}/{spec.dataset_path}"] = digest_file(items)
+    return digest_of(found)
+
+
 def _named(pack: Pack, settings: EvaluationSettings, project: Path) -> list[_Source]:
     """Return the specs behind the names in the settings, each once; built-in names are left to the caller."""
     faults: list[Fault] = []
@@ -85,7 +102,7 @@ def _named(pack: Pack, settings: EvaluationSettings, project: Path) -> list[_Sou
         found: dict[str, _Source] = {}
         if name == "pack":
             found = own
-        elif name.endswith((".yaml", ".yml")):
+        elif name.endswith(_TASK_FILE):
             found = _from_file(name, project, faults)
         elif name in own:
             found = {name: own[name]}

@@ -13,7 +13,9 @@ from metier.packs.spec import Term
 
 __all__ = ["Cues", "Lexicon", "Mention", "TermCounts", "count_terms", "load_cues"]
 
-_PIECE = regex.compile(r"(?P<han>\p{Han})|(?P<word>\d+(?:\.\d+)?|[[\p{L}\p{M}\p{N}]--[\p{Han}]]+)|(?P<stop>[.;:!?\n。；：！？，])", regex.V1)
+_PIECE = regex.compile(
+    r"(?P<han>\p{Han})|(?P<word>\d+(?:\.\d+)?|[[\p{L}\p{M}\p{N}]--[\p{Han}]]+)|(?P<stop>[.;:!?\n\u3002\uff1b\uff1a\uff01\uff1f\uff0c])", regex.V1
+)
 _IRREGULAR = ("ss", "us", "is")
 
 
