@@ -41,7 +41,7 @@ class _LowRank(torch.autograd.Function):
     ) -> torch.Tensor:
         a_low, b_low = a.to(x.dtype), b.to(x.dtype) * scale
         inner = linear(x, a_low)
-        output = torch.addmm(linear(x, weight, bias), inner, b_low.t())
+        output = linear(x, weight, bias).addmm_(inner, b_low.t())
         ctx.save_for_backward(x, weight, a_low, b_low, inner)
         ctx.scale = scale
         return output
@@ -51,7 +51,7 @@ class _LowRank(torch.autograd.Function):
         (gradient,) = gradients
         x, weight, a_low, b_low, inner = ctx.saved_tensors
         into_inner = gradient @ b_low
-        for_x = torch.addmm(gradient @ weight, into_inner, a_low) if ctx.needs_input_grad[0] else None
+        for_x = (gradient @ weight).addmm_(into_inner, a_low) if ctx.needs_input_grad[0] else None
         for_a = (into_inner.t() @ x).float()
         for_b = (gradient.t() @ inner).float() * ctx.scale
         return for_x, None, None, for_a, for_b, None

@@ -1,0 +1,83 @@
+"""Root-mean-square normalisation in few passes, for training with frozen norms.
+
+The models' own norms convert to fp32 and back and make some twenty passes over the data, forward and backward. Here the
+forward pass is torch's fused kernel and the backward pass is written out (Zhang and Sennrich, 2019, arXiv 1910.07467):
+with r = 1 / rms(x) and g the gradient times the weight, dx = r g - x r^3 mean(g x).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import rms_norm
+
+__all__ = ["FrozenNorm", "quicken"]
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.epsilon = epsilon
+        return rms_norm(x, weight.shape, weight, epsilon)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        size = x.shape[-1]
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = (norm.square() / size + ctx.epsilon).rsqrt()
+        weighted = gradients[0] * weight
+        along = (weighted * x).sum(dim=-1, keepdim=True, dtype=torch.float32)
+        pull = inverse.pow(3) * along / size
+        return torch.addcmul(weighted.mul_(inverse.to(x.dtype)), x, pull.to(x.dtype), value=-1), None, None
+
+
+class FrozenNorm(nn.Module):
+    """A root-mean-square norm whose weight is not trained."""
+
+    def __init__(self, weight: torch.Tensor, epsilon: float) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.weight: torch.Tensor
+        self.epsilon = epsilon
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x / rms(x) * weight over the last dimension."""
+        normalised: torch.Tensor = _Normalise.apply(x, self.weight, self.epsilon)  # type: ignore[no-untyped-call]
+        return normalised
+
+
+def quicken(model: nn.Module) -> int:
+    """Replace a frozen model's root-mean-square norms by the quick ones and return how many were replaced.
+
+    Families differ (some multiply by the weight, some by one plus the weight), so a norm is replaced only if on a probe it
+    gives what its own code gives, to the precision of its format.
+    """
+    replaced = 0
+    for parent in list(model.modules()):
+        for name, norm in list(parent.named_children()):
+            quick = _equal_norm(norm) if type(norm).__name__.endswith("RMSNorm") else None
+            if quick is not None:
+                setattr(parent, name, quick)
+                replaced += 1
+    return replaced
+
+
+@torch.no_grad()
+def _equal_norm(norm: nn.Module) -> FrozenNorm | None:
+    weight = getattr(norm, "weight", None)
+    epsilon = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    if not isinstance(weight, torch.Tensor) or not isinstance(epsilon, float):
+        return None
+    probe = torch.linspace(-3, 2, 4 * weight.numel(), device=weight.device).sin().view(4, -1).to(weight.dtype)
+    expected = norm(probe).float()
+    # Compared element by element: weights can hold outliers of a hundred times the others.
+    tolerance = 4 * torch.finfo(weight.dtype).eps * expected.abs() + 1e-6
+    for scale in (weight, (1 + weight.float()).to(weight.dtype)):
+        quick = FrozenNorm(scale.detach().clone(), epsilon)
+        if bool(((quick(probe).float() - expected).abs() <= tolerance).all()):
+            return quick
+    return None
