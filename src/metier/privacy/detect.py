@@ -23,6 +23,7 @@ _PERSON = "PERSON"
 _SHORTEST_NAME = 2
 _SHORTEST_VALUE = 4
 _SHORTEST_NUMBER = 5
+_SHORTEST_UNIQUE = 8
 
 
 class Detector:
@@ -108,15 +109,17 @@ def _name_values(text: str, span: Span) -> dict[str, tuple[str, bool]]:
 def occurrences(value: str, text: str, *, exact: bool = False) -> Iterable[tuple[int, int]]:
     """Yield where `value` stands in `text` as a thing of its own: not inside a longer ASCII word or number.
 
-    Width is folded on both sides; capitals of ASCII letters are folded too unless `exact`.
+    A value of 8 characters and more with a digit is nothing else by chance, so it is found inside longer ones, too. Width is folded on
+    both sides; capitals of ASCII letters are folded too unless `exact`.
     """
+    anywhere = len(value) >= _SHORTEST_UNIQUE and any(map(str.isdigit, value))
     needle, hay = fold_width(value), fold_width(text)
     if not exact:
         needle, hay = needle.translate(_LOWER), hay.translate(_LOWER)
     start = hay.find(needle)
     while start >= 0:
         end = start + len(needle)
-        if not (_joined(hay, start) or _joined(hay, end)):
+        if anywhere or not (_joined(hay, start) or _joined(hay, end)):
             yield start, end
         start = hay.find(needle, start + 1)
 

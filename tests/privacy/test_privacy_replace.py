@@ -1,0 +1,142 @@
+import re
+from datetime import date
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metier.errors import PrivacyError
+from metier.packs.spec import Examples, Identifier
+from metier.privacy import VALIDATORS, Deidentified, Surrogates, deidentify, general_identifiers
+from metier.privacy.surrogates import GENERATORS, Draw
+from metier.privacy.validators import iso7064_mod11_2, luhn, luhn_digit, resident_id_digit
+
+KEY = bytes(range(32))
+EXAMPLES = Examples(match=("x",), reject=("y",))
+
+
+def run(*texts: str, language: str | None = "zh", key: bytes = KEY, subject: str | None = None) -> Deidentified:
+    return deidentify(texts, identifiers=general_identifiers(), validators=VALIDATORS, language=language, surrogates=Surrogates(key), subject=subject)
+
+
+def only(pattern: str, surrogate: str = "shape", replace: str = "surrogate") -> tuple[Identifier, ...]:
+    return (Identifier(entity="CODE", pattern=pattern, surrogate=surrogate, replace=replace, examples=EXAMPLES),)
+
+
+def alone(identifiers: tuple[Identifier, ...], *texts: str) -> tuple[str, ...]:
+    return deidentify(texts, identifiers=identifiers, validators={}, language=None, surrogates=Surrogates(KEY)).texts
+
+
+def test_the_same_person_is_the_same_in_every_record_and_another_key_gives_another() -> None:
+    one, two = run("姓名：张伟，电话13812345678").texts[0], run("联系人：张伟，手机138 1234 5678").texts[0]
+    name = re.search("姓名：(..)，", one).group(1)
+    assert name != "张伟"
+    assert f"联系人：{name}，" in two
+    assert re.search("电话([0-9]+)", one).group(1) == re.search("手机([0-9 ]+)", two).group(1).replace(" ", "")
+    assert run("姓名：张伟，电话13812345678", key=b"another key of 32 bytes, really!").texts[0] != one
+
+
+def test_a_surname_with_a_title_stays_the_surname_of_the_full_name() -> None:
+    text, later = run("姓名：张伟", "张先生来了").texts
+    assert later == f"{text[3]}先生来了"
+    english, after = run("Name: Jane Doe", "Ms. Doe left.", language="en").texts
+    assert after == f"Ms. {english.split()[-1]} left."
+
+
+def test_surrogates_keep_their_kind_and_are_nobodys() -> None:
+    text = run("身份证11010519491231002X，卡号6222 0212 3456 7890 128，手机+86 138-1234-5678，邮箱zhang@163.cn").texts[0]
+    person, card = re.search("身份证([0-9X]{18})", text).group(1), re.search("卡号([0-9 ]+)", text).group(1)
+    assert person.startswith("00") and iso7064_mod11_2(person) and person[6:10] == "1949" and int(person[16]) % 2 == 0
+    assert re.fullmatch("9999 [0-9]{4} [0-9]{4} [0-9]{4} [0-9]{3}", card) and luhn(card)
+    assert re.search(r"手机\+86 12[0-9]-[0-9]{4}-[0-9]{4}，", text)
+    assert re.search(r"邮箱[a-z]{5}@example\.cn$", text)
+
+
+def test_compound_surnames_become_compound_surnames_and_lengths_stay() -> None:
+    name = run("姓名：欧阳小红，女").texts[0][3:7]
+    assert name[:2] in ("司马", "上官", "诸葛", "司徒", "东方", "慕容", "令狐", "皇甫", "尉迟", "端木", "公孙")
+    assert len(run("姓名：李明，女").texts[0]) == len("姓名：李明，女")
+
+
+def test_dates_of_one_subject_move_together_in_all_records() -> None:
+    first = run("出生日期：1980-01-02", subject="s1").texts[0]
+    second = run("生于1980年1月12日", subject="s1").texts[0]
+    one = date.fromisoformat(first.removeprefix("出生日期："))
+    two = date(*map(int, re.findall("[0-9]+", second)))
+    assert (two - one).days == 10
+    assert 1 <= abs((one - date(1980, 1, 2)).days) <= 365
+    assert run("出生日期：1980-01-02", subject="s2").texts[0] != first
+
+
+def test_an_untouched_record_is_returned_as_it_is() -> None:
+    result = run("每日2次，每次0.5 mg", "血压120/80")
+    assert result.texts == ("每日2次，每次0.5 mg", "血压120/80")
+    assert result.issued == frozenset()
+    assert result.spans == ((), ())
+
+
+def test_masks_and_hashes() -> None:
+    assert alone(only("[0-9]{4}", replace="mask"), "a1234b") == ("a[CODE]b",)
+    (text,) = alone(only("[0-9]{4}", replace="hash"), "1234 5678 1234")
+    one, other, again = text.split(" ")
+    assert one == again != other
+    assert re.fullmatch(r"\[CODE:[0-9a-f]{12}\]", one)
+
+
+def test_different_values_never_share_a_surrogate_in_a_record() -> None:
+    values = [f"{number:02}" for number in range(10, 60)]
+    (text,) = alone(only("(?<![0-9])[0-9]{2}(?![0-9])"), " ".join(values))
+    made = [part for part in text.split(" ") if part != "[CODE]"]
+    assert len(made) == len(set(made))
+    assert not set(made) & set(values)
+
+
+def test_what_is_left_after_replacement_sets_the_record_aside() -> None:
+    # the second rule only sees its value once the first has been replaced
+    identifiers = (*only("[0-9]{6}", replace="mask"), Identifier(entity="LATE", pattern=r"(?<=\[CODE\])-[a-z]{3}", examples=EXAMPLES))
+    with pytest.raises(PrivacyError, match="LATE is found"):
+        alone(identifiers, "123456-abc")
+
+
+def test_errors_hold_no_personal_data() -> None:
+    with pytest.raises(PrivacyError) as caught:
+        alone((*only("[0-9]{6}", replace="mask"), Identifier(entity="LATE", pattern=r"(?<=\[CODE\])-[a-z]{3}", examples=EXAMPLES)), "123456-abc")
+    assert "123456" not in str(caught.value) and "abc" not in str(caught.value)
+
+
+def test_a_surrogate_that_nothing_makes_and_a_short_key_are_refused() -> None:
+    with pytest.raises(PrivacyError, match="did you mean 'phone'"):
+        alone(only("a", surrogate="fone"), "a")
+    with pytest.raises(PrivacyError, match="at least 16"):
+        Surrogates(b"short")
+
+
+def test_a_rule_that_runs_out_of_time_sets_the_record_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metier.packs.matching.TIMEOUT_SECONDS", 0.05)
+    with pytest.raises(PrivacyError, match="did not finish"):
+        alone(only("^(?:(?:a|b|ab)*)*[cd]$"), "ab" * 40 + "e")
+
+
+@pytest.mark.parametrize("name", sorted(set(GENERATORS) - {"age"}))
+@given(value=st.text(min_size=1, max_size=24))
+@settings(max_examples=12)
+def test_no_generator_fails_on_any_text(name: str, value: str) -> None:
+    assert isinstance(GENERATORS[name].make(Draw(KEY, name, value), value), str)
+
+
+def person_ids() -> st.SearchStrategy[str]:
+    bodies = st.tuples(st.integers(110000, 659999), st.dates(date(1900, 1, 1), date(2029, 12, 31)), st.integers(0, 999))
+    return bodies.map(lambda parts: f"{parts[0]}{parts[1]:%Y%m%d}{parts[2]:03}").map(lambda body: body + resident_id_digit(body))
+
+
+CARDS = st.text("0123456789", min_size=14, max_size=14).map(lambda tail: "62" + tail).map(lambda body: body + luhn_digit(body))
+MOBILES = st.text("0123456789", min_size=8, max_size=8).map(lambda tail: "139" + tail)
+FILLER = st.text("患者因为头痛来院，检查后好转。abc ", max_size=12)
+
+
+@given(person_ids(), CARDS, MOBILES, FILLER, FILLER)
+@settings(max_examples=40, deadline=None)
+def test_no_original_value_survives_in_any_layout(person: str, card: str, mobile: str, before: str, after: str) -> None:
+    result = run(f"{before}。身份证{person}卡{card}，{after}", f"手机{mobile}又{person}{after}")
+    for text in result.texts:
+        assert person not in text and card not in text and mobile not in text
