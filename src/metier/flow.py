@@ -20,12 +20,12 @@ from metier.artifacts import Artifact
 from metier.config import Settings, settings_digest
 from metier.digest import digest_file, digest_of
 from metier.engines import LOCAL, Engine
-from metier.errors import StoreError
+from metier.errors import InputError, ModelError, StoreError
 from metier.progress import SILENT, Progress
 from metier.project import Project
 from metier.store import Store, Workspace
 
-__all__ = ["Goal", "Outcome", "Recorder", "Stages", "open_expert", "planned", "run"]
+__all__ = ["Goal", "Outcome", "Recorder", "Stages", "newest", "open_expert", "planned", "run"]
 
 Recorder: TypeAlias = Callable[[Artifact], None]
 Goal: TypeAlias = Literal["dataset", "adapter", "evaluation"]
@@ -97,12 +97,32 @@ def planned(project: Project, *, goal: Goal = "evaluation") -> dict[str, tuple[A
     return stages
 
 
-def open_expert(project: Project) -> models.LocalModel:
-    """Return the base model with the adapter that the project's present data and settings gave. Raises StoreError if it is not trained yet."""
-    tuned = planned(project, goal="adapter")["training"]
-    if tuned is None:
-        raise StoreError("there is no adapter for the project's present data and settings\n    -> make it with: metier run")
-    return models.LocalModel.open(_base(project), tuned[-1].path)
+def newest(project: Project, kind: Literal["dataset", "adapter"]) -> tuple[Artifact, bool]:
+    """Return the artefact of the project's present data, settings and code, or failing that its newest; the flag says which.
+
+    Raises StoreError if there is none at all.
+    """
+    try:
+        found = planned(project, goal=kind)[_ROOMS[_GOALS.index(kind)]]
+    except InputError:
+        found = None
+    if found is not None:
+        return found[-1], True
+    last = project.store.newest(kind)
+    if last is None:
+        raise StoreError(f"the project has no {kind} yet\n    -> make it with: metier run {project.root}")
+    return last, False
+
+
+def open_expert(project: Project, adapter: Artifact) -> models.LocalModel:
+    """Return the project's base model with an adapter. Raises ModelError if it was trained on another base model."""
+    base = _base(project)
+    trained = adapter.facts["base"]
+    if trained["digest"] != base.digest:
+        raise ModelError(
+            f"the adapter was trained on another base model ({trained['name']}) than {base.name}\n    -> train again with: metier run {project.root}"
+        )
+    return models.LocalModel.open(base, adapter.path)
 
 
 class _WouldRunError(Exception):

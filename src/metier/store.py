@@ -167,6 +167,11 @@ class Store:
             raise StoreError(f"{path / MANIFEST} was changed after it was written\n    -> remove the folder and run the stage again")
         return Artifact(kind, digest, tuple(manifest["parents"]), path, manifest["facts"], manifest["files"])
 
+    def newest(self, kind: Kind) -> Artifact | None:
+        """Return the finished artefact of a kind whose manifest was written last, None if there is none."""
+        manifests = sorted((self.root / "artifacts" / kind).glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
+        return self.open(kind, manifests[-1].parent.name) if manifests else None
+
     def find(self, key: str) -> tuple[Artifact, ...] | None:
         """Return what a stage returned for this key, or None if it has to run (also if a file of it is gone)."""
         try:

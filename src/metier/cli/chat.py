@@ -18,6 +18,7 @@ from metier import flow, models
 from metier.cli import options
 from metier.cli.console import clean, errors, output
 from metier.cli.results import json_line
+from metier.cli.run import latest
 from metier.errors import MetierError
 from metier.models import GenerationSettings
 from metier.project import load_project
@@ -69,7 +70,7 @@ def chat(
     loaded = load_project(project)
     sides = ["base"] if base_only else ["expert"] if expert_only else ["base", "expert"]
     settings = GenerationSettings(max_new_tokens=longest, temperature=temperature, seed=seed)
-    talk = _Conversation(flow.open_expert(loaded), settings, {side: [] for side in sides})
+    talk = _Conversation(flow.open_expert(loaded, latest(loaded, "adapter")), settings, {side: [] for side in sides})
     console = output()
     for asked in [question] if question is not None else _questions():
         if asked == "/new":

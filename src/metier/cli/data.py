@@ -12,15 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metier import flow, models, prepare
-from metier.artifacts import Artifact
+from metier import models, prepare
 from metier.cli import options
 from metier.cli.console import clean, output
 from metier.cli.results import json_line
-from metier.cli.run import perform
-from metier.errors import StoreError
+from metier.cli.run import latest, perform
 from metier.models import Encoded
-from metier.project import Project, load_project
+from metier.project import load_project
 from metier.records import Record
 
 __all__ = ["app"]
@@ -42,13 +40,6 @@ def build(
     perform(project, "dataset", as_json=as_json, dry_run=dry_run, online=False, processes=processes)
 
 
-def _dataset(project: Project) -> Artifact:
-    found = flow.planned(project, goal="dataset")["prepare"]
-    if found is None:
-        raise StoreError("there is no dataset of the project's present data and settings\n    -> make it with: metier data build")
-    return found[0]
-
-
 @app.command()
 def inspect(
     project: options.ProjectPath = Path(),
@@ -60,7 +51,7 @@ def inspect(
     seed: options.Seed = 0,
 ) -> None:
     """Say what is in the dataset: counts, lengths, drops, sources, examples."""
-    dataset = _dataset(load_project(project))
+    dataset = latest(load_project(project), "dataset")
     facts = prepare.summary(dataset)
     examples = prepare.examples(dataset, split, count=count, seed=seed)
     drops = prepare.dropped(dataset, reason=reason, count=count if reason else 0)["drops"]
@@ -121,7 +112,7 @@ def preview(
 ) -> None:
     """Show examples as the model sees them: rendered text, learnt text in colour (piped: in [[...]]), token counts."""
     loaded = load_project(project)
-    records = prepare.sample(_dataset(loaded), split, count=count, seed=seed)
+    records = prepare.sample(latest(loaded, "dataset"), split, count=count, seed=seed)
     base = models.resolve(loaded.settings.base, root=loaded.root)
     chat = models.Chat(models.load_tokenizer(base))
     console = output()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import typer
 
 from metier import flow
+from metier.artifacts import Artifact
 from metier.cli import options
-from metier.cli.console import output, reporting
+from metier.cli.console import errors, output, reporting
 from metier.cli.results import document, json_line, show
 from metier.engines import LOCAL, Processes
 from metier.flow import Goal, Outcome
 from metier.project import Project, load_project
 
-__all__ = ["evaluate", "perform", "run", "train", "walk"]
+__all__ = ["evaluate", "latest", "perform", "run", "train", "walk"]
 
 
 def walk(project: Project, goal: Goal, *, online: bool = False, processes: int = 1) -> Outcome:
@@ -46,6 +48,14 @@ def _plan(project: Project, goal: Goal, *, as_json: bool) -> None:
     for name, found in stages.items():
         state = "would run" if found is None else "unchanged, " + ", ".join(f"{item.kind} {item.digest[:12]}" for item in found)
         typer.echo(f"{name:<11}{state}")
+
+
+def latest(project: Project, kind: Literal["dataset", "adapter"]) -> Artifact:
+    """Return the project's present dataset or adapter, or its newest one with a note on stderr that something has changed since."""
+    artifact, present = flow.newest(project, kind)
+    if not present:
+        errors().print(f"note: data, settings or code have changed since this {kind} ({artifact.digest[:12]}) was made; metier run makes it anew")
+    return artifact
 
 
 def run(
