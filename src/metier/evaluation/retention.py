@@ -64,7 +64,7 @@ def _items(family: str, language: str, share: int, generator: random.Random, mat
 
 
 def _arithmetic(language: str, generator: random.Random, material: dict[str, Any]) -> _Made:
-    left, right = generator.randint(2, 20), generator.randint(2, 20)
+    left, right = generator.randint(1, 9), generator.randint(1, 9)
     sign = generator.choice("+-")
     if sign == "-" and right > left:
         left, right = right, left
@@ -87,21 +87,22 @@ def _copying(language: str, generator: random.Random, material: dict[str, Any]) 
 
 
 def _format(language: str, generator: random.Random, material: dict[str, Any]) -> _Made:
+    """Right form against wrong forms of about the same length: a longer text is less likely whatever its form."""
     rule = generator.choice(("date", "json", "joined"))
     words: list[str] = generator.sample(material["words"][language], 3)
     if rule == "date":
         year, month, day = generator.randint(1950, 2030), generator.randint(1, 12), generator.randint(13, 28)
         name = material["months"][month - 1]
         question = material["date"][language].format(year=year, month=month, day=day, name=name)
-        choices = [f"{year}-{month:02d}-{day:02d}", f"{day:02d}-{month:02d}-{year}", f"{month:02d}/{day:02d}/{year}", question]
+        choices = [f"{year}-{month:02d}-{day:02d}", f"{year}-{day:02d}-{month:02d}", f"{day:02d}-{month:02d}-{year}", f"{month:02d}-{day:02d}-{year}"]
     elif rule == "json":
         count = generator.randint(2, 99)
         question = material["pair"][language].format(name=words[0], count=count)
         right = json.dumps({"name": words[0], "count": count}, ensure_ascii=False)
-        choices = [right, f"name={words[0]}, count={count}", f"({words[0]}, {count})", f"{words[0]}: {count}"]
+        choices = [right, right.replace(": ", " = "), right.replace("{", "(").replace("}", ")"), right.replace(", ", "; ")]
     else:
         question = material["separator"][language].join(words)
-        choices = [mark.join(words) for mark in (";", ", ", " | ", " ")]
+        choices = [mark.join(words) for mark in (";", ",", "|", "/")]
     return rule, question, choices
 
 
