@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import nn
 from torch.nn.functional import linear
 
 from metier.errors import ModelError, nearest
+from metier.store import write_atomically
 
 __all__ = ["ALL_LINEAR", "LoraLinear", "adapter_state", "attach", "load_adapter", "save_adapter", "set_enabled", "switched_off"]
 
@@ -159,8 +161,10 @@ def save_adapter(model: nn.Module, folder: Path, *, base: str, rank: int, alpha:
         "inference_mode": True,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in adapter_state(model).items()}, folder / _WEIGHTS, metadata={"format": "pt"})
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    # Not save_file: the error that it raises on a full disk is no OSError.
+    weights = serialize({name: tensor.contiguous() for name, tensor in adapter_state(model).items()}, metadata={"format": "pt"})
+    write_atomically(folder / _WEIGHTS, weights)
+    write_atomically(folder / _CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:

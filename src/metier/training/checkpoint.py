@@ -7,17 +7,16 @@ it is written aside and renamed into place, so one that exists is whole. The new
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 
-from metier.errors import StoreError
-from metier.store import remove_folder
+from metier.store import remove_folder, write_atomically
 
 __all__ = ["Position", "latest", "restore", "save"]
 
@@ -47,20 +46,12 @@ def save(folder: Path, position: Position, parameters: dict[str, torch.nn.Parame
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value.detach().contiguous()
     aside, target = folder / ".writing", folder / f"checkpoint-{position.step:08d}"
-    try:
-        remove_folder(aside)
-        aside.mkdir(parents=True)
-        save_file(tensors, aside / _TENSORS)
-        (aside / _STATE).write_text(json.dumps(asdict(position)), encoding="utf-8")
-        for item in (_TENSORS, _STATE):
-            with (aside / item).open("rb") as stream:
-                os.fsync(stream.fileno())
-        remove_folder(target)
-        aside.rename(target)
-    except OSError as error:
-        raise StoreError(
-            f"the checkpoint cannot be written to {folder}: {error.strerror or error}\n    -> free some space and run the same command again"
-        ) from error
+    remove_folder(aside)
+    # Not save_file: the error that it raises on a full disk is no OSError and says nothing of which disk.
+    write_atomically(aside / _TENSORS, serialize(tensors))
+    write_atomically(aside / _STATE, json.dumps(asdict(position)).encode())
+    remove_folder(target)
+    aside.rename(target)
     newest = _all(folder)[-_KEPT:]
     for path in _all(folder):
         if path not in newest and _step(path) != position.best_step:
