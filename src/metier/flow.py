@@ -160,7 +160,8 @@ def _walk(
     tuning, adapter = stage(training.train, dataset, model, settings.training)
     if goal == "adapter":
         return dataset, tuning, adapter
-    (scores,) = stage(_evaluate, dataset, adapter, model, pack, settings.evaluation, settings.languages, tuning)
+    files = evaluation.task_files_digest(settings.evaluation, project.root)
+    (scores,) = stage(_evaluate, dataset, adapter, model, pack, settings.evaluation, settings.languages, tuning, files)
     return dataset, tuning, adapter, scores
 
 
@@ -173,8 +174,11 @@ def _evaluate(
     *rest: Any,
     workspace: Workspace,
 ) -> Artifact:
-    """Open base model and adapter for the evaluation stage: one copy in memory serves as both sides."""
-    languages, tuning = rest
+    """Open base model and adapter for the evaluation stage: one copy in memory serves as both sides.
+
+    `rest` is the languages, the run, and the digest of task files, which only takes part in the stage's identity.
+    """
+    languages, tuning, _ = rest
     model = models.LocalModel.open(base, adapter.path)
     return evaluation.evaluate(dataset, adapter, model, pack, settings, languages, workspace=workspace, run=tuning)
 

@@ -10,6 +10,7 @@ import transformers
 from metier.errors import ModelError
 from metier.models import attention
 from metier.models.base import Base
+from metier.models.norms import quicken
 
 __all__ = ["load_tokenizer", "load_weights"]
 
@@ -23,7 +24,7 @@ def load_tokenizer(base: Base) -> Any:
 
 
 def load_weights(base: Base, dtype: torch.dtype) -> torch.nn.Module:
-    """Return the base model with Metier's packed attention, in `dtype`, frozen and in evaluation mode.
+    """Return the base model with Metier's packed attention and quick norms, in `dtype`, frozen and in evaluation mode.
 
     Raises ModelError if it cannot be loaded, or if its class hands no attention implementation through.
     """
@@ -41,7 +42,9 @@ def load_weights(base: Base, dtype: torch.dtype) -> torch.nn.Module:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"the base model {base.name} cannot be loaded: {_first_line(error)}") from None
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval()
+    quicken(model)
+    return model
 
 
 def _first_line(error: Exception) -> str:

@@ -19,7 +19,6 @@ from metier.artifacts import Artifact
 from metier.errors import InputError
 from metier.models import Base, Chat, Encoded, load_tokenizer, load_weights
 from metier.models.lora import attach, save_adapter
-from metier.models.norms import quicken
 from metier.models.precision import fastest_dtype
 from metier.progress import Progress
 from metier.shards import dataset_records, write_drops
@@ -61,7 +60,6 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     accelerator = Accelerator()
     effective = _resolve(settings, len(examples), accelerator.device.type)
     model = load_weights(base, effective.dtype)
-    quicken(model)
     attach(model, rank=effective.rank, alpha=effective.alpha, dropout=settings.dropout, targets=settings.targets, seed=settings.seed)
     trainer = _Trainer(model.to(accelerator.device), examples, checks, settings, workspace, accelerator)
     trainer.run()
