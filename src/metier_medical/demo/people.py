@@ -14,6 +14,8 @@ __all__ = ["People", "Person"]
 _LOCALES = {"zh": "zh_CN", "en": "en_US"}
 # A domain reserved for tests (RFC 2606) that reads like a real one; addresses at example.com count as invented and are left alone.
 _MAIL = "mail.test"
+# Area codes that are in use: 911, 711 and their like begin no telephone number.
+_AREAS = (212, 305, 312, 404, 415, 503, 617, 702, 713, 808)
 _ADULT, _OLDEST, _OLDEST_MOTHER = 18, 85, 50
 
 
@@ -58,7 +60,7 @@ class People:
             "name": name,
             "title": "Mrs" if sex == "f" else "Mr",
             "id": faker.ssn(),
-            "phone": faker.phone_number() if self.language == "zh" else f"({chance.randrange(201, 989)}) 555-{chance.randrange(10_000):04d}",
+            "phone": faker.phone_number() if self.language == "zh" else f"({chance.choice(_AREAS)}) 555-{chance.randrange(10_000):04d}",
             "mrn": f"{chance.randrange(10_000_000):08d}",
             "email": f"{faker.user_name()}@{_MAIL}",
         }
