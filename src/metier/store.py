@@ -133,7 +133,7 @@ class Store:
         """Move `folder` into the store as a finished artefact and return it.
 
         Every file is hashed and flushed; the manifest is written last, then the folder is renamed into place. An
-        artefact of the same digest that is already there is kept. `facts` must have a JSON form.
+        artefact of the same digest that is already there, undamaged, is kept. `facts` must have a JSON form.
         """
         try:
             files = {}
@@ -144,9 +144,9 @@ class Store:
             manifest: dict[str, Any] = {"metier": 1, "kind": kind, "parents": list(parents), "facts": dict(facts), "files": files}
             manifest["digest"] = manifest_digest(manifest)
             target = self.root / "artifacts" / kind / manifest["digest"]
-            if (target / MANIFEST).exists():
+            if (target / MANIFEST).exists() and not self.damaged(found := self.open(kind, manifest["digest"])):
                 remove_folder(folder)
-                return self.open(kind, manifest["digest"])
+                return found
             write_atomically(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True).encode())
             target.parent.mkdir(parents=True, exist_ok=True)
             remove_folder(target)

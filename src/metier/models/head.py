@@ -84,14 +84,24 @@ def label_loss(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, w
 
 
 @torch.no_grad()
-def token_log_probabilities(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, softcap: float | None = None) -> torch.Tensor:
-    """Return the log-probability (nats, fp32) of each label given its hidden state; shapes as in `label_loss`."""
-    parts = []
-    for start in range(0, len(labels), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        logits = _logits(hidden[rows], head, softcap).float()
-        parts.append(logits.gather(1, labels[rows, None])[:, 0] - logits.logsumexp(dim=-1))
-    return torch.cat(parts) if parts else torch.zeros(0)
+def token_log_probabilities(hidden: torch.Tensor, head: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor, softcap: float | None = None) -> torch.Tensor:
+    """Return the log-probability (nats, fp32) of `labels[i]` given the hidden state `hidden[rows[i]]`.
+
+    Several labels may be asked of one hidden state; the head is multiplied once for each state that is asked.
+    """
+    asked, place = torch.unique(rows, return_inverse=True)
+    found = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
+    buffer = hidden.new_empty(min(ROWS_AT_ONCE, len(asked)), len(head))
+    for start in range(0, len(asked), ROWS_AT_ONCE):
+        block = asked[start : start + ROWS_AT_ONCE]
+        logits = torch.mm(hidden[block], head.t(), out=buffer[: len(block)])
+        if softcap is not None:
+            logits.div_(softcap).tanh_().mul_(softcap)
+        normaliser = torch.cat([logits[at : at + _ROWS_IN_CACHE].float().logsumexp(dim=-1) for at in range(0, len(block), _ROWS_IN_CACHE)])
+        inside = (place >= start) & (place < start + len(block))
+        within = place[inside] - start
+        found[inside] = logits[within, labels[inside]].float() - normaliser[within]
+    return found
 
 
 @torch.no_grad()

@@ -158,8 +158,9 @@ class LocalModel:
             if len(options) > 1:
                 branches[index] = branch_mask(len(head), [len(tail) - 1 for tail in options]).to(self.device)
         plan = Packed(lengths, branches=branches, positions=torch.tensor(positions, device=self.device))
-        states = self.hidden(tokens, positions, plan)[torch.tensor(sources, device=self.device)]
-        scores = token_log_probabilities(states, self.head, torch.tensor(labels, device=self.device), self._softcap).tolist()
+        states = self.hidden(tokens, positions, plan)
+        asked, wanted = torch.tensor(sources, device=self.device), torch.tensor(labels, device=self.device)
+        scores = token_log_probabilities(states, self.head, asked, wanted, self._softcap).tolist()
         results, at = [], 0
         for options in tails:
             row = []
