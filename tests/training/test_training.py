@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MakeDataset, conversation
 
+from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
 from metier.errors import InputError
 from metier.models import Base, Chat, Encoded, LocalModel, load_tokenizer, load_weights
@@ -180,7 +180,8 @@ from metier.testing import tiny_base
 from metier.training import TrainingSettings, train
 root, digest, settings = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 store = Store(root)
-run, adapter = train(store.open("dataset", digest), tiny_base(Path(sys.argv[4])), TrainingSettings.model_validate_json(settings), workspace=store.workspace("killed"))
+dataset, base = store.open("dataset", digest), tiny_base(Path(sys.argv[4]))
+run, adapter = train(dataset, base, TrainingSettings.model_validate_json(settings), workspace=store.workspace("killed"))
 print(run.digest, adapter.digest)
 """
 
