@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -70,16 +72,33 @@ def load_path(folder: Path) -> Pack:
     place = places[0].resolve()
     if not (place / "pack.py").is_file():
         return load_folder(place)
-    sys.path.insert(0, str(place.parent))
-    try:
-        pack = importlib.import_module(f"{place.name}.pack").pack
-    except (ImportError, AttributeError, SyntaxError) as fault:
-        raise PackError(Fault(f"cannot be imported: {type(fault).__name__}: {fault}", place / "pack.py", remedy="mend it")) from fault
-    finally:
-        sys.path.remove(str(place.parent))
+    with _importing(place):
+        try:
+            pack = importlib.import_module(f"{place.name}.pack").pack
+        except (ImportError, AttributeError, SyntaxError) as fault:
+            raise PackError(Fault(f"cannot be imported: {type(fault).__name__}: {fault}", place / "pack.py", remedy="mend it")) from fault
     if not isinstance(pack, Pack):
         raise PackError(Fault(f"`pack` is {type(pack).__name__}, not a Pack", place / "pack.py", remedy="assign metier.packs.load_folder(...) to it"))
     return pack
+
+
+@contextmanager
+def _importing(place: Path) -> Iterator[None]:
+    """Let a package be imported from this very place, whatever package of its name is installed or was imported before."""
+
+    def own() -> list[str]:
+        return [name for name in sys.modules if name == place.name or name.startswith(f"{place.name}.")]
+
+    before = {name: sys.modules.pop(name) for name in own()}
+    sys.path.insert(0, str(place.parent))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(place.parent))
+        for name in own():
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def _describe(point: EntryPoint) -> Installed:

@@ -1,0 +1,60 @@
+"""Commands that need no model do not load torch; every command's help names its options."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from metier.cli.main import app
+
+HEAVY = ("torch", "transformers", "pyarrow", "scipy", "sklearn", "matplotlib", "accelerate")
+
+HELP = {
+    (): ["--version", "init", "run", "data", "train", "evaluate", "chat", "packs", "demo", "doctor"],
+    ("init",): ["--pack", "--name", "FOLDER"],
+    ("run",): ["--json", "--dry-run", "--online", "--processes", "PROJECT"],
+    ("train",): ["--json", "--dry-run", "--online", "--processes", "PROJECT"],
+    ("evaluate",): ["--json", "--dry-run", "--online", "--processes", "PROJECT"],
+    ("data",): ["build", "inspect", "preview"],
+    ("data", "build"): ["--json", "--dry-run", "--processes", "PROJECT"],
+    ("data", "inspect"): ["--json", "--count", "--split", "--reason", "--seed"],
+    ("data", "preview"): ["--json", "--count", "--split", "--seed", "--tokens"],
+    ("chat",): ["--question", "--base-only", "--expert-only", "--temperature", "--max-new-tokens", "--seed", "--json"],
+    ("packs",): ["list", "check", "new"],
+    ("packs", "list"): ["--json"],
+    ("packs", "check"): ["NAME-OR-FOLDER"],
+    ("packs", "new"): ["--name", "FOLDER"],
+    ("demo",): ["--seed", "--scale", "--demo", "--json", "--processes", "FOLDER"],
+    ("doctor",): ["--json"],
+}
+
+
+@pytest.mark.parametrize("command", HELP, ids=" ".join)
+def test_help_names_every_option(command: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, [*command, "--help"], terminal_width=160)
+    assert shown.exit_code == 0
+    assert [name for name in HELP[command] if name not in shown.output] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--help"], 0), (["--version"], 0), (["packs", "list"], 0), (["init", "new", "--pack", "example", "--name", "hives"], 0), (["run", "broken"], 2)],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_light_commands_load_nothing_heavy(tmp_path: Path, arguments: list[str], code: int) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "metier.yaml").write_text("metier: 1\nprojct: hives\n", encoding="utf-8")
+    program = f"""
+import sys
+from metier.cli.main import main
+try:
+    main({arguments!r})
+except SystemExit as ended:
+    print("ended", ended.code, [name for name in {HEAVY!r} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-1] == f"ended {code} []"

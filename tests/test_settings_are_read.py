@@ -1,0 +1,85 @@
+"""No key of the project file is decoration: one run with every feature on reads each of them, in the code that does the work."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.hives import rows, write_jsonl
+from metier import flow
+from metier.config import Settings
+from metier.models import Base
+from metier.project import ProjectSettings, load_project
+
+PROJECT = """metier: 1
+project: everything
+pack: example
+languages: [zh, en]
+base: {base}
+malformed: 0.02
+sources:
+  - {{path: data/hives.jsonl, format: auto, encoding: auto, licence: CC0-1.0, basis: none needed, columns: {{note: note, frames: frames, season: season}},
+     subject: keeper, group: apiary, time: seen, templates: [season-zh, season-en]}}
+  - {{path: data/talk.csv, format: csv, licence: CC0-1.0, columns: {{prompt: q, completion: a}}, language: en, task: talk, time: seen, malformed: 0.5}}
+  - {{path: data/rows.xml, format: xml, rows: row, licence: CC0-1.0, columns: {{prompt: q, completion: a}}, time: seen}}
+prepare:
+  deidentify: {{replace: mask}}
+  split: {{time: true}}
+training: {{epochs: 1, rank: 2, alpha: 4, dropout: 0.1, batch: {{row_tokens: 2048, rows: 2}}, precision: float32}}
+evaluation: {{retention_items: 20, limit: 4, free_text_limit: 1, resamples: 100, max_new_tokens: 4, examples: 1, question: 为什么？}}
+"""
+
+
+def _write(folder: Path, base: Base) -> None:
+    (folder / "data").mkdir(parents=True)
+    (folder / "metier.yaml").write_text(PROJECT.format(base=base.folder), encoding="utf-8")
+    seen = [f"2024-{1 + number % 12:02d}-{1 + number % 28:02d}" for number in range(80)]
+    found = [{**row, "apiary": f"apiary {number % 30}", "seen": seen[number]} for number, row in enumerate(rows(60))]
+    write_jsonl(folder / "data" / "hives.jsonl", found)
+    with (folder / "data" / "talk.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["q", "a", "seen"])
+        writer.writerows(
+            [f"Why is comb {number} of {row['keeper']} {row['note']}?", f"Because of the bees, {number}.", seen[number]]
+            for number, row in enumerate(rows(20, seed=5))
+        )
+    elements = "".join(
+        f"<row><q>为什么{row['note']}</q><a>因为{row['season']}</a><seen>{seen[number]}</seen></row>" for number, row in enumerate(rows(20, seed=6))
+    )
+    (folder / "data" / "rows.xml").write_text(f"<rows>{elements}</rows>", encoding="utf-8")
+
+
+def _inside(value: Any) -> Iterator[type[Settings]]:
+    """Yield the classes of the settings that are used in a project, each as often as it stands there."""
+    if isinstance(value, Settings):
+        yield type(value)
+        for name in type(value).model_fields:
+            yield from _inside(object.__getattribute__(value, name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _inside(item)
+
+
+def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "project", base)
+    project = load_project(tmp_path / "project")
+    seen: set[tuple[str, str]] = set()
+
+    def reading(self: Settings, name: str) -> Any:
+        seen.add((type(self).__name__, name))
+        return object.__getattribute__(self, name)
+
+    # Loading and its validators are over: from here on only the rooms read.
+    monkeypatch.setattr(Settings, "__getattribute__", reading)
+    outcome = flow.run(project)
+    monkeypatch.undo()
+    assert outcome.evaluation is not None
+    used = set(_inside(project.settings))
+    assert ProjectSettings in used
+    unread = sorted(f"{kind.__name__}.{name}" for kind in used for name in kind.model_fields if (kind.__name__, name) not in seen)
+    # The version is read by the parser: another number is refused.
+    assert unread == ["ProjectSettings.metier"]
