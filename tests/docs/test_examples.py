@@ -1,0 +1,93 @@
+"""The examples run: their generators are seeded, their data has the form that their project files say, and names leave it."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from docs.blocks import ROOT
+from metier import packs
+from metier.artifacts import Artifact
+from metier.evaluation.task import build_tasks
+from metier.flow import run
+from metier.project import Project, load_project
+from metier.shards import SPLITS, dataset_records
+
+EXAMPLES = {"contract-clauses": {"clause": {"zh": 300, "en": 300}}, "loan-risk": {"risk": {"zh": 250, "en": 250}}}
+
+
+def _write(name: str, folder: Path, seed: int = 0) -> Path:
+    place = folder / name
+    shutil.copytree(ROOT / "examples" / name, place, ignore=shutil.ignore_patterns("data", ".metier", "__pycache__"))
+    spec = spec_from_file_location(name.replace("-", "_"), place / "make_data.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(seed, place)
+    return place
+
+
+@pytest.fixture(scope="module", params=sorted(EXAMPLES))
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Project, Artifact]:
+    """An example's name, its project and its dataset."""
+    project = load_project(_write(request.param, tmp_path_factory.mktemp("example")))
+    return request.param, project, run(project, goal="dataset").dataset
+
+
+def _records(dataset: Artifact) -> list[tuple[str, Any]]:
+    return [(split, record) for split in SPLITS for record in dataset_records(dataset, split)]
+
+
+def test_an_example_becomes_a_dataset_with_nearly_all_its_rows(built: tuple[str, Project, Artifact]) -> None:
+    name, _, dataset = built
+    ((task, languages),) = EXAMPLES[name].items()
+    assert set(dataset.facts["counts"]["task"]) == {task}
+    for language, rows in languages.items():
+        assert 0.9 * rows <= dataset.facts["counts"]["language"][language] <= rows
+    assert set(dataset.facts["drops"]) <= {"exact_duplicate", "near_duplicate"}
+    assert sum(entry["malformed"] for entry in dataset.facts["register"]) == 0
+
+
+def test_rows_of_one_contract_or_customer_stay_in_one_split(built: tuple[str, Project, Artifact]) -> None:
+    _, _, dataset = built
+    places: dict[str, set[str]] = {}
+    for split, record in _records(dataset):
+        places.setdefault(record.subject or record.group, set()).add(split)
+    assert len(places) == (150 if built[0] == "contract-clauses" else 250)
+    assert {len(splits) for splits in places.values()} == {1}
+
+
+def test_an_example_can_be_evaluated_in_both_languages(built: tuple[str, Project, Artifact]) -> None:
+    _, project, dataset = built
+    settings = project.settings
+    tasks, notes = build_tasks(dataset, packs.load(settings.pack), settings.evaluation, settings.languages, project=project.root)
+    asked = {item.language for task in tasks for item in task.items}
+    assert asked == {"zh", "en"}
+    assert all(len(task.items) >= 8 for task in tasks)
+    assert not [note for note in notes if "grades" in note]
+
+
+def test_no_name_or_telephone_of_the_notes_reaches_the_dataset(built: tuple[str, Project, Artifact]) -> None:
+    name, project, dataset = built
+    if name != "loan-risk":
+        return
+    phrases = yaml.safe_load((project.root / "phrases.yaml").read_text(encoding="utf-8"))
+    names = {person for language in phrases.values() for person in language["names"]}
+    text = "\n".join(message.content for _, record in _records(dataset) for message in record.messages)
+    assert [person for person in names if person in text] == []
+    assert "138" not in {text[place + 3 : place + 6] for place in range(len(text)) if text.startswith("电话：", place)}
+    assert dataset.facts["identifiers"]["PERSON"] >= 450
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_a_generator_gives_the_same_files_for_the_same_seed_only(name: str, tmp_path: Path) -> None:
+    folders = [_write(name, tmp_path / str(number), seed) for number, seed in enumerate((3, 3, 4))]
+    contents = [[path.read_bytes() for path in sorted((folder / "data").iterdir())] for folder in folders]
+    assert contents[0] == contents[1]
+    assert contents[0] != contents[2]
