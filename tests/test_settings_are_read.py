@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+import torch
 
 from cli.hives import rows, write_jsonl
 from metier import flow
@@ -29,7 +30,7 @@ sources:
 prepare:
   deidentify: {{replace: mask}}
   split: {{time: true}}
-training: {{epochs: 1, rank: 2, alpha: 4, dropout: 0.1, batch: {{row_tokens: 2048, rows: 2}}, precision: float32}}
+training: {{epochs: 2, learning_rate: 0.3, rank: 2, alpha: 4, dropout: 0.1, batch: {{row_tokens: 2048, rows: 2}}, precision: float32}}
 evaluation: {{retention_items: 20, limit: 4, free_text_limit: 1, resamples: 100, max_new_tokens: 4, examples: 1, question: 为什么？}}
 """
 
@@ -39,6 +40,7 @@ def _write(folder: Path, base: Base) -> None:
     (folder / "metier.yaml").write_text(PROJECT.format(base=base.folder), encoding="utf-8")
     seen = [f"2024-{1 + number % 12:02d}-{1 + number % 28:02d}" for number in range(80)]
     found = [{**row, "apiary": f"apiary {number % 30}", "seen": seen[number]} for number, row in enumerate(rows(60))]
+    found.append({**found[0], "note": f"{found[0]['note']}是的"})
     write_jsonl(folder / "data" / "hives.jsonl", found)
     with (folder / "data" / "talk.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -48,7 +50,8 @@ def _write(folder: Path, base: Base) -> None:
             for number, row in enumerate(rows(20, seed=5))
         )
     elements = "".join(
-        f"<row><q>为什么{row['note']}</q><a>因为{row['season']}</a><seen>{seen[number]}</seen></row>" for number, row in enumerate(rows(20, seed=6))
+        f"<row><q>为什么{row['note']}</q><a>因为{row['season']}</a><seen>{2024 + number // 14}-06-01</seen></row>"
+        for number, row in enumerate(rows(20, seed=6))
     )
     (folder / "data" / "rows.xml").write_text(f"<rows>{elements}</rows>", encoding="utf-8")
 
@@ -64,6 +67,11 @@ def _inside(value: Any) -> Iterator[type[Settings]]:
             yield from _inside(item)
 
 
+def _with_a_choice(kind: type[Settings]) -> list[str]:
+    """Return the keys that can have more than one value; the parser itself refuses another value of the rest."""
+    return [name for name, field in kind.model_fields.items() if not (get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1)]
+
+
 def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path / "project", base)
     project = load_project(tmp_path / "project")
@@ -75,11 +83,13 @@ def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_pat
 
     # Loading and its validators are over: from here on only the rooms read.
     monkeypatch.setattr(Settings, "__getattribute__", reading)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     outcome = flow.run(project)
+    torch.set_num_threads(threads)
     monkeypatch.undo()
     assert outcome.evaluation is not None
     used = set(_inside(project.settings))
     assert ProjectSettings in used
-    unread = sorted(f"{kind.__name__}.{name}" for kind in used for name in kind.model_fields if (kind.__name__, name) not in seen)
-    # The version is read by the parser: another number is refused.
-    assert unread == ["ProjectSettings.metier"]
+    unread = sorted(f"{kind.__name__}.{name}" for kind in used for name in _with_a_choice(kind) if (kind.__name__, name) not in seen)
+    assert unread == []

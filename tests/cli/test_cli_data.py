@@ -40,9 +40,10 @@ def test_inspect_shows_the_rows_that_were_dropped_for_a_reason(project: Path, in
     with (project / "data" / "hives.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({"note": "弱", "keeper": "k"}, ensure_ascii=False) + "\n")
     invoke("data", "build", project)
-    shown = invoke("data", "inspect", project, "-n", 1, "--reason", "too_short").out
-    assert ["too_short", "1"] in [line.split() for line in shown.splitlines()]
-    assert "by quality: too_short:1<4  (data/hives.jsonl, line 101)" in shown
+    shown = invoke("data", "inspect", project, "-n", 1, "--reason", "missing_key").out
+    assert ["missing_key", "1"] in [line.split() for line in shown.splitlines()]
+    assert "by sources: missing_key:frames  (data/hives.jsonl, line 101)" in shown
+    assert '"note": "弱"' in shown
 
 
 def test_preview_marks_exactly_the_learnt_text(finished: Finished, invoke: Invoke) -> None:
