@@ -70,7 +70,7 @@ def show(console: Console, outcome: Outcome, project: Path) -> None:
         run = outcome.run.facts
         rate = f"{run['tokens_per_second']:.0f} tokens/s, {run['peak_memory_bytes'] / 2**30:.1f} GiB at most"
         console.print(f"training   {outcome.run.digest[:12]}  {run['steps']} steps, final loss {run['final_loss']:.3f}, {rate}, {span(run['seconds'])}")
-        console.print(f"adapter    {outcome.adapter.digest[:12]}  {outcome.adapter.path}")
+        console.print(f"adapter    {outcome.adapter.digest[:12]}  {outcome.adapter.path}", soft_wrap=True)
     if outcome.evaluation is not None:
         _show_evaluation(console, outcome.evaluation)
     console.print(f"\ntotal time {span(outcome.seconds)}\n\ngo on with:")
@@ -106,7 +106,7 @@ def _show_evaluation(console: Console, evaluation: Artifact) -> None:
         console.print(f"note: {clean(note)}")
     if question := facts["question"]:
         console.print(f"\nquestion: {clean(question['text'])}\n  base:   {clean(question['base'])}\n  expert: {clean(question['tuned'])}")
-    console.print(f"\nreport     {evaluation.file('report.html')}")
+    console.print(f"\nreport     {evaluation.file('report.html')}", soft_wrap=True)
 
 
 def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
