@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import typing
 from collections.abc import Iterator
 from importlib import import_module
@@ -202,10 +203,34 @@ def _public(module: str, name: str, value: Any) -> Iterator[str]:
     yield from (f"### {module}.{name}", "")
     if inspect.isfunction(value) or inspect.isclass(value):
         with contextlib.suppress(TypeError, ValueError):
-            yield from ("```text", f"{name}{inspect.signature(value)}", "```", "")
+            yield from ("```text", f"{name}{_signature(value)}", "```", "")
         yield from (inspect.getdoc(value) or "", "")
     else:
-        yield from (f"`{value!r}`" if len(repr(value)) < 120 else f"A {type(value).__name__}.", "")
+        shown = repr(_Plain(repr(value)))
+        yield from (f"`{shown}`" if len(shown) < 120 else f"A {type(value).__name__}.", "")
+
+
+class _Plain:
+    """Shows an annotation as it is written, without quotes; a default that is an object of its own by its name."""
+
+    def __init__(self, text: str) -> None:
+        self.text = re.sub(r"<(?:function )?(?:[\w.]+\.)?(\w+)(?: object)? at 0x\w+>", r"\1", text)
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _signature(value: Any) -> inspect.Signature:
+    given = inspect.signature(value)
+    parameters = [
+        item.replace(
+            annotation=_Plain(item.annotation) if isinstance(item.annotation, str) else item.annotation,
+            default=item.default if item.default is item.empty else _Plain(repr(item.default)),
+        )
+        for item in given.parameters.values()
+    ]
+    returned = given.return_annotation
+    return given.replace(parameters=parameters, return_annotation=_Plain(returned) if isinstance(returned, str) else returned)
 
 
 def _first(value: Any) -> str:
