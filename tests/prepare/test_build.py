@@ -96,6 +96,7 @@ def test_the_check_refuses_splits_that_share_a_record_text_subject_or_cluster(tm
         "groups": [chat(1, "a", "b", group="g"), chat(2, "c", "d", group="g")],
         "texts": [chat(1, "a", "b"), chat(2, "a", "b")],
         "clusters": [chat(1, "a", "b"), chat(2, "c", "d")],
+        "prompts": [chat(1, "a", "b"), chat(2, "a", "c")],
     }
     for name, (one, other) in cases.items():
         folder = tmp_path / name
@@ -105,7 +106,7 @@ def test_the_check_refuses_splits_that_share_a_record_text_subject_or_cluster(tm
         cluster = ["k", "k"] if name == "clusters" else ["k", "l"]
         write_rows(folder / "lineage.parquet", [{"record_id": item.id, "cluster": key} for item, key in zip((one, other), cluster, strict=True)], columns)
         with pytest.raises(MetierError, match=f"share 1 {name}"):
-            check_disjoint(folder)
+            check_disjoint(folder, by=("subject", "group", "prompt") if name == "prompts" else ("subject", "group"))
 
 
 # Templates
@@ -136,6 +137,16 @@ def test_every_template_that_fits_makes_a_record_and_all_of_a_row_stay_together(
     assert {record.label for record in triage} <= {"d0", "d1", "d2"}
     assert all(record.messages[1].content == record.label and record.messages[1].learn for record in triage)
     assert all(record.group == record.parents[0] for record in triage)
+
+
+def test_rows_that_ask_the_same_with_other_words_of_the_row_stay_in_one_split(tmp_path):
+    topics = [f"topic{number}" for number in range(30)]
+    records = [row(line, metadata={"topic": topics[line % 30], "other": f"{line}" * 9, "reply": f"reply {line} {'x' * line}"}) for line in range(90)]
+    rules = pack(templates=(template("about", "en", ("topic", "reply"), "What of {{ topic }}?", "{{ reply }}"),))
+    tied = made(tmp_path / "tied", records, rules=rules, dedup={"near": False})
+    assert tied.facts["disjoint"]["prompt"] == {"distinct": 30, "shared": 0}
+    loose = made(tmp_path / "loose", records, rules=rules, dedup={"near": False}, split={"by": ("subject", "group")})
+    assert loose.facts["disjoint"]["prompt"]["shared"] > 0
 
 
 def test_a_source_may_name_its_templates(tmp_path):

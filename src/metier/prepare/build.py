@@ -18,7 +18,7 @@ from metier.engines import LOCAL, Engine
 from metier.errors import Fault, InputError
 from metier.packs.spec import Pack
 from metier.prepare.card import data_card
-from metier.prepare.check import check_disjoint
+from metier.prepare.check import check_disjoint, prompt_key
 from metier.prepare.chunks import Refined, Rows, refine_all
 from metier.prepare.compose import Composer, conversation_key
 from metier.prepare.dedup import Duplicates, find_duplicates
@@ -151,6 +151,7 @@ def _compose_all(rows: Rows, duplicates: Duplicates, composer: Composer, setting
     out = _Composition()
     seen: dict[bytes, str] = {}
     made: dict[int, list[tuple[str, str]]] = {}
+    prompts: dict[int, set[bytes]] = {}
     for number, row in rows:
         if number in duplicates.dropped:
             continue
@@ -163,15 +164,16 @@ def _compose_all(rows: Rows, duplicates: Duplicates, composer: Composer, setting
                 out.repeated.add(max(seen[key], record.id))
             seen[key] = min(seen.get(key, record.id), record.id)
         made[number] = [(record.id, record.task or "") for record, _ in composed]
+        prompts[number] = {prompt_key(record) for record, _ in composed} if "prompt" in settings.split.by else set()
     for number, row in rows:
         tasks = Counter(task for record_id, task in made.get(number, ()) if record_id not in out.repeated)
         if tasks:
-            out.units.append(Unit(row.record.id, _ties(row.record, duplicates.clusters[number], settings), tasks, row.record.time))
+            out.units.append(Unit(row.record.id, _ties(row.record, duplicates.clusters[number], prompts[number], settings), tasks, row.record.time))
     return out
 
 
-def _ties(record: Record, cluster: int, settings: PrepareSettings) -> tuple[str, ...]:
-    ties = [f"cluster\x00{cluster}"]
+def _ties(record: Record, cluster: int, prompts: set[bytes], settings: PrepareSettings) -> tuple[str, ...]:
+    ties = [f"cluster\x00{cluster}", *(f"prompt\x00{prompt.hex()}" for prompt in sorted(prompts))]
     for name, value in (("subject", record.subject), ("group", record.group)):
         if value is not None and name in settings.split.by:
             ties.append(f"{name}\x00{value}")

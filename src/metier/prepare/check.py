@@ -14,9 +14,16 @@ from metier.prepare.compose import conversation_key
 from metier.records import Record
 from metier.shards import SPLITS, read_records
 
-__all__ = ["check_disjoint"]
+__all__ = ["check_disjoint", "prompt_key"]
 
 _HARD = ("record", "text", "subject", "group", "cluster")
+_PROMPT = "prompt"
+
+
+def prompt_key(record: Record) -> bytes:
+    """Return the key of what a record asks: its messages before the answer."""
+    before, _ = turns(record)
+    return _digest([(message.role, message.content) for message in before])
 
 
 def _digest(value: Any) -> bytes:
@@ -26,8 +33,7 @@ def _digest(value: Any) -> bytes:
 def _keys(record: Record, cluster: str | None, by: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     yield "record", record.id
     yield "text", _digest(conversation_key(record))
-    before, _ = turns(record)
-    yield "prompt", _digest([(message.role, message.content) for message in before])
+    yield _PROMPT, prompt_key(record)
     if record.subject is not None and "subject" in by:
         yield "subject", record.subject
     if record.group is not None and "group" in by:
@@ -36,11 +42,11 @@ def _keys(record: Record, cluster: str | None, by: tuple[str, ...]) -> Iterator[
         yield "cluster", cluster
 
 
-def check_disjoint(folder: Path, *, by: tuple[str, ...] = ("subject", "group")) -> dict[str, dict[str, int]]:
+def check_disjoint(folder: Path, *, by: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """Read a dataset's files and return, for each kind of key, how many there are and how many stand in more than one split.
 
-    `prompt` is reported only: the same question with another answer may stand in two splits where a template's prompt says
-    little of the row. Raises MetierError if a record, text, subject, group or near-duplicate cluster is shared.
+    `by` are the keys that hold records together. Where `prompt` is not among them, shared prompts are only counted: the same
+    question with another answer. Raises MetierError if anything else is shared.
     """
     import pyarrow.parquet as pq
 
@@ -53,7 +59,8 @@ def check_disjoint(folder: Path, *, by: tuple[str, ...] = ("subject", "group")) 
                 for kind, key in _keys(record, clusters.get(record.id), by):
                     seen[kind][key] = seen[kind].get(key, 0) | 1 << place
     found = {kind: {"distinct": len(keys), "shared": sum(bits.bit_count() > 1 for bits in keys.values())} for kind, keys in sorted(seen.items())}
-    broken = [f"{found[kind]['shared']} {kind}s" for kind in _HARD if found.get(kind, {}).get("shared")]
+    hard = (*_HARD, _PROMPT) if _PROMPT in by else _HARD
+    broken = [f"{found[kind]['shared']} {kind}s" for kind in hard if found.get(kind, {}).get("shared")]
     if broken:
         raise MetierError(f"the splits share {', '.join(broken)}; nothing was committed\n    -> this is a bug; report it with the settings of `prepare`")
     return found

@@ -51,8 +51,8 @@ class SplitSettings(Settings):
     """Share of the records that is held out for evaluation."""
     validation: float = Field(default=0.1, ge=0, lt=1)
     """Share of the records that is watched during training."""
-    by: tuple[Literal["subject", "group"], ...] = ("subject", "group")
-    """Keys whose records stay in one split."""
+    by: tuple[Literal["subject", "group", "prompt"], ...] = ("subject", "group", "prompt")
+    """What records that stay in one split have in common. Leave `prompt` out where one prompt is asked of all records."""
     seed: int = 0
     """Another seed gives another division; the same seed the same, whatever the order of the records."""
     time: bool = False

@@ -68,9 +68,9 @@ def assign(units: Sequence[Unit], settings: SplitSettings) -> dict[str, str]:
 
 def _too_few(units: int, components: int, splits: int) -> Fault:
     return Fault(
-        f"{units} rows make {components} group(s) that have to stay together (near-duplicates, same subject, same group)",
+        f"{units} rows make {components} group(s) that have to stay together (near-duplicates, same subject, group or prompt)",
         key="prepare.split",
-        remedy=f"{splits} splits need at least {splits} such groups: add data, or set split.validation or split.test to 0",
+        remedy=f"{splits} splits need at least {splits} such groups: add data, set split.validation or split.test to 0, or name fewer keys in split.by",
     )
 
 
