@@ -1,37 +1,13 @@
 """Engines keep the order, take items lazily, and turn a dead or failing child into a clear error."""
 
 import os
-import signal
-import time
 from functools import partial
 
 import pytest
 
 from metier.engines import LOCAL, Processes
-from metier.errors import MetierError, SourceError
-
-
-def double(item):
-    return item * 2
-
-
-def slow_first(item):
-    time.sleep(0.2 if item == 0 else 0)
-    return item, os.getpid()
-
-
-def die_on(bad, item):
-    if item == bad:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return item
-
-
-def quote_data(item):
-    raise KeyError("13800138000")
-
-
-def refuse(item):
-    raise SourceError("the file is broken")
+from metier.errors import MetierError
+from work_of_engines import die_on, double, quote_data, refuse, slow_first
 
 
 def counted(limit, taken):

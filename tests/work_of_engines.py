@@ -1,0 +1,30 @@
+"""Functions that worker processes import: a test module itself cannot be imported by a child."""
+
+import os
+import signal
+import time
+
+from metier.errors import SourceError
+
+
+def double(item):
+    return item * 2
+
+
+def slow_first(item):
+    time.sleep(0.2 if item == 0 else 0)
+    return item, os.getpid()
+
+
+def die_on(bad, item):
+    if item == bad:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def quote_data(item):
+    raise KeyError("13800138000")
+
+
+def refuse(item):
+    raise SourceError("the file is broken")
