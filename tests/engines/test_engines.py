@@ -55,7 +55,7 @@ def test_a_bug_in_a_child_is_named_by_type_and_place_but_not_by_its_text():
     with pytest.raises(MetierError) as caught:
         list(Processes(1).map(quote_data, [1]))
     assert "KeyError" in str(caught.value)
-    assert "test_engines.py" in str(caught.value)
+    assert "work_of_engines.py" in str(caught.value)
     assert "13800138000" not in str(caught.value)
 
 
