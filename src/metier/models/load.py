@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from metier.errors import ModelError
 from metier.models import attention
@@ -40,7 +41,7 @@ def load_weights(base: Base, dtype: torch.dtype) -> torch.nn.Module:
             trust_remote_code=False,
             use_safetensors=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the base model {base.name} cannot be loaded: {_first_line(error)}") from None
     model.requires_grad_(False).eval()
     quicken(model)
