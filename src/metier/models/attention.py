@@ -202,7 +202,9 @@ class Decode:
         seen = places[None, :] <= at[:, None]
         if window is not None:
             seen &= places[None, :] > (at - window)[:, None]
-        past_keys, past_values = keys[rows, :, : self._longest], values[rows, :, : self._longest]
+        past_keys, past_values = keys[:, :, : self._longest], values[:, :, : self._longest]
+        if len(rows) < len(keys):
+            past_keys, past_values = past_keys[rows], past_values[rows]
         output = _dense(query[0].transpose(0, 1)[:, :, None], past_keys, past_values, seen[:, None, None, :], scale)
         return output[:, :, 0][None]
 
