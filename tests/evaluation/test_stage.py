@@ -63,7 +63,7 @@ def test_results_have_the_shape_of_lm_eval(evaluation):
         assert set(results[key]) == {"feel", "add", "held-out", "held-out-answers", "retention"}
     assert results["n-shot"]["add"] == 2
     assert results["versions"]["add"] == "2.1"
-    assert results["n-samples"]["held-out"] == {"original": 40, "effective": 40}
+    assert results["n-samples"]["held-out"] == {"original": 80, "effective": 80}
     assert results["higher_is_better"]["feel"]["brier_score"] is False
     assert results["configs"]["add"]["generation_kwargs"] == {"max_gen_toks": 16}
     assert results["results"]["add"]["exact_match"]["tuned"]["value"] == 1.0
@@ -165,5 +165,5 @@ def test_killed_twice_the_evaluation_ends_with_the_same_result(store, dataset, a
     assert done.stdout.strip() == undisturbed.digest
     asked = (tmp_path / "asked.txt").read_text().splitlines()
     # 40 + 40 + 40 + 40 + 40 items and the question, on two sides; each kill can cost one batch of 8.
-    assert len(set(asked)) == 2 * 201
-    assert 2 * 201 < len(asked) <= 2 * 201 + 2 * 8
+    assert len(set(asked)) == 2 * 241
+    assert 2 * 241 < len(asked) <= 2 * 201 + 2 * 8

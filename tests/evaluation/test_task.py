@@ -22,7 +22,7 @@ def build(dataset, pack, languages=BOTH, project=Path(), **settings):
 def test_the_default_asks_the_pack_the_held_out_rest_and_the_probe(dataset, pack):
     tasks, notes = build(dataset, pack)
     assert list(tasks) == ["feel", "add", "held-out", "held-out-answers", "retention"]
-    assert {name: len(task.items) for name, task in tasks.items()} == {"feel": 40, "add": 40, "held-out": 40, "held-out-answers": 40, "retention": 160}
+    assert {name: len(task.items) for name, task in tasks.items()} == {"feel": 40, "add": 40, "held-out": 80, "held-out-answers": 40, "retention": 160}
     assert notes == []
 
 
@@ -85,8 +85,8 @@ def test_only_the_projects_languages_are_asked(dataset, pack):
 def test_what_has_no_item_is_said(store, pack):
     dataset = commit_dataset(store, {"train": [feel(1, "en")], "test": [add(1, "en")]}, "few")
     tasks, notes = build(dataset, pack)
-    assert list(tasks) == ["add", "retention"]
-    assert notes == ["feel: not asked, no item for it", "held-out: not asked, every test record belongs to a task above"]
+    assert list(tasks) == ["add", "held-out", "retention"]
+    assert notes == ["feel: not asked, no item for it"]
 
 
 def test_nothing_at_all_to_ask_is_an_error_that_says_what_to_do(store, pack):

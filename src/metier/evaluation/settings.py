@@ -13,7 +13,7 @@ class EvaluationSettings(Settings):
     """What is asked of the base model and of the tuned one, and how sure the answer has to be."""
 
     tasks: tuple[str, ...] = Field(default=("pack", "held-out", "retention"), min_length=1)
-    """`pack`: every task of the pack; `held-out`: test records that no pack task covers; `retention`: general ability;
+    """`pack`: every task of the pack; `held-out`: how likely the reference answers are; `retention`: general ability;
     or the name of one pack task, or the path of a task file (.yaml, lm-eval's keys) below the project folder."""
     limit: int = Field(default=200, ge=1)
     """Items per task and language; a larger task is sampled by the hash of its items, the same ones every time."""

@@ -62,12 +62,16 @@ def build_tasks(dataset: Artifact, pack: Pack, settings: EvaluationSettings, lan
             left = "; ".join(f"{reason}: {count}" for reason, count in task.left_out.items())
             notes.append(f"{task.name}: not asked, no item for it" + (f" ({left})" if left else ""))
     if "held-out" in settings.tasks:
-        covered = {source.spec.records or source.spec.task for source in sources if source.spec.dataset_path == "dataset"}
-        held_out = _held_out(corpus, settings, languages, covered)
+        own = [source.spec for source in sources if source.spec.dataset_path == "dataset"]
+        covered = {spec.records or spec.task for spec in own}
+        chosen = {spec.records or spec.task for spec in own if spec.output_type == "multiple_choice"}
+        held_out = _held_out(corpus, settings, languages, covered=covered, chosen=chosen)
         tasks += held_out
         if not held_out:
             notes.append(
-                "held-out: not asked, every test record belongs to a task above" if covered else "held-out: not asked, the test split has no conversations"
+                "held-out: not asked, every test record belongs to a choice task above"
+                if covered
+                else "held-out: not asked, the test split has no conversations"
             )
     if "retention" in settings.tasks:
         tasks.append(retention_task(settings.retention_items, settings.seed, languages))
@@ -247,12 +251,16 @@ def _file_items(source: _Source, languages: Sequence[str]) -> Iterator[Item | _L
         yield _checked(spec, Item(name, language, conversation(text), render(spec.doc_to_target or "", row), choices, str(row.get("id", number)), fields=row))
 
 
-def _held_out(corpus: Corpus, settings: EvaluationSettings, languages: Sequence[str], covered: set[str]) -> list[Task]:
-    """Return the built-in tasks over test records of no other task: likelihood of the reference answer, and written answers."""
+def _held_out(corpus: Corpus, settings: EvaluationSettings, languages: Sequence[str], *, covered: set[str], chosen: set[str]) -> list[Task]:
+    """Return the built-in tasks over test records: likelihood of the reference answer, and written answers.
+
+    The likelihood is asked of every record but those of choice tasks (`chosen`), which measure it themselves; answers are
+    written only for records that no other task (`covered`) asks.
+    """
     items = []
     for record in corpus.records("test"):
         place, language = learnt_at(record), record_language(record)
-        if (record.task or "") in covered or place is None or language not in languages or not record.messages[place].content.strip():
+        if (record.task or "") in chosen or place is None or language not in languages or not record.messages[place].content.strip():
             continue
         fields: Mapping[str, Any] = {**record.metadata, "label": record.label, "language": language}
         items.append(Item(record.id, language, record.messages[:place], record.messages[place].content, (), record.id, record.task or "", fields))
@@ -261,8 +269,9 @@ def _held_out(corpus: Corpus, settings: EvaluationSettings, languages: Sequence[
     scored = tuple(replace(item, choices=(item.target,)) for item in sample(items, settings.limit, settings.seed))
     bits = (Metric(metric="bits_per_character", higher_is_better=False),)
     tasks = [Task(HELD_OUT, "likelihood", scored, bits, available=len(items))]
-    if settings.free_text_limit:
+    free = [item for item in items if item.family not in covered]
+    if settings.free_text_limit and free:
         overlap = (Metric(metric="chrf"), Metric(metric="rouge_l"))
-        written = sample(items, settings.free_text_limit, settings.seed)
-        tasks.append(Task(HELD_OUT_ANSWERS, "generate", written, overlap, max_new_tokens=settings.max_new_tokens, available=len(items)))
+        written = sample(free, settings.free_text_limit, settings.seed)
+        tasks.append(Task(HELD_OUT_ANSWERS, "generate", written, overlap, max_new_tokens=settings.max_new_tokens, available=len(free)))
     return tasks
