@@ -164,6 +164,6 @@ def test_killed_twice_the_evaluation_ends_with_the_same_result(store, dataset, a
     undisturbed = evaluated(store, dataset, adapter, pack, batch=8)
     assert done.stdout.strip() == undisturbed.digest
     asked = (tmp_path / "asked.txt").read_text().splitlines()
-    # 40 + 40 + 40 + 40 + 40 items and the question, on two sides; each kill can cost one batch of 8.
+    # 40 + 40 + 80 + 40 + 40 items and the question, on two sides; each kill can cost one batch of 8.
     assert len(set(asked)) == 2 * 241
-    assert 2 * 241 < len(asked) <= 2 * 201 + 2 * 8
+    assert 2 * 241 < len(asked) <= 2 * 241 + 2 * 8
