@@ -89,7 +89,7 @@ def _check(folder: Path, name: str) -> None:
 
 
 def _digest(folder: Path) -> str:
-    """Digest over names and bytes of what a model is made of; remembered by size and time of change of each file."""
+    """Digest over the names and bytes of what a model is made of."""
     files = sorted(item for pattern in ("*.safetensors", "*.json", "*.jinja", "tokenizer.model") for item in folder.glob(pattern))
     return digest_of({item.name: digest_file(item) for item in files})
 
