@@ -16,7 +16,7 @@ __all__ = ["MANIFEST", "Artifact", "Kind", "manifest_digest"]
 
 MANIFEST = "manifest.json"
 
-Kind: TypeAlias = Literal["dataset", "run", "adapter", "evaluation"]
+Kind: TypeAlias = Literal["dataset", "run", "adapter", "evaluation", "evidence", "decision", "approval", "release"]
 
 
 @dataclass(frozen=True, slots=True)
