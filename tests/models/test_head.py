@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from metier.models.head import ROWS_AT_ONCE, label_loss, next_logits, token_log_probabilities
 
-VOCABULARY, HIDDEN = 1000, 32
+VOCABULARY, HIDDEN = 10_000, 32
 
 
 def parts(rows: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -33,10 +33,17 @@ def test_the_loss_and_its_gradient_are_those_of_cross_entropy(rows: int, softcap
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-4)
 
 
-def test_a_label_of_vanishing_probability_has_a_finite_loss() -> None:
-    hidden, head, labels, weights = parts(3, scale=100.0)
-    loss = label_loss(hidden, head, labels, weights)
-    assert loss.item() == pytest.approx((cross_entropy(hidden @ head.T, labels, reduction="none") * weights).sum().item(), rel=1e-4)
+@pytest.mark.parametrize("offset", [0.0, 300.0, -300.0])
+def test_logits_of_any_size_have_a_finite_loss_and_gradient(offset: float) -> None:
+    hidden, head, labels, weights = parts(3, scale=100.0 if offset == 0.0 else 1.0)
+    hidden[:, 0], head[:, 0] = offset, 1.0
+    ours, theirs = hidden.clone().requires_grad_(True), hidden.clone().requires_grad_(True)
+    loss = label_loss(ours, head, labels, weights)
+    expected = (cross_entropy(theirs @ head.T, labels, reduction="none") * weights).sum()
+    loss.backward()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-3)
 
 
 def test_log_probabilities_of_several_labels_at_one_position() -> None:
