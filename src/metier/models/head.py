@@ -43,7 +43,8 @@ def _slices(hidden: torch.Tensor, head: torch.Tensor, softcap: float | None) -> 
     size = min(_SLICE if hidden.device.type == "cpu" else _SLICE_ON_ACCELERATOR, len(head))
     product = hidden.new_empty(len(hidden) * size)
     exact = torch.empty(len(hidden) * size, dtype=torch.float32, device=hidden.device)
-    for weights in head.split(size):
+    for first in range(0, len(head), size):
+        weights = head[first : first + size]
         shape = (len(hidden), len(weights))
         rough, scores = product[: shape[0] * shape[1]].view(shape), exact[: shape[0] * shape[1]].view(shape)
         scores.copy_(torch.mm(hidden, weights.t(), out=rough))
@@ -68,7 +69,7 @@ class _LabelLoss(torch.autograd.Function):
             rows = slice(start, start + ROWS_AT_ONCE)
             found, slope = _loss_and_slope(hidden[rows], head, labels[rows], softcap, wanted=gradient is not None)
             losses.append(found)
-            if gradient is not None:
+            if gradient is not None and slope is not None:
                 gradient[rows] = slope
         ctx.save_for_backward(gradient, weights)
         return (torch.cat(losses) * weights).sum()
