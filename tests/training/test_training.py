@@ -139,6 +139,12 @@ def test_an_example_that_is_too_long_is_left_out_whole_and_written_down(make_dat
     assert run.facts["examples"] == len(ROWS)
 
 
+def test_control_tokens_in_the_training_texts_are_counted(make_dataset: MakeDataset, base: Base, store: Store) -> None:
+    dataset = make_dataset(train=[*ROWS, conversation("<eos>在哪里？<eos>", "这里")], validation=ROWS[:2])
+    run, _ = train(dataset, base, SETTINGS, workspace=store.workspace("control"))
+    assert run.facts["control_tokens_broken_up"] == 2
+
+
 def test_data_without_a_single_usable_example_is_refused(make_dataset: MakeDataset, base: Base, store: Store) -> None:
     dataset = make_dataset(train=[conversation("长" * 200, "短")])
     with pytest.raises(InputError, match="maximum_tokens"):

@@ -49,6 +49,8 @@ class Chat:
             tokenizer.chat_template = PLAIN_TEMPLATE
         self._special = sorted((text for text in tokenizer.get_added_vocab() if text), key=len, reverse=True)
         self.stop_tokens = self._find_stop_tokens()
+        self.broken_up = 0
+        """How many control tokens were found in contents so far and broken up there."""
 
     @property
     def digest(self) -> str:
@@ -75,6 +77,7 @@ class Chat:
         # Control tokens inside data must not act as control tokens: a word joiner breaks them up and stays readable.
         for token in self._special:
             if token in content and not token.isspace():
+                self.broken_up += content.count(token)
                 content = content.replace(token, f"{token[:1]}\u2060{token[1:]}")
         return content
 

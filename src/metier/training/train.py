@@ -53,6 +53,9 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     """
     chat = Chat(load_tokenizer(base))
     examples, drops = encode_records(dataset_records(dataset, "train"), chat, settings.batch.maximum_tokens)
+    broken_up = chat.broken_up
+    if broken_up:
+        workspace.progress.say(f"{broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
     checks, _ = encode_records(_sample(dataset, settings.validation.limit), chat, settings.batch.maximum_tokens)
     if not examples:
         longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
@@ -67,7 +70,7 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     run_folder.mkdir(exist_ok=True)
     write_drops(run_folder / "drops.parquet", drops)
     (run_folder / _METRICS).write_bytes(trainer.metrics.read_bytes())
-    facts = _facts(trainer, base, chat, effective, dropped=len(drops))
+    facts = _facts(trainer, base, chat, effective, dropped=len(drops)) | {"control_tokens_broken_up": broken_up}
     run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
     folder = workspace.folder / "adapter"
     save_adapter(model, folder, base=base.name, rank=effective.rank, alpha=effective.alpha, dropout=settings.dropout)
