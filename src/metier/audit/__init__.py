@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from metier.audit.keys import Keys
     from metier.audit.ledger import Ledger, LedgerState, Receipt, open_ledger
     from metier.audit.notes import PublicKey, SignedHead
-    from metier.audit.places import Places, open_project_ledger, places
+    from metier.audit.places import Places, open_project_ledger, project_places
     from metier.audit.settings import AuditSettings
     from metier.audit.verdict import Verdict
-    from metier.audit.verify import verify
 
 _HOMES = {
     "AuditSettings": "settings",
@@ -31,8 +30,7 @@ _HOMES = {
     "Verdict": "verdict",
     "open_ledger": "ledger",
     "open_project_ledger": "places",
-    "places": "places",
-    "verify": "verify",
+    "project_places": "places",
     "write_bundle": "bundle",
 }
 
@@ -49,8 +47,7 @@ __all__ = [
     "Verdict",
     "open_ledger",
     "open_project_ledger",
-    "places",
-    "verify",
+    "project_places",
     "write_bundle",
 ]
 

@@ -29,9 +29,9 @@ from metier.audit.notes import PublicKey
 from metier.errors import LedgerError, StoreError
 from metier.store import remove_folder, write_atomically
 
-__all__ = ["Keys"]
+__all__ = ["PUBLIC_KEY", "Keys"]
 
-_SIGNING, _BODY, _PUBLIC = "signing-key.pem", "body-key", "public-key.pem"
+_SIGNING, _BODY, PUBLIC_KEY = "signing-key.pem", "body-key", "public-key.pem"
 _KEY_BYTES = 32
 
 
@@ -125,7 +125,7 @@ class Keys:
                 signing = Ed25519PrivateKey.generate()
                 write_atomically(temporary / _SIGNING, signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
                 write_atomically(temporary / _BODY, base64.b64encode(os.urandom(_KEY_BYTES)) + b"\n", mode=0o600)
-                write_atomically(temporary / _PUBLIC, PublicKey(signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).pem)
+                write_atomically(temporary / PUBLIC_KEY, PublicKey(signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).pem)
                 temporary.rename(self.folder)
                 os.fsync(lock)
             finally:
@@ -146,8 +146,8 @@ class Keys:
         if not isinstance(signing, Ed25519PrivateKey) or len(body) != _KEY_BYTES:
             raise self._fault("a file of it does not hold the key it should")
         public = PublicKey(signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
-        if self._read(_PUBLIC, secret=False) != public.pem:
-            raise self._fault(f"{_PUBLIC} is not the public half of {_SIGNING}")
+        if self._read(PUBLIC_KEY, secret=False) != public.pem:
+            raise self._fault(f"{PUBLIC_KEY} is not the public half of {_SIGNING}")
         return _Loaded(signing, public, body)
 
     def _read(self, name: str, *, secret: bool = True) -> bytes:

@@ -39,7 +39,7 @@ class Verdict:
     def lines(self) -> list[str]:
         """Return the verdict for people."""
         if not self.intact:
-            return [f"{self.what}: DOES NOT VERIFY", f"  {visible(self.fault or '')}"]
+            return [f"{self.what}: DOES NOT VERIFY", *(f"  {visible(line)}" for line in (self.fault or "").splitlines())]
         lines = [f"{self.what}: verifies"]
         if self.root is not None:
             lines.append(f"  {self.size} entries, root {self.root}")
