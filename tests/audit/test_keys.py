@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from audit.conftest import Reopen, event
 from metier.audit import Keys, Ledger, PublicKey
@@ -85,7 +87,7 @@ def test_a_log_of_other_keys_is_refused(ledger: Ledger, keys: Keys, reopen: Reop
     body = (keys.folder / "body-key").read_bytes()
     (keys.folder / "body-key").write_bytes((other.folder / "body-key").read_bytes())
     keys._loaded = None
-    with pytest.raises(LedgerError, match="the body key in .* is not the log's"):
+    with pytest.raises(LedgerError, match=r"the body key in .* is not the log's"):
         reopen()
     for name in ("signing-key.pem", "public-key.pem"):
         (keys.folder / name).write_bytes((other.folder / name).read_bytes())
@@ -100,3 +102,9 @@ def test_a_public_key_has_one_form(keys: Keys) -> None:
     for changed in (pem + b"\n", pem.replace(b"\n", b"\r\n"), b"# a comment\n" + pem, pem[:-2]):
         with pytest.raises(LedgerError):
             PublicKey.from_pem(changed)
+
+
+def test_the_public_key_is_what_other_tools_read(keys: Keys) -> None:
+    found = load_pem_public_key(keys.public_pem)
+    assert isinstance(found, Ed25519PublicKey)
+    assert found.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) == keys.public_pem

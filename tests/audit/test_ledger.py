@@ -119,7 +119,7 @@ def test_an_erased_key_is_in_no_file_of_the_database(tmp_path: Path, keys: Keys)
         ledger.record(event(2, subject="Li Na"))
         with ledger._engine.connect() as connection:
             rows = connection.execute(sql.text("SELECT subject, wrapped FROM ledger_keys")).all()
-        wrapped = {subject: data for subject, data in rows}
+        wrapped = dict(map(tuple, rows))
         ledger.erase("Zhang Wei", actor="officer")
         files = b"".join(path.read_bytes() for path in tmp_path.glob("ledger.sqlite*"))
         assert wrapped[keys.token("Zhang Wei")] not in files

@@ -14,7 +14,6 @@ The text is that of C2SP's tlog-checkpoint inside a signed-note (https://c2sp.or
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from metier.errors import LedgerError
 
@@ -33,6 +31,10 @@ NO_HEAD = "0" * 64
 
 _ED25519 = b"\x01"
 """The algorithm's number in a signed note's key hash (C2SP signed-note)."""
+
+_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/]{59}=)\n-----END PUBLIC KEY-----\n")
+_SPKI = bytes.fromhex("302a300506032b6570032100")
+"""What stands before the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410)."""
 
 _NOTE = re.compile(
     r"(?P<text>(?P<origin>metier/ledger/[0-9a-f]{32})\n(?P<size>0|[1-9][0-9]{0,17})\n(?P<root>[A-Za-z0-9+/]{43}=)\n"
@@ -50,21 +52,19 @@ class PublicKey:
     @classmethod
     def from_pem(cls, pem: bytes) -> PublicKey:
         """Read a PEM file. Raises LedgerError unless it is, byte for byte, the PEM form of an Ed25519 key."""
-        try:
-            key = load_pem_public_key(pem)
-        except (ValueError, TypeError, binascii.Error):
-            raise LedgerError("this is no public key in PEM form\n    -> give the file public-key.pem of the log") from None
-        if not isinstance(key, Ed25519PublicKey):
-            raise LedgerError("the public key is not an Ed25519 key\n    -> give the file public-key.pem of the log")
-        found = cls(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
+        match = _PEM.fullmatch(pem)
+        data = base64.b64decode(match[1]) if match else b""
+        if not data.startswith(_SPKI):
+            raise LedgerError("this is not the PEM form of an Ed25519 public key\n    -> give the file public-key.pem of the log")
+        found = cls(data[len(_SPKI) :])
         if found.pem != pem:
-            raise LedgerError("the public key is not written as its PEM form is: something in the file was changed")
+            raise LedgerError("the public key is not written in canonical base64: something in it was changed")
         return found
 
     @property
     def pem(self) -> bytes:
         """The key in PEM form."""
-        return Ed25519PublicKey.from_public_bytes(self.raw).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return b"-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(_SPKI + self.raw) + b"\n-----END PUBLIC KEY-----\n"
 
     @property
     def key_id(self) -> str:
