@@ -189,7 +189,7 @@ class Proxy:
 
     def __init__(self, host: str, port: int) -> None:
         self.target = (host, port)
-        self.up, self.swallow_after = True, b""
+        self.up, self.deaf, self.swallow_after = True, False, b""
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -217,10 +217,13 @@ class Proxy:
             while data := source.recv(65536):
                 if outward and self.swallow_after and self.swallow_after in data:
                     # The statement reaches the server; its answer never comes back.
+                    self.deaf = True
                     sink.sendall(data)
                     time.sleep(0.3)
                     self.cut()
                     return
+                if not outward and self.deaf:
+                    continue
                 sink.sendall(data)
         except OSError:
             pass
@@ -237,7 +240,7 @@ class Proxy:
         self.pairs.clear()
 
     def back(self) -> None:
-        self.up, self.swallow_after = True, b""
+        self.up, self.deaf, self.swallow_after = True, False, b""
 
 
 @pytest.fixture

@@ -314,8 +314,10 @@ def _stream(connection: sql.Connection, query: Any) -> Iterator[Any]:
 
 def _bytes(value: Any) -> bytes:
     """A stored value, whose type somebody may have changed along with it."""
+    if type(value) is bytes:
+        return value
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
-    if not isinstance(value, bytes | memoryview):
+    if not isinstance(value, memoryview):
         raise LedgerError(f"a row of the log holds a {type(value).__name__} where bytes belong")
     return bytes(value)
