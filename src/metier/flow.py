@@ -174,11 +174,10 @@ def release(
     Raises GateRefused, naming each control in the way, unless the present decision passes and somebody else than the author approved.
     """
     with project.store.lock():
-        _, _, adapter, _, evidence, decision = _present(project, ledger)
         state = ledger() if ledger else None
+        _, _, adapter, _, evidence, decision = _present(project, None if state is None else lambda: state)
         if state is not None and not state.intact:
-            raise GateRefused(f"not released: the log of events does not verify: {state.fault}
-    -> metier audit verify says more")
+            raise GateRefused(f"not released: the log of events does not verify: {state.fault}\n    -> metier audit verify says more")
         pack = packs.load(project.settings.pack)
         made = registry.release(name or project.settings.project, decision, adapter, pack, signer, store=project.store)
         facts = {"release": made.digest, "name": made.facts["name"], "adapter": adapter.digest, "decision": decision.digest, "evidence": evidence.digest}
@@ -196,8 +195,7 @@ def _present(project: Project, ledger: Ledger) -> tuple[Artifact, ...]:
     def find(function: Callable[..., Any], *inputs: Any, **_: Any) -> tuple[Artifact, ...]:
         found = finder.store.find(finder.key(function, inputs))
         if found is None:
-            raise GateRefused(f"there is no decision on the present data, settings and code
-    -> make it with: metier run {project.root}")
+            raise GateRefused(f"there is no decision on the present data, settings and code\n    -> make it with: metier run {project.root}")
         return found
 
     return _walk(project, "decision", find, pack, origin, engine=LOCAL, base=lambda: _base(project), ledger=ledger)

@@ -57,7 +57,7 @@ def collect(subject: Subject, pack: Pack, settings: ComplianceSettings, ledger: 
 def _measured(name: str, case: Case) -> Measurement:
     try:
         return CHECKS[name](case)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         # Evidence of a form that the check does not know is no evidence: it fails, and says so.
         fault = f"what was to be measured is not whole ({type(error).__name__}: {error})"
         return Measurement(name, None, 0, "", "higher", "the check could not be made", faults=(fault,))

@@ -191,7 +191,7 @@ def _regimes(wanted: Sequence[Rule], judged: Sequence[Judged]) -> dict[str, dict
 
 
 def _scored(items: Sequence[Judged]) -> dict[str, Any]:
-    weights = {status: 0 for status in ("pass", "fail", "awaiting attestation")}
+    weights = dict.fromkeys(("pass", "fail", "awaiting attestation"), 0)
     for item in items:
         if item.status in weights:
             weights[item.status] += CRITICAL_WEIGHT if item.critical else 1

@@ -32,9 +32,7 @@ def approve(evidence: Artifact, decision: Artifact, store: Store, *, by: str, no
     by = checked_name(by, key="--by")
     author = evidence.facts["author"]
     if same_person(by, author):
-        raise GateRefused(
-            f"{by!r} cannot approve: the name is that of the author ({author!r}), or looks like it\n    -> somebody else has to look at the evidence and approve"
-        )
+        raise GateRefused(f"{by!r} cannot approve: the name is that of the author ({author!r}), or looks like it\n    -> somebody else has to approve")
     known = decision.facts["controls"]
     faults = [Fault(f"there is no control {name!r}", key="--control", remedy=nearest(name, list(known))) for name in controls if name not in known]
     if len(note) > _LONGEST_NOTE:

@@ -153,7 +153,9 @@ def retention(case: Case) -> Measurement:
         confidence=None if kept is None else evaluation.facts["confidence"],
         undecided=reason,
         inputs={"evaluation": evaluation.digest},
-        details={} if facts is None else {"forgetting": facts["forgetting"], "families": {name: entry["retention"] for name, entry in facts["families"].items()}},
+        details={}
+        if facts is None
+        else {"forgetting": facts["forgetting"], "families": {name: entry["retention"] for name, entry in facts["families"].items()}},
     )
 
 

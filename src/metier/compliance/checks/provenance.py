@@ -30,7 +30,7 @@ def allowed(licence: str, names: Sequence[str]) -> bool:
     whole = _plain(licence)
     if whole in known:
         return True
-    parts = [part for part in _ALL.split(whole.replace("(", " ").replace(")", " ").strip())]
+    parts = _ALL.split(whole.replace("(", " ").replace(")", " ").strip())
     return all(any(_plain(one) in known for one in _ANY.split(part)) for part in parts)
 
 
@@ -99,7 +99,7 @@ def source_basis(case: Case) -> Measurement:
 
 
 def _based(entry: dict[str, Any], names: Sequence[str]) -> bool:
-    return bool(entry["basis"].strip()) or (_plain(entry["licence"]) not in _OWN and allowed(entry["licence"], names))
+    return bool((entry["basis"] or "").strip()) or (_plain(entry["licence"]) not in _OWN and allowed(entry["licence"], names))
 
 
 def lineage(case: Case) -> Measurement:
