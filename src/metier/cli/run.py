@@ -10,6 +10,7 @@ import typer
 from metier import flow
 from metier.artifacts import Artifact
 from metier.cli import options
+from metier.cli.chain import chain
 from metier.cli.console import errors, output, reporting
 from metier.cli.results import document, json_line, show
 from metier.engines import LOCAL, Processes
@@ -23,7 +24,7 @@ def walk(project: Project, goal: Goal, *, online: bool = False, processes: int =
     """Run the main path up to a goal with progress on stderr."""
     engine = Processes(processes) if processes > 1 else LOCAL
     with reporting() as progress:
-        return flow.run(project, goal=goal, engine=engine, progress=progress, online=online)
+        return flow.run(project, goal=goal, engine=engine, progress=progress, online=online, ledger=chain(project).ledger)
 
 
 def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: bool, processes: int) -> None:
@@ -37,6 +38,8 @@ def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: boo
         typer.echo(json_line(document(outcome)))
     else:
         show(output(), outcome, path)
+    if outcome.decision is not None and outcome.decision.facts["verdict"] == "fail":
+        raise typer.Exit(1)
 
 
 def _plan(project: Project, goal: Goal, *, as_json: bool) -> None:
@@ -66,8 +69,8 @@ def run(
     online: options.Online = False,
     processes: options.Processes = 1,
 ) -> None:
-    """Walk the main path: prepare the data, train, evaluate. What is unchanged is not done again."""
-    perform(project, "evaluation", as_json=as_json, dry_run=dry_run, online=online, processes=processes)
+    """Walk the main path: prepare the data, train, evaluate, decide. What is unchanged is not done again."""
+    perform(project, "decision", as_json=as_json, dry_run=dry_run, online=online, processes=processes)
 
 
 def train(

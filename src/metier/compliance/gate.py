@@ -52,6 +52,8 @@ class Judged:
     """One control, decided: its status and why. `accepted` are those who took it upon themselves although no evidence decides it."""
 
     id: str
+    clause: str
+    check: str
     status: Status
     why: str
     critical: bool
@@ -122,7 +124,7 @@ def _judge(rule: Rule, found: Measurement | None, approvals: Sequence[Approval])
 
     def say(status: Status, why: str, *, attested: tuple[str, ...] = (), accepted: tuple[str, ...] = ()) -> Judged:
         shown = value if value is not None and math.isfinite(value) else None
-        return Judged(rule.id, status, why, rule.critical, shown, rule.threshold, attested, accepted)
+        return Judged(rule.id, rule.clause, rule.check, status, why, rule.critical, shown, rule.threshold, attested, accepted)
 
     if rule.set_aside is not None:
         return say("not applicable", rule.set_aside)
