@@ -26,7 +26,7 @@ from metier.progress import SILENT, Progress
 from metier.project import Project
 from metier.store import Store, Workspace
 
-__all__ = ["Goal", "Outcome", "Recorder", "Stages", "approve", "newest", "open_expert", "planned", "release", "run"]
+__all__ = ["Goal", "Outcome", "Recorder", "Stages", "approve", "dossier", "newest", "open_expert", "planned", "release", "run"]
 
 Recorder: TypeAlias = Callable[[Artifact], None]
 Goal: TypeAlias = Literal["dataset", "adapter", "evaluation", "decision"]
@@ -185,6 +185,16 @@ def release(
             record(Event("release", _author(project), now(), facts))
         recorder(made)
     return made
+
+
+def dossier(project: Project, *, ledger: Ledger = None) -> compliance.Dossier:
+    """Return the dossier of the present expert, with its newest release. Raises GateRefused if nothing was decided on it yet."""
+    pack, _ = _inputs(project)
+    dataset, tuning, adapter, scores, evidence, decision = _present(project, ledger)
+    subject = compliance.Subject(dataset, tuning, adapter, scores, _base(project))
+    approvals = tuple(item for item in registry.approvals_of(evidence, project.store) if item.digest in decision.facts["approvals"])
+    released = registry.released(project.store, decision)
+    return compliance.Dossier(project.settings.project, pack, subject, evidence, decision, approvals, released)
 
 
 def _present(project: Project, ledger: Ledger) -> tuple[Artifact, ...]:

@@ -84,7 +84,8 @@ def _refined(core: Rule, own: Rule, pack: Pack) -> Rule:
                 remedy="give a control of another kind an id of its own",
             )
         )
-    return replace(own, clause=f"{core.clause}; {own.clause}", critical=own.critical or core.critical, origin=f"core and {own.origin}")
+    clauses = [part.strip() for part in f"{core.clause};{own.clause}".split(";")]
+    return replace(own, clause="; ".join(dict.fromkeys(clauses)), critical=own.critical or core.critical, origin=f"core and {own.origin}")
 
 
 def _faults(found: Mapping[str, Rule], settings: ComplianceSettings) -> Iterator[Fault]:

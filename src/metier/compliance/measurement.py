@@ -80,7 +80,8 @@ def sound(found: Measurement) -> Measurement:
     if not odd:
         return found
     fault = f"the measured {' and '.join(odd)} is not a finite number"
-    return replace(found, faults=(*found.faults, fault), **dict.fromkeys(odd))
+    kept = {name: None if name in odd else getattr(found, name) for name in ("value", "low", "high")}
+    return replace(found, faults=(*found.faults, fault), value=kept["value"], low=kept["low"], high=kept["high"])
 
 
 @dataclass(frozen=True, slots=True)

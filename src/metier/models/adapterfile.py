@@ -111,7 +111,7 @@ def _weights(path: Path, config: Mapping[str, Any] | None) -> list[str]:
 
 def _shape_fault(name: str, entry: Mapping[str, Any]) -> str | None:
     shape, dtype = entry.get("shape"), entry.get("dtype")
-    if dtype not in _WORDS:
+    if not isinstance(dtype, str) or dtype not in _WORDS:
         return f"{name!r} has the number format {dtype!r}; adapters have {', '.join(_WORDS)}"
     if not isinstance(shape, list) or len(shape) != 2 or not all(isinstance(item, int) and item > 0 for item in shape):
         return f"{name!r} has the shape {shape}"

@@ -7,15 +7,15 @@ import lazy_loader
 if TYPE_CHECKING:
     from metier.registry.approvals import approvals_of, approve
     from metier.registry.lineage import Trace, trace
-    from metier.registry.releases import Release, Signer, newest, open_release, refusal, release, releases
+    from metier.registry.releases import Release, Signer, newest, open_release, refusal, release, released, releases
 else:
     __getattr__, _, _ = lazy_loader.attach(
         __name__,
         submod_attrs={
             "approvals": ["approvals_of", "approve"],
             "lineage": ["Trace", "trace"],
-            "releases": ["Release", "Signer", "newest", "open_release", "refusal", "release", "releases"],
+            "releases": ["Release", "Signer", "newest", "open_release", "refusal", "release", "released", "releases"],
         },
     )
 
-__all__ = ["Release", "Signer", "Trace", "approvals_of", "approve", "newest", "open_release", "refusal", "release", "releases", "trace"]
+__all__ = ["Release", "Signer", "Trace", "approvals_of", "approve", "newest", "open_release", "refusal", "release", "released", "releases", "trace"]

@@ -109,8 +109,8 @@ class _Graph:
 
     def candidates(self, query: str) -> Iterator[tuple[str, str]]:
         """Yield (kind, id) of everything that `query` can mean."""
-        for item in self._answers(id=query):
-            yield "answer", str(item.facts["id"])
+        for answer in self._answers(id=query):
+            yield "answer", str(answer.facts["id"])
         for dataset in self.datasets:
             for entry in dataset.facts["register"]:
                 if entry["uri"] == query or (len(query) >= _SHORTEST and entry["sha256"].startswith(query)):

@@ -32,7 +32,7 @@ from metier.packs.spec import Pack
 from metier.people import same_person
 from metier.store import Store, remove_folder, write_atomically
 
-__all__ = ["STATEMENT", "Release", "Signer", "newest", "open_release", "refusal", "release", "releases"]
+__all__ = ["STATEMENT", "Release", "Signer", "newest", "open_release", "refusal", "release", "released", "releases"]
 
 STATEMENT = "release.json"
 _APPROVAL = "separate_approval"
@@ -238,7 +238,7 @@ def _signed(folder: Path, public_key: bytes) -> tuple[dict[str, Any], bytes]:
 
 def releases(store: Store, public_key: bytes) -> list[tuple[Artifact, Release | None, str]]:
     """Return the project's releases, oldest first, each checked: the artefact, the release if it is sound, or why it is refused."""
-    found = []
+    found: list[tuple[Artifact, Release | None, str]] = []
     folders = sorted((store.root / "artifacts" / "release").glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
     for path in folders:
         try:
@@ -247,6 +247,13 @@ def releases(store: Store, public_key: bytes) -> list[tuple[Artifact, Release | 
         except (GateRefused, StoreError) as error:
             found.append((Artifact("release", path.parent.name, (), path.parent, {}, {}), None, str(error)))
     return found
+
+
+def released(store: Store, decision: Artifact) -> Artifact | None:
+    """Return the newest release that was made on a decision, None if there is none. It is not checked here."""
+    paths = sorted((store.root / "artifacts" / "release").glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
+    found = [item for path in paths if (item := store.open("release", path.parent.name)).facts["decision"] == decision.digest]
+    return found[-1] if found else None
 
 
 def newest(names: Sequence[tuple[Artifact, Release | None, str]]) -> dict[str, Release]:
