@@ -21,7 +21,7 @@ from metier.config import Settings, settings_digest
 from metier.digest import digest_file, digest_of
 from metier.engines import LOCAL, Engine
 from metier.errors import GateRefused, InputError, ModelError, StoreError
-from metier.events import Event, Record, now
+from metier.events import Record
 from metier.progress import SILENT, Progress
 from metier.project import Project
 from metier.store import Store, Workspace
@@ -149,10 +149,7 @@ def approve(
     """
     with project.store.lock():
         evidence, decision = _present(project, ledger)[-2:]
-        approval = registry.approve(evidence, decision, project.store, by=by, note=note, controls=controls)
-        facts = {"approval": approval.digest, "evidence": evidence.digest, "controls": approval.facts["controls"]}
-        if record is not None:
-            record(Event("approval", approval.facts["by"], now(), facts))
+        approval = registry.approve(evidence, decision, project.store, by=by, note=note, controls=controls, record=record)
         recorder(approval)
         stage = Stages(project.store, recorder)
         pack = packs.load(project.settings.pack)
@@ -175,14 +172,11 @@ def release(
     """
     with project.store.lock():
         state = ledger() if ledger else None
-        _, _, adapter, _, evidence, decision = _present(project, None if state is None else lambda: state)
         if state is not None and not state.intact:
             raise GateRefused(f"not released: the log of events does not verify: {state.fault}\n    -> metier audit verify says more")
+        _, _, adapter, _, _, decision = _present(project, None if state is None else lambda: state)
         pack = packs.load(project.settings.pack)
-        made = registry.release(name or project.settings.project, decision, adapter, pack, signer, store=project.store)
-        facts = {"release": made.digest, "name": made.facts["name"], "adapter": adapter.digest, "decision": decision.digest, "evidence": evidence.digest}
-        if record is not None:
-            record(Event("release", _author(project), now(), facts))
+        made = registry.release(name or project.settings.project, decision, adapter, pack, signer, store=project.store, record=record)
         recorder(made)
     return made
 

@@ -16,7 +16,9 @@ DIGEST = "e" * 64
 ORDER = {"fail": 0, "awaiting attestation": 1, "awaiting": 1, "pass": 2}
 
 
-def rule(name: str = "C-01", *, check: str = "lineage", threshold: float | None = 1.0, critical: bool = True, by: str = "machine", clause: str = "GDPR 5") -> Rule:
+def rule(
+    name: str = "C-01", *, check: str = "lineage", threshold: float | None = 1.0, critical: bool = True, by: str = "machine", clause: str = "GDPR 5"
+) -> Rule:
     return Rule(name, clause, {"en": name}, check, threshold, critical, by, "core")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from metier.artifacts import Artifact
+from metier.artifacts import Artifact, planned_manifest
 from metier.digest import canonical_json
 from metier.errors import Fault, GateRefused, InputError, nearest
-from metier.events import now
+from metier.events import Event, Record, now
 from metier.people import checked_name, same_person
 from metier.store import Store, remove_folder, write_atomically
 
@@ -23,10 +24,20 @@ def approvals_of(evidence: Artifact, store: Store) -> tuple[Artifact, ...]:
     return tuple(item for item in found if item.facts["evidence"] == evidence.digest)
 
 
-def approve(evidence: Artifact, decision: Artifact, store: Store, *, by: str, note: str = "", controls: Sequence[str] = ()) -> Artifact:
+def approve(
+    evidence: Artifact,
+    decision: Artifact,
+    store: Store,
+    *,
+    by: str,
+    note: str = "",
+    controls: Sequence[str] = (),
+    record: Record | None = None,
+) -> Artifact:
     """Store a person's approval of an evidence and return it; the same approval given twice is one.
 
-    `controls` are those that the person attests or takes upon themselves. Raises GateRefused if `by` could be taken for the author
+    `controls` are those that the person attests or takes upon themselves. `record` keeps the event before the approval exists: what
+    cannot be put on record is not approved. Raises GateRefused if `by` could be taken for the author
     under whatever writing of the name, InputError for a name that cannot be read or for controls that the decision does not have.
     """
     by = checked_name(by, key="--by")
@@ -45,9 +56,14 @@ def approve(evidence: Artifact, decision: Artifact, store: Store, *, by: str, no
     for item in approvals_of(evidence, store):
         if {key: item.facts[key] for key in same} == same:
             return item
-    facts = {**same, "author": author, "subject": evidence.facts["subject"], "time": now()}
+    facts: dict[str, Any] = {**same, "author": author, "subject": evidence.facts["subject"], "time": now()}
+    text, parents = canonical_json(facts), [evidence.digest, decision.digest]
+    if record is not None:
+        digest = planned_manifest("approval", parents, facts, {"approval.json": text})["digest"]
+        said = {"approval": digest, "evidence": evidence.digest, "decision": decision.digest, "controls": facts["controls"]}
+        record(Event("approval", by, facts["time"], said, {"note": note}))
     folder = store.workspace("approval").folder / "approval"
     remove_folder(folder)
     folder.mkdir(parents=True)
-    write_atomically(folder / "approval.json", canonical_json(facts))
-    return store.commit("approval", folder, parents=[evidence.digest, decision.digest], facts=facts)
+    write_atomically(folder / "approval.json", text)
+    return store.commit("approval", folder, parents=parents, facts=facts)

@@ -24,9 +24,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from metier.artifacts import MANIFEST, Artifact, manifest_digest
-from metier.digest import canonical_json, digest_bytes, digest_file, digest_of
+from metier.artifacts import MANIFEST, Artifact, planned_manifest
+from metier.digest import canonical_json, digest_file, digest_of
 from metier.errors import GateRefused, InputError, StoreError
+from metier.events import Event, Record, now
 from metier.models.adapterfile import ADAPTER_FILES, adapter_faults
 from metier.packs.spec import Pack
 from metier.people import same_person
@@ -97,9 +98,10 @@ def refusal(decision: Artifact) -> str | None:
     return "\n".join([f"not released: the verdict is {facts['verdict']}", *lines, f"    -> {remedy}"])
 
 
-def release(name: str, decision: Artifact, adapter: Artifact, pack: Pack, signer: Signer, *, store: Store) -> Artifact:
-    """Write the signed release of an adapter and return it; the same decision and name give the same release.
+def release(name: str, decision: Artifact, adapter: Artifact, pack: Pack, signer: Signer, *, store: Store, record: Record | None = None) -> Artifact:
+    """Write the signed release of an adapter and return it; the same decision, name and key give the same release.
 
+    `record` keeps the event before the release exists: what cannot be put on record is not released.
     Raises GateRefused, naming each control, without a passing decision and an approval by somebody else than the author, or if the
     adapter is not the one decided on or is not sound any more; InputError for a name that cannot be served.
     """
@@ -115,16 +117,26 @@ def release(name: str, decision: Artifact, adapter: Artifact, pack: Pack, signer
     base = subject["base"]
     if faults := adapter_faults(adapter.path, rank=adapter.facts["rank"], base=base["digest"], trained_on=adapter.facts["base"]["digest"]):
         raise GateRefused("not released: " + "; ".join(faults))
-    folder = store.workspace(f"release-{digest_of([name, decision.digest])[:16]}").folder / "release"
+    statement = _statement(name, decision, adapter, pack, signer)
+    signature = base64.b64encode(signer.sign(_CONTEXT + canonical_json(statement))).decode()
+    text = canonical_json({"statement": statement, "signature": {"algorithm": "Ed25519", "key_id": signer.key_id, "value": signature}})
+    digest = _manifest(statement, text)["digest"]
+    if (store.root / "artifacts" / "release" / digest / MANIFEST).exists() and not store.damaged(found := store.open("release", digest)):
+        return found
+    if record is not None:
+        said = {"release": digest, **{key: statement[key] for key in ("name", "adapter", "decision", "evidence", "approvals")}}
+        record(Event("release", statement["author"], now(), said))
+    folder = store.workspace(f"release-{digest[:16]}").folder / "release"
     remove_folder(folder)
     folder.mkdir(parents=True)
     for file in adapter.files:
         shutil.copyfile(adapter.file(file), folder / file)
-    statement = _statement(name, decision, adapter, pack, signer)
-    signature = base64.b64encode(signer.sign(_CONTEXT + canonical_json(statement))).decode()
-    document = {"statement": statement, "signature": {"algorithm": "Ed25519", "key_id": signer.key_id, "value": signature}}
-    write_atomically(folder / STATEMENT, canonical_json(document))
+    write_atomically(folder / STATEMENT, text)
     return store.commit("release", folder, parents=_parents(statement), facts=statement)
+
+
+def _manifest(statement: Mapping[str, Any], text: bytes) -> dict[str, Any]:
+    return planned_manifest("release", _parents(statement), statement, {**statement["files"], STATEMENT: text})
 
 
 def _statement(name: str, decision: Artifact, adapter: Artifact, pack: Pack, signer: Signer) -> dict[str, Any]:
@@ -182,15 +194,13 @@ def _opened(folder: Path, public_key: bytes, base: str | None) -> Release:
     for name, facts in sorted(statement["files"].items()):
         if (folder / name).stat().st_size != facts["bytes"] or digest_file(folder / name) != facts["sha256"]:
             raise _refuse(folder, f"{name!r} was changed after it was signed")
-    own = {"sha256": digest_bytes(raw), "bytes": len(raw)}
-    manifest = {"metier": 1, "kind": "release", "parents": _parents(statement), "facts": statement, "files": {**statement["files"], STATEMENT: own}}
-    digest = manifest_digest(manifest)
-    written = json.dumps({**manifest, "digest": digest}, ensure_ascii=False, indent=1, sort_keys=True).encode()
+    manifest = _manifest(statement, raw)
+    written = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True).encode()
     if MANIFEST in names and (folder / MANIFEST).read_bytes() != written:
         raise _refuse(folder, f"{MANIFEST!r} was changed after it was signed")
     if faults := adapter_faults(folder, rank=statement["rank"], base=base, trained_on=statement["base"]["digest"]):
         raise _refuse(folder, faults[0])
-    return Release(folder, digest, statement)
+    return Release(folder, manifest["digest"], statement)
 
 
 def _names(folder: Path) -> set[str]:
