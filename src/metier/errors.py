@@ -11,6 +11,7 @@
     ├── ModelError              exit 2   a base model or an adapter cannot be used
     ├── StoreError              exit 2   the artefact store: damaged, full, not writable
     │   └── BusyError           exit 2   another process is working in the same project
+    ├── LedgerError             exit 2   the audit log cannot keep an event, is damaged, or its keys are not there
     ├── MissingExtra            exit 2   an optional part is not installed
     ├── GateRefused             exit 1   a gate said no
     └── Interrupted             exit 3   stopped by the user; what is finished is kept
@@ -34,6 +35,7 @@ __all__ = [
     "GateRefused",
     "InputError",
     "Interrupted",
+    "LedgerError",
     "MetierError",
     "MissingExtra",
     "ModelError",
@@ -106,6 +108,10 @@ class StoreError(MetierError):
 
 class BusyError(StoreError):
     """Another process is working in the same project."""
+
+
+class LedgerError(MetierError):
+    """The audit log cannot keep an event, does not verify, or its keys are missing or wrong. What was to be logged must not happen."""
 
 
 class MissingExtra(MetierError):

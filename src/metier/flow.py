@@ -10,7 +10,7 @@ import contextlib
 import errno
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -26,7 +26,7 @@ from metier.progress import SILENT, Progress
 from metier.project import Project
 from metier.store import Store, Workspace
 
-__all__ = ["Goal", "Outcome", "Recorder", "Stages", "approve", "dossier", "newest", "open_expert", "planned", "release", "run"]
+__all__ = ["Goal", "Outcome", "Recorder", "Stages", "approve", "author", "dossier", "newest", "open_expert", "planned", "release", "run"]
 
 Recorder: TypeAlias = Callable[[Artifact], None]
 Goal: TypeAlias = Literal["dataset", "adapter", "evaluation", "decision"]
@@ -76,7 +76,8 @@ def run(
     with project.store.lock():
         stage = Stages(project.store, recorder, progress)
         made = _walk(project, goal, stage, pack, origin, engine=engine, base=lambda: _base(project, online, progress), ledger=ledger)
-    return Outcome(project.settings.project, time.monotonic() - began, *made)
+    outcome = Outcome(project.settings.project, time.monotonic() - began, *made)
+    return outcome if outcome.decision is None else replace(outcome, release=registry.released(project.store, outcome.decision))
 
 
 def planned(project: Project, *, goal: Goal = "decision", ledger: Ledger = None) -> dict[str, tuple[Artifact, ...] | None]:
@@ -216,7 +217,8 @@ def _inputs(project: Project) -> tuple[packs.Pack, sources.SourceSet]:
     return pack, sources.read(settings.sources, project.root, tolerance=settings.malformed)
 
 
-def _author(project: Project) -> str:
+def author(project: Project) -> str:
+    """Return who answers for what is made in a project: the name in its file, else the user who runs this."""
     return project.settings.compliance.author or people.present_user()
 
 
@@ -252,7 +254,7 @@ def _walk(
     if goal == "evaluation":
         return dataset, tuning, adapter, scores
     subject = compliance.Subject(dataset, tuning, adapter, scores, model)
-    (evidence,) = stage(compliance.collect, subject, pack, settings.compliance, ledger() if ledger else None, _author(project))
+    (evidence,) = stage(compliance.collect, subject, pack, settings.compliance, ledger() if ledger else None, author(project))
     approvals = registry.approvals_of(evidence, project.store)
     (decision,) = stage(compliance.decide, evidence, approvals, pack, settings.compliance)
     return dataset, tuning, adapter, scores, evidence, decision

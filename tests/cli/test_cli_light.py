@@ -14,7 +14,7 @@ from metier.cli.main import app
 HEAVY = ("torch", "transformers", "pyarrow", "scipy", "sklearn", "matplotlib", "accelerate")
 
 HELP = {
-    (): ["--version", "init", "run", "data", "train", "evaluate", "chat", "packs", "demo", "doctor"],
+    (): ["--version", "init", "run", "data", "train", "evaluate", "chat", "audit", "packs", "demo", "doctor"],
     ("init",): ["--pack", "--name", "FOLDER"],
     ("run",): ["--json", "--dry-run", "--online", "--processes", "PROJECT"],
     ("train",): ["--json", "--dry-run", "--online", "--processes", "PROJECT"],
@@ -24,6 +24,11 @@ HELP = {
     ("data", "inspect"): ["--json", "--count", "--split", "--reason", "--seed"],
     ("data", "preview"): ["--json", "--count", "--split", "--seed", "--tokens"],
     ("chat",): ["--question", "--base-only", "--expert-only", "--temperature", "--max-new-tokens", "--seed", "--json"],
+    ("audit",): ["verify", "head", "export", "proof"],
+    ("audit", "verify"): ["--public-key", "--key-id", "--head", "--json", "PATH"],
+    ("audit", "head"): ["--restore", "--json", "PROJECT"],
+    ("audit", "export"): ["--json", "FILE", "PROJECT"],
+    ("audit", "proof"): ["--json", "ENTRY", "FILE", "PROJECT"],
     ("packs",): ["list", "check", "new"],
     ("packs", "list"): ["--json"],
     ("packs", "check"): ["NAME-OR-FOLDER"],

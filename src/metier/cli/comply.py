@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metier import flow
+from metier import compliance, flow
 from metier.artifacts import Artifact
+from metier.audit import write_bundle
 from metier.cli import options
 from metier.cli.chain import chain
-from metier.cli.console import clean, output, reporting
+from metier.cli.console import clean, errors, output
 from metier.cli.results import decision_document, json_line, number
+from metier.cli.run import walk
 from metier.project import Project, load_project
 from metier.registry import refusal
 
@@ -28,12 +30,16 @@ _COLOURS = {"pass": "green", "fail": "red", "awaiting attestation": "yellow"}
 def comply(
     project: options.ProjectPath = Path(),
     *,
+    bundle: Annotated[Path | None, typer.Option("--bundle", metavar="FOLDER", help="Write everything behind the decision to one signed folder.")] = None,
+    with_items: Annotated[bool, typer.Option("--with-items", help="Put the evaluation's questions and answers into it, not only hashes.")] = False,
     as_json: options.Json = False,
     online: options.Online = False,
 ) -> None:
     """Decide the project's controls and show each: what it is mapped to, its status, what was measured and why."""
     loaded = load_project(project)
     decision = _decision(loaded, online=online)
+    if bundle is not None:
+        _bundle(loaded, bundle, with_items=with_items)
     if as_json:
         typer.echo(json_line(_document(loaded, decision)))
     else:
@@ -43,14 +49,23 @@ def comply(
 
 
 def _decision(project: Project, *, online: bool) -> Artifact:
-    with reporting() as progress:
-        outcome = flow.run(project, goal="decision", progress=progress, online=online, ledger=chain(project).ledger)
-    assert outcome.decision is not None
-    return outcome.decision
+    decision = walk(project, "decision", online=online).decision
+    if decision is None:
+        raise AssertionError("the goal was a decision")
+    return decision
 
 
 def _document(project: Project, decision: Artifact) -> dict[str, Any]:
     return {"project": project.settings.project, "decision": {"digest": decision.digest, **decision.facts}}
+
+
+def _bundle(project: Project, folder: Path, *, with_items: bool) -> None:
+    with chain(project) as tied:
+        dossier = flow.dossier(project, ledger=tied.verified)
+        files = compliance.payload(dossier, tied.keys, with_items=with_items)
+        entries = tied.entries(dossier.digests)
+        write_bundle(folder, files, statement=compliance.statement(dossier), keys=tied.keys, ledger=tied.ledger, entries=entries)
+    errors().print(f"bundle     {folder}; check it anywhere with: python -m metier.audit.verify {folder}", soft_wrap=True)
 
 
 def approve(
@@ -66,8 +81,8 @@ def approve(
 ) -> None:
     """Approve the present evidence as somebody else than its author, and attest controls that only a person can."""
     loaded = load_project(project)
-    tied = chain(loaded)
-    approval, decision = flow.approve(loaded, by=by, note=note, controls=control or (), record=tied.record, ledger=tied.ledger)
+    with chain(loaded) as tied:
+        approval, decision = flow.approve(loaded, by=by, note=note, controls=control or (), recorder=tied.keep, record=tied.record, ledger=tied.verified)
     if as_json:
         typer.echo(
             json_line({"project": loaded.settings.project, "approval": {"digest": approval.digest, **approval.facts}, "decision": decision_document(decision)})

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import metier
-from metier.cli import chat, comply, data, demo, doctor, init, packs, release, run, trace
+from metier.cli import audit, chat, comply, data, demo, doctor, init, packs, release, run, trace
 from metier.errors import MetierError
 
 __all__ = ["app", "main"]
@@ -37,6 +37,7 @@ app.command()(release.release)
 app.command()(release.releases)
 app.command()(trace.trace)
 app.command()(chat.chat)
+app.add_typer(audit.app, name="audit")
 app.add_typer(packs.app, name="packs")
 app.command()(demo.demo)
 app.command()(doctor.doctor)

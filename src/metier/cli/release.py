@@ -25,10 +25,10 @@ def release(
 ) -> None:
     """Sign the present expert so that it may be served. Refused unless it passed the gate and somebody else approved it."""
     loaded = load_project(project)
-    tied = chain(loaded)
-    made = flow.release(loaded, tied.signer, name=name, record=tied.record, ledger=tied.ledger)
-    # What is refused when it is loaded must not be given out either.
-    registry.open_release(made.path, tied.signer.public_pem)
+    with chain(loaded) as tied:
+        made = flow.release(loaded, tied.keys, name=name, recorder=tied.keep, record=tied.record, ledger=tied.verified)
+        # What is refused when it is loaded must not be given out either.
+        registry.open_release(made.path, tied.keys.public_pem)
     if as_json:
         document = {"digest": made.digest, "path": str(made.path), **made.facts}
         typer.echo(json_line({"project": loaded.settings.project, "release": document}))
@@ -42,7 +42,8 @@ def release(
 def releases(project: options.ProjectPath = Path(), *, as_json: options.Json = False) -> None:
     """List the project's releases, oldest first, each checked as it is before serving."""
     loaded = load_project(project)
-    found = registry.releases(loaded.store, chain(loaded).signer.public_pem)
+    with chain(loaded) as tied:
+        found = registry.releases(loaded.store, tied.keys.public_pem) if tied.keys.exist else []
     if as_json:
         rows = [{"digest": item.digest, "sound": opened is not None, "why": why or None, **item.facts} for item, opened, why in found]
         typer.echo(json_line({"project": loaded.settings.project, "releases": rows}))

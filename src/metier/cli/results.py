@@ -14,6 +14,7 @@ from rich.text import Text
 
 from metier.artifacts import Artifact
 from metier.cli.console import clean, span
+from metier.compliance import LedgerFacts
 from metier.flow import Outcome
 
 __all__ = ["decision_document", "document", "json_line", "number", "show"]
@@ -27,8 +28,8 @@ def json_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def document(outcome: Outcome) -> dict[str, Any]:
-    """Return the outcome of a run in the form that machines read; stages that were not reached are None."""
+def document(outcome: Outcome, ledger: LedgerFacts | None = None) -> dict[str, Any]:
+    """Return the outcome of a run in the form that machines read; stages that were not reached are None. `ledger` is the log afterwards."""
     return {
         "project": outcome.project,
         "dataset": _dataset(outcome.dataset),
@@ -37,7 +38,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "evaluation": None if outcome.evaluation is None else _evaluation(outcome.evaluation),
         "decision": None if outcome.decision is None else decision_document(outcome.decision),
         "release": None if outcome.release is None else outcome.release.digest,
-        "ledger": None,
+        "ledger": None if ledger is None else {"size": ledger.size, "root": ledger.root},
         "seconds": round(outcome.seconds, 3),
     }
 

@@ -23,8 +23,8 @@ __all__ = ["evaluate", "latest", "perform", "run", "train", "walk"]
 def walk(project: Project, goal: Goal, *, online: bool = False, processes: int = 1) -> Outcome:
     """Run the main path up to a goal with progress on stderr."""
     engine = Processes(processes) if processes > 1 else LOCAL
-    with reporting() as progress:
-        return flow.run(project, goal=goal, engine=engine, progress=progress, online=online, ledger=chain(project).ledger)
+    with reporting() as progress, chain(project) as tied:
+        return flow.run(project, goal=goal, recorder=tied.keep, engine=engine, progress=progress, online=online, ledger=tied.verified)
 
 
 def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: bool, processes: int) -> None:
@@ -35,7 +35,8 @@ def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: boo
         return
     outcome = walk(project, goal, online=online, processes=processes)
     if as_json:
-        typer.echo(json_line(document(outcome)))
+        with chain(project) as tied:
+            typer.echo(json_line(document(outcome, tied.verified())))
     else:
         show(output(), outcome, path)
     if outcome.decision is not None and outcome.decision.facts["verdict"] == "fail":
@@ -43,7 +44,8 @@ def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: boo
 
 
 def _plan(project: Project, goal: Goal, *, as_json: bool) -> None:
-    stages = flow.planned(project, goal=goal)
+    with chain(project) as tied:
+        stages = flow.planned(project, goal=goal, ledger=tied.verified)
     if as_json:
         states = {name: "would run" if found is None else "unchanged" for name, found in stages.items()}
         typer.echo(json_line({"project": project.settings.project, "stages": states}))

@@ -31,7 +31,8 @@ def trace(
 ) -> None:
     """Show what a thing comes from, down to file, line and SHA-256 of the source, and what came of it."""
     loaded = load_project(project)
-    found = registry.trace(loaded.store, what, find=chain(loaded).find, records=records)
+    with chain(loaded) as tied:
+        found = registry.trace(loaded.store, what, find=tied.answers, records=records)
     if as_json:
         typer.echo(json_line({"project": loaded.settings.project, **found.as_facts()}))
         return

@@ -7,6 +7,7 @@ import lazy_loader
 from metier.compliance.settings import ComplianceSettings
 
 if TYPE_CHECKING:
+    from metier.compliance.attestations import statement
     from metier.compliance.bundle import payload
     from metier.compliance.catalogue import Rule, rules
     from metier.compliance.checks import Subject
@@ -18,6 +19,7 @@ else:
     __getattr__, _, _ = lazy_loader.attach(
         __name__,
         submod_attrs={
+            "attestations": ["statement"],
             "bundle": ["payload"],
             "catalogue": ["Rule", "rules"],
             "checks": ["Subject"],
@@ -28,4 +30,4 @@ else:
         },
     )
 
-__all__ = ["ComplianceSettings", "Dossier", "LedgerFacts", "Rule", "Subject", "collect", "decide", "payload", "rules"]
+__all__ = ["ComplianceSettings", "Dossier", "LedgerFacts", "Rule", "Subject", "collect", "decide", "payload", "rules", "statement"]

@@ -14,7 +14,7 @@ from metier import __version__
 from metier.compliance.dossier import Dossier
 from metier.digest import canonical_json
 
-__all__ = ["PAYLOAD_TYPE", "Signer", "attestations", "encoded"]
+__all__ = ["PAYLOAD_TYPE", "Signer", "attestations", "encoded", "statement"]
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
@@ -42,8 +42,7 @@ def encoded(payload: bytes) -> bytes:
 def attestations(dossier: Dossier, signer: Signer) -> Iterator[dict[str, Any]]:
     """Yield the DSSE envelopes: provenance of the adapter, then the decision with every control."""
     for kind, predicate in ((_PROVENANCE, _made(dossier)), (_DECISION, _decided(dossier))):
-        statement = {"_type": _STATEMENT, "subject": _subject(dossier), "predicateType": kind, "predicate": predicate}
-        payload = canonical_json(statement)
+        payload = canonical_json({"_type": _STATEMENT, "subject": _subject(dossier), "predicateType": kind, "predicate": predicate})
         signature = {"keyid": signer.key_id, "sig": base64.b64encode(signer.sign(encoded(payload))).decode()}
         yield {"payloadType": PAYLOAD_TYPE, "payload": base64.b64encode(payload).decode(), "signatures": [signature]}
 
@@ -70,6 +69,11 @@ def _made(dossier: Dossier) -> dict[str, Any]:
             "byproducts": [{"name": "evaluation", "digest": {"sha256": subject.evaluation.digest}}],
         },
     }
+
+
+def statement(dossier: Dossier) -> dict[str, Any]:
+    """Return predicateType and predicate of what is said of a bundle as a whole: the decision with every control."""
+    return {"predicateType": _DECISION, "predicate": _decided(dossier)}
 
 
 def _decided(dossier: Dossier) -> dict[str, Any]:

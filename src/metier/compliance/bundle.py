@@ -26,14 +26,9 @@ def payload(dossier: Dossier, signer: Signer, *, with_items: bool = False) -> di
     files = {
         "decision/decision.json": dossier.decision.file("decision.json").read_bytes(),
         "decision/decision.md": dossier.decision.file("decision.md").read_bytes(),
-        "decision/manifest.json": _manifest(dossier.decision),
-        "evidence/manifest.json": _manifest(dossier.evidence),
         "evaluation/summary.json": _pretty(_summary(subject.evaluation)),
         "evaluation/items.jsonl": b"".join(_items(subject.evaluation)),
-        "dataset/manifest.json": _manifest(subject.dataset),
         "dataset/card.md": subject.dataset.file("card.md").read_bytes(),
-        "run/manifest.json": _manifest(subject.run),
-        "adapter/manifest.json": _manifest(subject.adapter),
         "model-card.md": model_card(dossier).encode(),
         "bom.cdx.json": _pretty(bill_of_materials(dossier)),
         "attestations.intoto.jsonl": b"".join(canonical_json(line) + b"\n" for line in attestations(dossier, signer)),
@@ -42,15 +37,19 @@ def payload(dossier: Dossier, signer: Signer, *, with_items: bool = False) -> di
     files |= {f"approvals/{item.digest}.json": item.file("approval.json").read_bytes() for item in dossier.approvals}
     if dossier.release is not None:
         files["release/release.json"] = dossier.release.file("release.json").read_bytes()
-        files["release/manifest.json"] = _manifest(dossier.release)
+    files |= {f"manifests/{name}.json": data for name, data in _manifests(dossier, with_items=with_items)}
     if with_items:
         names = [name for name in subject.evaluation.files if name.startswith("samples/")]
         files |= {f"evaluation/{name}": subject.evaluation.file(name).read_bytes() for name in names}
     return dict(sorted(files.items()))
 
 
-def _manifest(item: Artifact) -> bytes:
-    return (item.path / MANIFEST).read_bytes()
+def _manifests(dossier: Dossier, *, with_items: bool) -> Iterator[tuple[str, bytes]]:
+    """The manifests of all artefacts; that of an evaluation with an example question holds its answers and needs asking for."""
+    for item in dossier.artifacts:
+        if item.kind != "evaluation" or with_items or item.facts["question"] is None:
+            name = f"approval-{item.digest[:12]}" if item.kind == "approval" else item.kind
+            yield name, (item.path / MANIFEST).read_bytes()
 
 
 def _pretty(value: Any) -> bytes:

@@ -22,3 +22,13 @@ class Dossier:
     decision: Artifact
     approvals: tuple[Artifact, ...] = ()
     release: Artifact | None = None
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Every artefact in it."""
+        return (*self.subject.artifacts, self.evidence, self.decision, *self.approvals, *([self.release] if self.release else []))
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of every artefact in it."""
+        return tuple(item.digest for item in self.artifacts)
