@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Finished, Invoke
-
-WAITING = ["DG-01", "SX-01"]
+from metier.audit.verify import verify
 
 
 @pytest.fixture
@@ -107,3 +106,36 @@ def test_nothing_released_is_said_with_the_next_command(finished: Finished, invo
     shown = invoke("releases", finished.folder)
     assert shown.code == 0
     assert "metier comply" in shown.out
+
+
+def test_a_bundle_is_one_folder_that_verifies_and_a_changed_byte_is_found(spare: Path, invoke: Invoke, tmp_path: Path) -> None:
+    open_ones = waiting(invoke("comply", spare, "--json").document)
+    invoke("approve", spare, "--by", "Zhang Wei", *[word for name in open_ones if name != "SX-01" for word in ("--control", name)])
+    assert invoke("release", spare).code == 0
+    folder = tmp_path / "bundle"
+    ended = invoke("comply", spare, "--bundle", folder)
+    assert ended.code == 0, ended.err
+    verdict = verify(folder)
+    assert verdict.intact, verdict.fault
+    for name in ("decision/decision.json", "evidence/controls/DG-01.json", "evaluation/summary.json", "dataset/card.md", "model-card.md", "bom.cdx.json"):
+        assert (folder / name).is_file()
+    manifests = len(list((folder / "manifests").iterdir()))
+    assert verdict.facts["manifests"] == f"{manifests}, of which {manifests} are recorded in the entries above"
+    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+        data = path.read_bytes()
+        path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+        assert not verify(folder).intact, path
+        path.write_bytes(data)
+    assert verify(folder).intact
+    assert invoke("comply", spare, "--bundle", folder).code == 2, "nothing is written over"
+
+
+def test_what_is_made_approved_and_released_stands_in_the_log_once(spare: Path, invoke: Invoke) -> None:
+    open_ones = waiting(invoke("comply", spare, "--json").document)
+    size = invoke("run", spare, "--json").document["ledger"]["size"]
+    assert invoke("run", spare, "--json").document["ledger"]["size"] == size, "a run that makes nothing writes nothing"
+    invoke("approve", spare, "--by", "Zhang Wei", *[word for name in open_ones if name != "SX-01" for word in ("--control", name)])
+    invoke("release", spare)
+    assert invoke("audit", "verify", spare).code == 0
+    # the approval and the release, each as an event and as an artefact, and the new decision
+    assert invoke("run", spare, "--json").document["ledger"]["size"] == size + 5

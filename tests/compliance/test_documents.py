@@ -150,7 +150,8 @@ def test_a_bundle_holds_no_text_of_records_nor_answers_unless_asked(project: Pro
     assert [text for text in texts if text and (text in everything or json.dumps(text)[1:-1] in everything)] == []
     assert len(files["evaluation/items.jsonl"].splitlines()) == len(rows)
     whole = compliance.payload(of, decided.Key(), with_items=True)
-    assert {name for name in whole if name not in files} == {f"evaluation/{name}" for name in of.subject.evaluation.files if name.startswith("samples/")}
+    added = {name for name in whole if name not in files}
+    assert added == {"manifests/evaluation.json", *(f"evaluation/{name}" for name in of.subject.evaluation.files if name.startswith("samples/"))}
 
 
 def test_the_model_card_has_figures_with_intervals_licence_and_limits(files: dict[str, bytes]) -> None:
