@@ -5,14 +5,14 @@ An artefact is a folder in the store whose `manifest.json` was written last; a f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from metier.digest import digest_of
+from metier.digest import digest_bytes, digest_of
 
-__all__ = ["MANIFEST", "Artifact", "Kind", "manifest_digest"]
+__all__ = ["MANIFEST", "Artifact", "Kind", "manifest_digest", "planned_manifest"]
 
 MANIFEST = "manifest.json"
 
@@ -35,6 +35,16 @@ class Artifact:
         if name not in self.files:
             raise KeyError(f"{self.kind} {self.digest[:12]} has no file {name!r}; it has {sorted(self.files)}")
         return self.path / name
+
+
+def planned_manifest(kind: Kind, parents: Sequence[str], facts: Mapping[str, Any], files: Mapping[str, bytes | Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the manifest that an artefact will have, so that its digest can be put on record before it exists.
+
+    `files` maps names to content, or to SHA-256 and size where those are known.
+    """
+    known = {name: {"sha256": digest_bytes(item), "bytes": len(item)} if isinstance(item, bytes) else dict(item) for name, item in files.items()}
+    manifest: dict[str, Any] = {"metier": 1, "kind": kind, "parents": list(parents), "facts": dict(facts), "files": known}
+    return {**manifest, "digest": manifest_digest(manifest)}
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:

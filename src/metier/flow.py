@@ -1,4 +1,4 @@
-"""The main path: from sources to a measured expert. The one module that knows the order of the stages.
+"""The main path: from sources to a measured expert and a decision on it. The one module that knows the order of the stages.
 
 A stage takes artefacts and settings and returns artefacts; stages know nothing of each other. What a stage returned for the
 same inputs, settings, code and pack is not made again. Every artefact is handed to a recorder.
@@ -10,28 +10,31 @@ import contextlib
 import errno
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from metier import evaluation, models, packs, prepare, sources, training
+from metier import compliance, evaluation, models, packs, people, prepare, registry, sources, training
 from metier.artifacts import Artifact
 from metier.config import Settings, settings_digest
 from metier.digest import digest_file, digest_of
 from metier.engines import LOCAL, Engine
-from metier.errors import InputError, ModelError, StoreError
+from metier.errors import GateRefused, InputError, ModelError, StoreError
+from metier.events import Record
 from metier.progress import SILENT, Progress
 from metier.project import Project
 from metier.store import Store, Workspace
 
-__all__ = ["Goal", "Outcome", "Recorder", "Stages", "newest", "open_expert", "planned", "run"]
+__all__ = ["Goal", "Outcome", "Recorder", "Stages", "approve", "author", "dossier", "newest", "open_expert", "planned", "release", "run"]
 
 Recorder: TypeAlias = Callable[[Artifact], None]
-Goal: TypeAlias = Literal["dataset", "adapter", "evaluation"]
+Goal: TypeAlias = Literal["dataset", "adapter", "evaluation", "decision"]
+Ledger: TypeAlias = Callable[[], compliance.LedgerFacts] | None
+"""Verifies the log of events and says what was found."""
 
-_GOALS: tuple[Goal, ...] = ("dataset", "adapter", "evaluation")
-_ROOMS = ("prepare", "training", "evaluation")
+_GOALS: tuple[Goal, ...] = ("dataset", "adapter", "evaluation", "decision")
+_ROOMS = ("prepare", "training", "evaluation", "compliance")
 
 
 def _ignore(_: Artifact) -> None:
@@ -48,30 +51,36 @@ class Outcome:
     run: Artifact | None = None
     adapter: Artifact | None = None
     evaluation: Artifact | None = None
+    evidence: Artifact | None = None
+    decision: Artifact | None = None
+    release: Artifact | None = None
 
 
 def run(
     project: Project,
     *,
-    goal: Goal = "evaluation",
+    goal: Goal = "decision",
     recorder: Recorder = _ignore,
+    ledger: Ledger = None,
     engine: Engine = LOCAL,
     progress: Progress = SILENT,
     online: bool = False,
 ) -> Outcome:
     """Walk the main path as far as `goal`, making only what is not there yet, and return what was made.
 
+    A decision may say no: that is a result, not an error. `ledger` verifies the log of events; without it that control waits.
     Raises MetierError of the kind that fits (see metier.errors); BusyError if another process works in the project.
     """
     began = time.monotonic()
     pack, origin = _inputs(project)
     with project.store.lock():
         stage = Stages(project.store, recorder, progress)
-        made = _walk(project, goal, stage, pack, origin, engine=engine, base=lambda: _base(project, online, progress))
-    return Outcome(project.settings.project, time.monotonic() - began, *made)
+        made = _walk(project, goal, stage, pack, origin, engine=engine, base=lambda: _base(project, online, progress), ledger=ledger)
+    outcome = Outcome(project.settings.project, time.monotonic() - began, *made)
+    return outcome if outcome.decision is None else replace(outcome, release=registry.released(project.store, outcome.decision))
 
 
-def planned(project: Project, *, goal: Goal = "evaluation") -> dict[str, tuple[Artifact, ...] | None]:
+def planned(project: Project, *, goal: Goal = "decision", ledger: Ledger = None) -> dict[str, tuple[Artifact, ...] | None]:
     """Return for each stage up to `goal`, in order, what it returned for the present inputs, or None where it would run. Writes nothing.
 
     Raises MetierError as `run` does for inputs that cannot be used.
@@ -82,9 +91,9 @@ def planned(project: Project, *, goal: Goal = "evaluation") -> dict[str, tuple[A
 
     def find(function: Callable[..., Any], *inputs: Any, **_: Any) -> tuple[Artifact, ...]:
         found = finder.store.find(finder.key(function, inputs))
+        stages[_name(function)] = found
         if found is None:
             raise _WouldRunError
-        stages[_name(function)] = found
         return found
 
     def base() -> models.Base:
@@ -93,7 +102,7 @@ def planned(project: Project, *, goal: Goal = "evaluation") -> dict[str, tuple[A
         return _base(project)
 
     with contextlib.suppress(_WouldRunError):
-        _walk(project, goal, find, pack, origin, engine=LOCAL, base=base)
+        _walk(project, goal, find, pack, origin, engine=LOCAL, base=base, ledger=ledger)
     return stages
 
 
@@ -125,13 +134,92 @@ def open_expert(project: Project, adapter: Artifact) -> models.LocalModel:
     return models.LocalModel.open(base, adapter.path)
 
 
+def approve(
+    project: Project,
+    *,
+    by: str,
+    note: str = "",
+    controls: Sequence[str] = (),
+    recorder: Recorder = _ignore,
+    record: Record | None = None,
+    ledger: Ledger = None,
+) -> tuple[Artifact, Artifact]:
+    """Store somebody's approval of the present evidence, decide again, and return approval and decision.
+
+    `record` keeps the event. Raises GateRefused for the author under any writing of the name, InputError for names that are not there.
+    """
+    with project.store.lock():
+        evidence, decision = _present(project, ledger)[-2:]
+        approval = registry.approve(evidence, decision, project.store, by=by, note=note, controls=controls, record=record)
+        recorder(approval)
+        stage = Stages(project.store, recorder)
+        pack = packs.load(project.settings.pack)
+        (decision,) = stage(compliance.decide, evidence, registry.approvals_of(evidence, project.store), pack, project.settings.compliance)
+    return approval, decision
+
+
+def release(
+    project: Project,
+    signer: registry.Signer,
+    *,
+    name: str | None = None,
+    recorder: Recorder = _ignore,
+    record: Record | None = None,
+    ledger: Ledger = None,
+) -> Artifact:
+    """Sign and store the release of the present expert, as `name` or under the project's own, and return it.
+
+    Raises GateRefused, naming each control in the way, unless the present decision passes and somebody else than the author approved.
+    """
+    with project.store.lock():
+        state = ledger() if ledger else None
+        if state is not None and not state.intact:
+            raise GateRefused(f"not released: the log of events does not verify: {state.fault}\n    -> metier audit verify says more")
+        _, _, adapter, _, _, decision = _present(project, None if state is None else lambda: state)
+        pack = packs.load(project.settings.pack)
+        made = registry.release(name or project.settings.project, decision, adapter, pack, signer, store=project.store, record=record)
+        recorder(made)
+    return made
+
+
+def dossier(project: Project, *, ledger: Ledger = None) -> compliance.Dossier:
+    """Return the dossier of the present expert, with its newest release. Raises GateRefused if nothing was decided on it yet."""
+    pack, _ = _inputs(project)
+    dataset, tuning, adapter, scores, evidence, decision = _present(project, ledger)
+    subject = compliance.Subject(dataset, tuning, adapter, scores, _base(project))
+    approvals = tuple(item for item in registry.approvals_of(evidence, project.store) if item.digest in decision.facts["approvals"])
+    released = registry.released(project.store, decision)
+    return compliance.Dossier(project.settings.project, pack, subject, evidence, decision, approvals, released)
+
+
+def _present(project: Project, ledger: Ledger) -> tuple[Artifact, ...]:
+    """Return dataset, run, adapter, evaluation, evidence and decision of the present data, settings and code. Raises GateRefused if one is missing."""
+    pack, origin = _inputs(project)
+    finder = Stages(project.store)
+
+    def find(function: Callable[..., Any], *inputs: Any, **_: Any) -> tuple[Artifact, ...]:
+        found = finder.store.find(finder.key(function, inputs))
+        if found is None:
+            raise GateRefused(f"there is no decision on the present data, settings and code\n    -> make it with: metier run {project.root}")
+        return found
+
+    return _walk(project, "decision", find, pack, origin, engine=LOCAL, base=lambda: _base(project), ledger=ledger)
+
+
 class _WouldRunError(Exception):
     """A stage is not done yet, and it is only looked at."""
 
 
 def _inputs(project: Project) -> tuple[packs.Pack, sources.SourceSet]:
     settings = project.settings
-    return packs.load(settings.pack), sources.read(settings.sources, project.root, tolerance=settings.malformed)
+    pack = packs.load(settings.pack)
+    compliance.rules(pack, settings.compliance)  # a misspelt control is said before hours of training, not after them
+    return pack, sources.read(settings.sources, project.root, tolerance=settings.malformed)
+
+
+def author(project: Project) -> str:
+    """Return who answers for what is made in a project: the name in its file, else the user who runs this."""
+    return project.settings.compliance.author or people.present_user()
 
 
 def _base(project: Project, online: bool = False, progress: Progress = SILENT) -> models.Base:
@@ -147,8 +235,9 @@ def _walk(
     *,
     engine: Engine,
     base: Callable[[], models.Base],
+    ledger: Ledger = None,
 ) -> tuple[Artifact, ...]:
-    """The order of the stages. Returns dataset, run, adapter and evaluation, as far as the goal goes.
+    """The order of the stages. Returns dataset, run, adapter, evaluation, evidence and decision, as far as the goal goes.
 
     `base` finds the base model once it is needed: it may have to be made first.
     """
@@ -162,7 +251,13 @@ def _walk(
         return dataset, tuning, adapter
     files = evaluation.task_files_digest(settings.evaluation, project.root)
     (scores,) = stage(_evaluate, dataset, adapter, model, pack, settings.evaluation, settings.languages, tuning, files)
-    return dataset, tuning, adapter, scores
+    if goal == "evaluation":
+        return dataset, tuning, adapter, scores
+    subject = compliance.Subject(dataset, tuning, adapter, scores, model)
+    (evidence,) = stage(compliance.collect, subject, pack, settings.compliance, ledger() if ledger else None, author(project))
+    approvals = registry.approvals_of(evidence, project.store)
+    (decision,) = stage(compliance.decide, evidence, approvals, pack, settings.compliance)
+    return dataset, tuning, adapter, scores, evidence, decision
 
 
 def _evaluate(
@@ -242,7 +337,7 @@ def _identity(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} has no identity: stages take artefacts, settings and plain values")
 
 
-_STAGES = frozenset({"prepare", "training", "evaluation"})
+_STAGES = frozenset({"prepare", "training", "evaluation", "compliance", "registry", "serving", "audit"})
 _ABOVE = frozenset({"cli", "flow.py", "project.py", "testing.py", "demo.py"})
 
 

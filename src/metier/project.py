@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_core import PydanticUndefined
 
+from metier.compliance import ComplianceSettings
 from metier.config import Settings, load_yaml, parse
 from metier.errors import ConfigError, Fault
 from metier.evaluation import EvaluationSettings
@@ -46,6 +47,7 @@ class ProjectSettings(Settings):
     prepare: PrepareSettings = PrepareSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    compliance: ComplianceSettings = ComplianceSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ def _build(folder: Path, *, hidden: int, layers: int, heads: int, seed: int) -> 
     folder.mkdir(parents=True, exist_ok=True)
     fast.save_pretrained(folder)
     model.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n", encoding="utf-8")
 
 
 class ScriptedModel:

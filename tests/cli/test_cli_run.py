@@ -30,8 +30,8 @@ def test_run_prints_one_json_document_of_the_promised_shape(finished: Finished) 
     assert set(document["dataset"]["splits"]) == {"train", "validation", "test"}
     assert set(document["run"]) == {"digest", "tokens_per_second", "peak_memory_bytes", "final_loss", "seconds"}
     assert set(document["adapter"]) == {"digest", "path", "trainable_parameters"}
-    assert all(DIGEST.fullmatch(document[stage]["digest"]) for stage in ("dataset", "run", "adapter", "evaluation"))
-    assert [document[key] for key in ("decision", "release", "ledger")] == [None, None, None]
+    assert all(DIGEST.fullmatch(document[stage]["digest"]) for stage in ("dataset", "run", "adapter", "evaluation", "decision"))
+    assert document["release"] is None
     assert document["seconds"] > document["run"]["seconds"] > 0
 
 
@@ -66,10 +66,16 @@ def test_progress_is_plain_lines_when_piped(finished: Finished) -> None:
 def test_a_second_run_does_nothing_and_gives_the_same_digests(finished: Finished, invoke: Invoke) -> None:
     again = invoke("run", finished.folder, "--json")
     assert again.code == 0
-    for stage in ("dataset", "run", "adapter", "evaluation"):
+    for stage in ("dataset", "run", "adapter", "evaluation", "decision"):
         assert again.document[stage] == finished.document[stage]
     said = again.err.splitlines()
-    assert [line.split(",")[0] for line in said] == ["prepare: unchanged", "training: unchanged", "evaluation: unchanged"]
+    assert [line.split(",")[0] for line in said] == [
+        "prepare: unchanged",
+        "training: unchanged",
+        "evaluation: unchanged",
+        "compliance: unchanged",
+        "compliance: unchanged",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,13 +91,18 @@ def test_a_stages_own_command_goes_as_far_as_its_stage(finished: Finished, invok
 def test_dry_run_says_what_would_run_and_writes_nothing(project: Path, invoke: Invoke) -> None:
     shown = invoke("run", project, "--dry-run")
     assert shown.code == 0
-    assert shown.out.split() == ["prepare", "would", "run", "training", "would", "run", "evaluation", "would", "run"]
+    assert shown.out.split() == ["prepare", "would", "run", "training", "would", "run", "evaluation", "would", "run", "compliance", "would", "run"]
     assert sorted(path.name for path in project.iterdir()) == ["data", "metier.yaml"]
 
 
 def test_dry_run_knows_what_is_unchanged(finished: Finished, invoke: Invoke) -> None:
     shown = invoke("run", finished.folder, "--dry-run").out.splitlines()
-    assert [line.split(",")[0].split() for line in shown] == [["prepare", "unchanged"], ["training", "unchanged"], ["evaluation", "unchanged"]]
+    assert [line.split(",")[0].split() for line in shown] == [
+        ["prepare", "unchanged"],
+        ["training", "unchanged"],
+        ["evaluation", "unchanged"],
+        ["compliance", "unchanged"],
+    ]
     assert finished.document["dataset"]["digest"][:12] in shown[0]
     stages = invoke("train", finished.folder, "--dry-run", "--json").document["stages"]
     assert stages == {"prepare": "unchanged", "training": "unchanged"}
@@ -103,7 +114,12 @@ def test_a_changed_setting_runs_only_the_stages_that_read_it(finished: Finished,
     file = folder / "metier.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace("rank: 4", "rank: 2"), encoding="utf-8")
     shown = invoke("run", folder, "--dry-run").out.splitlines()
-    assert [line.split(",")[0].split()[:2] for line in shown] == [["prepare", "unchanged"], ["training", "would"], ["evaluation", "would"]]
+    assert [line.split(",")[0].split()[:2] for line in shown] == [
+        ["prepare", "unchanged"],
+        ["training", "would"],
+        ["evaluation", "would"],
+        ["compliance", "would"],
+    ]
 
 
 def test_people_get_a_table_with_verdicts_the_report_and_three_commands(finished: Finished, invoke: Invoke) -> None:

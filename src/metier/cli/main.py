@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import metier
-from metier.cli import audit, chat, data, demo, doctor, init, packs, run
+from metier.cli import audit, chat, comply, data, demo, doctor, init, packs, release, run, trace
 from metier.errors import MetierError
 
 __all__ = ["app", "main"]
@@ -31,6 +31,11 @@ app.command()(run.run)
 app.add_typer(data.app, name="data")
 app.command()(run.train)
 app.command()(run.evaluate)
+app.command()(comply.comply)
+app.command()(comply.approve)
+app.command()(release.release)
+app.command()(release.releases)
+app.command()(trace.trace)
 app.command()(chat.chat)
 app.add_typer(audit.app, name="audit")
 app.add_typer(packs.app, name="packs")

@@ -14,9 +14,10 @@ from rich.text import Text
 
 from metier.artifacts import Artifact
 from metier.cli.console import clean, span
+from metier.compliance import LedgerFacts
 from metier.flow import Outcome
 
-__all__ = ["document", "json_line", "number", "show"]
+__all__ = ["decision_document", "document", "json_line", "number", "show"]
 
 _COLOURS = {"gain": "green", "loss": "red"}
 _ABSENT = "-"
@@ -27,17 +28,17 @@ def json_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def document(outcome: Outcome) -> dict[str, Any]:
-    """Return the outcome of a run in the form that machines read; stages that were not reached are None."""
+def document(outcome: Outcome, ledger: LedgerFacts | None = None) -> dict[str, Any]:
+    """Return the outcome of a run in the form that machines read; stages that were not reached are None. `ledger` is the log afterwards."""
     return {
         "project": outcome.project,
         "dataset": _dataset(outcome.dataset),
         "run": None if outcome.run is None else _run(outcome.run),
         "adapter": None if outcome.adapter is None else _adapter(outcome.adapter),
         "evaluation": None if outcome.evaluation is None else _evaluation(outcome.evaluation),
-        "decision": None,
-        "release": None,
-        "ledger": None,
+        "decision": None if outcome.decision is None else decision_document(outcome.decision),
+        "release": None if outcome.release is None else outcome.release.digest,
+        "ledger": None if ledger is None else {"size": ledger.size, "root": ledger.root},
         "seconds": round(outcome.seconds, 3),
     }
 
@@ -61,6 +62,12 @@ def _evaluation(artifact: Artifact) -> dict[str, Any]:
     return {"digest": artifact.digest, "path": str(artifact.path), "tasks": tasks}
 
 
+def decision_document(artifact: Artifact) -> dict[str, Any]:
+    """Return a decision in the form that machines read: its digest, the verdict and each control's status."""
+    controls = {name: entry["status"] for name, entry in artifact.facts["controls"].items()}
+    return {"digest": artifact.digest, "verdict": artifact.facts["verdict"], "controls": controls}
+
+
 def show(console: Console, outcome: Outcome, project: Path) -> None:
     """Print what a run made, as far as it went, where it lies, and three commands to go on with."""
     facts = outcome.dataset.facts
@@ -73,6 +80,8 @@ def show(console: Console, outcome: Outcome, project: Path) -> None:
         console.print(f"adapter    {outcome.adapter.digest[:12]}  {outcome.adapter.path}", soft_wrap=True)
     if outcome.evaluation is not None:
         _show_evaluation(console, outcome.evaluation)
+    if outcome.decision is not None:
+        _show_decision(console, outcome.decision)
     console.print(f"\ntotal time {span(outcome.seconds)}\n\ngo on with:")
     for command in _next(outcome, project):
         console.print(f"  {command}")
@@ -88,10 +97,22 @@ def _next(outcome: Outcome, project: Path) -> Iterator[str]:
         yield f"metier chat {place}"
         yield f"metier evaluate {place}"
         yield f"metier data preview {place}"
-    else:
+    elif outcome.decision is None:
         yield f"metier chat {place}"
         yield f"metier data inspect {place}"
         yield f"metier run {place} --json"
+    else:
+        yield f"metier comply {place}"
+        yield f"metier approve {place} --by NAME" if outcome.decision.facts["verdict"] == "awaiting" else f"metier release {place}"
+        yield f"metier chat {place}"
+
+
+def _show_decision(console: Console, decision: Artifact) -> None:
+    facts = decision.facts
+    console.print(f"decision   {decision.digest[:12]}  {facts['verdict']}", soft_wrap=True)
+    for name, entry in facts["controls"].items():
+        if entry["blocks"] or entry["status"] == "fail":
+            console.print(f"  {name:<11}{entry['status']}: {clean(entry['why'])}", soft_wrap=True)
 
 
 def _show_evaluation(console: Console, evaluation: Artifact) -> None:

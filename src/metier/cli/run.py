@@ -10,6 +10,7 @@ import typer
 from metier import flow
 from metier.artifacts import Artifact
 from metier.cli import options
+from metier.cli.chain import chain
 from metier.cli.console import errors, output, reporting
 from metier.cli.results import document, json_line, show
 from metier.engines import LOCAL, Processes
@@ -22,8 +23,8 @@ __all__ = ["evaluate", "latest", "perform", "run", "train", "walk"]
 def walk(project: Project, goal: Goal, *, online: bool = False, processes: int = 1) -> Outcome:
     """Run the main path up to a goal with progress on stderr."""
     engine = Processes(processes) if processes > 1 else LOCAL
-    with reporting() as progress:
-        return flow.run(project, goal=goal, engine=engine, progress=progress, online=online)
+    with reporting() as progress, chain(project) as tied:
+        return flow.run(project, goal=goal, recorder=tied.keep, engine=engine, progress=progress, online=online, ledger=tied.verified)
 
 
 def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: bool, processes: int) -> None:
@@ -34,13 +35,17 @@ def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: boo
         return
     outcome = walk(project, goal, online=online, processes=processes)
     if as_json:
-        typer.echo(json_line(document(outcome)))
+        with chain(project) as tied:
+            typer.echo(json_line(document(outcome, tied.verified())))
     else:
         show(output(), outcome, path)
+    if outcome.decision is not None and outcome.decision.facts["verdict"] == "fail":
+        raise typer.Exit(1)
 
 
 def _plan(project: Project, goal: Goal, *, as_json: bool) -> None:
-    stages = flow.planned(project, goal=goal)
+    with chain(project) as tied:
+        stages = flow.planned(project, goal=goal, ledger=tied.verified)
     if as_json:
         states = {name: "would run" if found is None else "unchanged" for name, found in stages.items()}
         typer.echo(json_line({"project": project.settings.project, "stages": states}))
@@ -66,8 +71,8 @@ def run(
     online: options.Online = False,
     processes: options.Processes = 1,
 ) -> None:
-    """Walk the main path: prepare the data, train, evaluate. What is unchanged is not done again."""
-    perform(project, "evaluation", as_json=as_json, dry_run=dry_run, online=online, processes=processes)
+    """Walk the main path: prepare the data, train, evaluate, decide. What is unchanged is not done again."""
+    perform(project, "decision", as_json=as_json, dry_run=dry_run, online=online, processes=processes)
 
 
 def train(

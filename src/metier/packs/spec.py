@@ -172,8 +172,10 @@ class TaskSpec(Settings):
 class Control(Settings):
     """A clause of a regulation turned into a check with evidence and threshold."""
 
-    id: str
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the control; one of the core's (DG-01 ...) refines it."""
     clause: str
+    """Clauses that it is mapped to, joined by semicolons; each begins with the name of its regime (`GDPR 6, 7; PIPL 13`)."""
     title: dict[str, str]
     check: str
     """Name of the check that decides it."""

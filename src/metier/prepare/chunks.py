@@ -23,10 +23,11 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """A source row that is cleaned and de-identified, and what was done to it."""
+    """A source row that is cleaned and de-identified, what was done to it, and the marks of the surrogates that stand in it."""
 
     record: Record
     transforms: tuple[str, ...]
+    surrogates: tuple[str, ...] = ()
 
 
 Entry: TypeAlias = Refined | Drop
@@ -57,14 +58,14 @@ class Rows:
 def _line(entry: Entry) -> bytes:
     if isinstance(entry, Drop):
         return canonical_json({"drop": asdict(entry)})
-    return canonical_json({"record": record_to_dict(entry.record), "transforms": list(entry.transforms)})
+    return canonical_json({"record": record_to_dict(entry.record), "transforms": list(entry.transforms), "surrogates": list(entry.surrogates)})
 
 
 def _entry(row: dict[str, Any]) -> Entry:
     if "drop" in row:
         source = row["drop"].pop("source")
         return Drop(**row["drop"], source=None if source is None else Source(**source))
-    return Refined(record_from_dict(row["record"]), tuple(row["transforms"]))
+    return Refined(record_from_dict(row["record"]), tuple(row["transforms"]), tuple(row["surrogates"]))
 
 
 def _name(number: int, items: Sequence[Record | Drop], salt: str) -> str:

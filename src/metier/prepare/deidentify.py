@@ -37,13 +37,14 @@ def pseudonym(key: bytes, kind: str, value: str) -> str:
 
 def deidentify(
     record: Record, settings: DeidentifySettings, identifiers: tuple[Identifier, ...], validators: Mapping[str, Callable[[str], bool]], key: bytes
-) -> tuple[Record, list[str]]:
-    """Return the record with identifiers replaced in every string, and what was found, as `deidentify:TYPE=n`.
+) -> tuple[Record, list[str], tuple[str, ...]]:
+    """Return the record with identifiers replaced in every string, what was found, as `deidentify:TYPE=n`, and the marks of what stands there now.
 
     Subject and group keys become pseudonyms even where `settings` switch de-identification of text off. The time stays
     exact here because splitting needs it; the dataset gets the year only.
     """
     found: list[str] = []
+    marks: tuple[str, ...] = ()
     if settings.enabled:
         result = privacy.deidentify(
             strings(record),
@@ -55,10 +56,11 @@ def deidentify(
         )
         counts = Counter(span.type for spans in result.spans for span in spans)
         found = [f"deidentify:{kind}={count}" for kind, count in sorted(counts.items())]
+        marks = tuple(sorted(privacy.surrogate_mark(key, surrogate) for surrogate in result.issued))
         record = with_strings(record, result.texts)
     subject = None if record.subject is None else pseudonym(key, "subject", record.subject)
     group = None if record.group is None else pseudonym(key, "group", record.group)
-    return replace(record, subject=subject, group=group), found
+    return replace(record, subject=subject, group=group), found, marks
 
 
 def year_only(record: Record) -> Record:

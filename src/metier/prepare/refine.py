@@ -51,14 +51,14 @@ def _row(plan: Plan, record: Record) -> Iterator[Entry]:
     language = record.language or detect(content(record))
     record = replace(record, language=language, domain=record.domain or plan.domain)
     try:
-        record, found = deidentify(record, plan.deidentify, plan.identifiers, plan.validators, plan.key)
+        record, found, marks = deidentify(record, plan.deidentify, plan.identifiers, plan.validators, plan.key)
     except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the row leaves, and its text is neither kept nor shown
         yield Drop(record.id, "deidentify", f"deidentify_failed:{type(error).__name__}", record.source)
         return
     transforms += found
     reason = _refusal(plan, record)
     if reason is None:
-        yield Refined(record, tuple(transforms))
+        yield Refined(record, tuple(transforms), marks)
     else:
         yield drop(year_only(record) if plan.deidentify.enabled else record, *reason)
 

@@ -2,7 +2,7 @@
 
 from metier.privacy.detect import Detector, detect
 from metier.privacy.general import general_identifiers, rules_of
-from metier.privacy.replace import Deidentified, Surrogates, deidentify
+from metier.privacy.replace import Deidentified, Surrogates, deidentify, surrogate_mark
 from metier.privacy.validators import VALIDATORS
 
-__all__ = ["VALIDATORS", "Deidentified", "Detector", "Surrogates", "deidentify", "detect", "general_identifiers", "rules_of"]
+__all__ = ["VALIDATORS", "Deidentified", "Detector", "Surrogates", "deidentify", "detect", "general_identifiers", "rules_of", "surrogate_mark"]

@@ -1,0 +1,144 @@
+"""An adapter's files looked at without running or trusting them: safetensors only, sound header, right rank, finite numbers.
+
+Read with numpy alone; the weights are mapped, not copied, and torch is not loaded. The format is that of safetensors 0.x:
+eight bytes of little-endian header length, a JSON header of name -> dtype, shape and offsets, then the numbers without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ADAPTER_FILES", "CONFIG", "WEIGHTS", "adapter_faults"]
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+ADAPTER_FILES = (WEIGHTS, CONFIG, "chat_template.jinja")
+"""The files that an adapter consists of; nothing else belongs in its folder."""
+
+_MOST_HEADER = 100_000_000
+_NAME = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
+_CODE_KEYS = ("auto_map", "trust_remote_code", "auto_mapping", "custom_modules", "runtime_config")
+# dtype -> (numpy's name of the raw words, mask whose bits are all set in infinities and NaN; IEEE 754 and bfloat16)
+_WORDS: Mapping[str, tuple[str, int]] = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
+
+
+def adapter_faults(folder: Path, *, rank: int | None = None, base: str | None = None, trained_on: str | None = None) -> list[str]:
+    """Return what is wrong with an adapter's files, in words; none means that they may be loaded.
+
+    `rank` is what the run says the adapter has; `base` is the digest of the base model it would be put on and `trained_on`
+    that of the one it was made for.
+    """
+    faults = list(_stray(folder))
+    if base is not None and trained_on is not None and base != trained_on:
+        faults.append(f"it was trained on the base model {trained_on[:12]}, not on {base[:12]}")
+    config, found = _config(folder / CONFIG)
+    faults += found
+    if config is not None and rank is not None and config.get("r") != rank:
+        faults.append(f"{CONFIG} says rank {config.get('r')!r}, the run says {rank}")
+    return faults + _weights(folder / WEIGHTS, config)
+
+
+def _stray(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            yield f"{name} is a symbolic link"
+        elif path.suffix in {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npz", ".npy"}:
+            yield f"{name} is not safetensors: such files can run code when they are read"
+
+
+def _config(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        return None, [f"{CONFIG} cannot be read ({type(error).__name__})"]
+    if not isinstance(config, dict):
+        return None, [f"{CONFIG} is not a mapping"]
+    faults = [f"{CONFIG} asks to run code of its own ({key})" for key in _CODE_KEYS if config.get(key)]
+    if config.get("peft_type") != "LORA":
+        faults.append(f"{CONFIG} is of type {config.get('peft_type')!r}, not LORA")
+    if not isinstance(config.get("r"), int) or isinstance(config.get("r"), bool) or config["r"] < 1:
+        faults.append(f"{CONFIG} has no whole rank above 0")
+    return config, faults
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or not 2 <= length <= min(_MOST_HEADER, size - 8):
+            raise ValueError("the header is longer than the file")
+        header = json.loads(stream.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("the header is not a mapping")
+    header.pop("__metadata__", None)
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda pair: pair[1]["data_offsets"]):
+        start, stop = entry["data_offsets"]
+        if start != end or stop < start:
+            raise ValueError(f"{name} overlaps another tensor, or a gap stands before it")
+        end = stop
+    if 8 + length + end != size:
+        raise ValueError(f"the file has {size} bytes, its header needs {8 + length + end}")
+    return header, 8 + length
+
+
+def _weights(path: Path, config: Mapping[str, Any] | None) -> list[str]:
+    if not path.is_file():
+        return [f"{WEIGHTS} is missing"]
+    try:
+        header, start = _header(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return [f"{WEIGHTS} is not a sound safetensors file ({error})"]
+    if not header:
+        return [f"{WEIGHTS} holds no tensor"]
+    faults = []
+    sides: dict[str, dict[str, int]] = {}
+    for name, entry in sorted(header.items()):
+        match = _NAME.fullmatch(name)
+        fault = _shape_fault(name, entry) if match else f"{name!r} is no tensor of a low-rank adapter"
+        if fault is None and match:
+            low = entry["shape"][0 if match["side"] == "A" else 1]
+            sides.setdefault(match["layer"], {})[match["side"]] = low
+            fault = _number_fault(path, start, name, entry)
+        faults += [fault] if fault else []
+    return faults + list(_pair_faults(sides, config))
+
+
+def _shape_fault(name: str, entry: Mapping[str, Any]) -> str | None:
+    shape, dtype = entry.get("shape"), entry.get("dtype")
+    if not isinstance(dtype, str) or dtype not in _WORDS:
+        return f"{name!r} has the number format {dtype!r}; adapters have {', '.join(_WORDS)}"
+    if not isinstance(shape, list) or len(shape) != 2 or not all(isinstance(item, int) and item > 0 for item in shape):
+        return f"{name!r} has the shape {shape}"
+    width = int(_WORDS[dtype][0][-1])
+    first, last = entry["data_offsets"]
+    return None if last - first == shape[0] * shape[1] * width else f"{name!r} has {last - first} bytes for the shape {shape}"
+
+
+def _number_fault(path: Path, start: int, name: str, entry: Mapping[str, Any]) -> str | None:
+    import numpy as np
+
+    words, mask = _WORDS[entry["dtype"]]
+    count = entry["shape"][0] * entry["shape"][1]
+    numbers = np.memmap(path, dtype=words, mode="r", offset=start + entry["data_offsets"][0], shape=(count,))
+    bad = int(((numbers & mask) == mask).sum())
+    return f"{name!r} holds {bad} values that are not finite" if bad else None
+
+
+def _pair_faults(sides: Mapping[str, Mapping[str, int]], config: Mapping[str, Any] | None) -> Iterator[str]:
+    rank = None if config is None else config.get("r")
+    targets = set(config.get("target_modules") or ()) if config is not None and isinstance(config.get("target_modules"), list) else None
+    for layer, found in sorted(sides.items()):
+        if set(found) != {"A", "B"}:
+            yield f"{layer!r} has only its {' and '.join(sorted(found))} side"
+        elif isinstance(rank, int) and set(found.values()) != {rank}:
+            yield f"{layer!r} has rank {found['A']} and {found['B']}, {CONFIG} says {rank}"
+        if targets is not None and layer.rsplit(".", 1)[-1] not in targets:
+            yield f"{layer!r} is not among the target modules of {CONFIG}"
+    if targets is not None and (missing := targets - {layer.rsplit(".", 1)[-1] for layer in sides}):
+        yield f"{CONFIG} names target modules without weights: {', '.join(sorted(map(str, missing)))}"
