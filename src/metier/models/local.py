@@ -33,7 +33,7 @@ class LocalModel:
         self.device = device
         self.batch_tokens = batch_tokens
         self.batch_rows = batch_rows
-        self._softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        self.softcap = getattr(self.model.config, "final_logit_softcapping", None)
 
     @classmethod
     def open(cls, base: Base, adapter: Path | None = None, *, device: str = "cpu", dtype: torch.dtype | None = None) -> LocalModel:
@@ -95,7 +95,7 @@ class LocalModel:
         last = torch.tensor(lengths).cumsum(0) - 1
         generators = [seeded(settings.seed, name) for name in names]
         written: list[list[int]] = [[] for _ in prompts]
-        rows, logits = list(range(len(prompts))), next_logits(states[last], self.head, self._softcap)
+        rows, logits = list(range(len(prompts))), next_logits(states[last], self.head, self.softcap)
         while rows:
             chosen = [pick(logits[place], settings, generators[row]) for place, row in enumerate(rows)]
             rows, chosen = self._append(rows, chosen, written, settings)
@@ -103,7 +103,7 @@ class LocalModel:
                 break
             plan = Decode(cache, rows)
             states = self.hidden(chosen, [cache.lengths[row] - 1 for row in rows], plan)
-            logits = next_logits(states, self.head, self._softcap)
+            logits = next_logits(states, self.head, self.softcap)
         return [self._finished(tokens, settings) for tokens in written]
 
     def _append(self, rows: Sequence[int], chosen: Sequence[int], written: list[list[int]], settings: GenerationSettings) -> tuple[list[int], list[int]]:
@@ -161,7 +161,7 @@ class LocalModel:
         plan = Packed(lengths, branches=branches, positions=torch.tensor(positions, device=self.device))
         states = self.hidden(tokens, positions, plan)
         asked, wanted = torch.tensor(sources, device=self.device), torch.tensor(labels, device=self.device)
-        scores = token_log_probabilities(states, self.head, asked, wanted, self._softcap).tolist()
+        scores = token_log_probabilities(states, self.head, asked, wanted, self.softcap).tolist()
         results, at = [], 0
         for options in tails:
             row = []
