@@ -48,8 +48,21 @@ _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _LARGEST = 65536
 _KNOWN = frozenset(
-    "base_model_name_or_path inference_mode init_lora_weights lora_alpha lora_dropout megatron_core peft_type peft_version "
-    "qalora_group_size r revision target_modules task_type".split()
+    [
+        "base_model_name_or_path",
+        "inference_mode",
+        "init_lora_weights",
+        "lora_alpha",
+        "lora_dropout",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "revision",
+        "target_modules",
+        "task_type",
+    ]
 )
 """Keys of PEFT's configuration that change nothing here or are read; any other one that is set asks for what is not done."""
 

@@ -7,8 +7,6 @@ same bits, and attention runs over a length that follows from the row's own leng
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 

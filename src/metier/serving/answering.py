@@ -64,6 +64,7 @@ class Answering:
         self._ticket: Ticket | None = None
         self._opened: int | None = None
         self._sent: list[str] = []
+        self.created = int(time.time())
         self._asked = time.monotonic()
         self._closed = False
 
@@ -129,7 +130,7 @@ class Answering:
         self._sent.append(text)
         return text
 
-    def forget_sent(self) -> str:
+    def whole(self) -> str:
         """Return the whole text of an answer that is sent in one piece: the refusal alone where a rule refused it."""
         refusal = self._outgoing.refusal if self._outgoing else None
         if refusal is not None:
@@ -146,8 +147,8 @@ class Answering:
         return Ending(reason, self._usage(), self._ran(), entry, self._fired())
 
     async def abandon(self, reason: Literal["cancelled", "timeout", "error"]) -> None:
-        """Stop generating and keep how far the answer came. Does nothing after `close`."""
-        if self._closed:
+        """Stop generating and keep how far the answer came. Does nothing after `close`, or where nothing had begun."""
+        if self._closed or (self._ticket is None and self._opened is None):
             return
         self._closed = True
         self._cancel()
@@ -162,7 +163,7 @@ class Answering:
 
     async def _end_of_ticket(self) -> None:
         """Read a ticket to its end, so that what the engine has done is known."""
-        if self._ticket is None or self._ticket.finished is not None:
+        if self._ticket is None or self._ticket.ended:
             return
         self._ticket.cancel()
         with contextlib.suppress(EngineFailed, TimeoutError):

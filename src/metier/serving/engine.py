@@ -126,9 +126,7 @@ class Engine:
                 if release.files.get(name) != digest:
                     raise ModelError(f"{release.adapter / name} is not the file of the release {release.name}\n    -> restore the release folder")
             adapters.append(adapter)
-            loaded.append(
-                Executed(release.name, release.release_digest, release.adapter_digest, base.digest, adapter.files["adapter_model.safetensors"])
-            )
+            loaded.append(Executed(release.name, release.release_digest, release.adapter_digest, base.digest, adapter.files["adapter_model.safetensors"]))
         gate = stack(weights, adapters)
         return cls(LocalModel(weights.eval(), chat), gate, loaded, settings)
 

@@ -12,6 +12,7 @@ from metier.serving.ticket import Finished
 __all__ = ["Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_LORA = ("max_lora", "running_lora_adapters", "waiting_lora_adapters")
 _SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 
 
@@ -23,7 +24,9 @@ class Metrics:
         self._engine = engine
         self._running = self._gauge("num_requests_running", "Requests that are being answered.")
         self._waiting = self._gauge("num_requests_waiting", "Requests that wait for a row.")
-        self._lora = self._gauge("lora_requests_info", "Releases of running and waiting requests.", "max_lora", "running_lora_adapters", "waiting_lora_adapters")
+        self._lora = self._gauge(
+            "lora_requests_info", "Releases of running and waiting requests.", "max_lora", "running_lora_adapters", "waiting_lora_adapters"
+        )
         self._first = self._seconds("time_to_first_token_seconds", "From the request to its first token.", _SECONDS)
         self._between = self._seconds("inter_token_latency_seconds", "Mean time between the tokens of one answer.", _SHORT)
         self._whole = self._seconds("e2e_request_latency_seconds", "From the request to the end of its answer.", _SECONDS)

@@ -167,7 +167,7 @@ def _open(pattern: regex.Pattern[str], plain: str, start: int, before: int, rule
         if match is None or match.start() >= before:
             return before
         if match.partial and _has_context(rule, plain, match.start()):
-            return match.start()
+            return int(match.start())
         start = match.start() + 1 if match.partial else max(match.end(), match.start() + 1)
     return before
 

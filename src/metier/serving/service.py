@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from metier.serving.wire import Refused
 
 __all__ = ["Service"]
 
+_LOG = logging.getLogger("metier.serving")
 _WRITERS = 32
 """Threads that wait for events to become durable; a recorder that shares commits gains from many."""
 
@@ -44,6 +46,7 @@ class Service:
         try:
             entry = await asyncio.get_running_loop().run_in_executor(self._writers, self._record, event)
         except Exception as error:
+            _LOG.error("an event could not be kept: %s", type(error).__name__)
             self.metrics.unrecorded.inc()
             raise Refused(503, "the answer could not be put on record, so it is not given", "server_error", code="not_recorded", retry=5) from error
         self.metrics.recorded.observe(time.perf_counter() - began)

@@ -37,6 +37,8 @@ class Ticket:
         self.loop = asyncio.get_running_loop()
         self.cancelled = False
         self.finished: Finished | None = None
+        self.ended = False
+        """Whether nothing more will come: the answer is finished, or the engine failed."""
         self._wake = wake
         self._items: asyncio.Queue[_Item] = asyncio.Queue()
 
@@ -52,8 +54,9 @@ class Ticket:
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """Yield text until the answer ends. Raises what the engine failed with."""
-        while self.finished is None:
+        while not self.ended:
             item = await self._items.get()
+            self.ended = not isinstance(item, str)
             if isinstance(item, str):
                 yield item
             elif isinstance(item, Finished):

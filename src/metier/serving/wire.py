@@ -51,7 +51,7 @@ _SHOWN = 64
 class Refused(Exception):
     """A request that gets an error instead of an answer, in OpenAI's form."""
 
-    def __init__(  # noqa: PLR0917 - the parts of OpenAI's error, in its order
+    def __init__(
         self, status: int, message: str, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None, retry: int | None = None
     ) -> None:
         super().__init__(message)
