@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Running:
     recorder: FileRecorder
     keys: ApiKeys
     metrics_key: str
-    logs: list[str] = field(default_factory=list)
+    stop: Callable[[], None] = lambda: None
 
     def client(self, **more: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.key}"}, timeout=60, **more)
@@ -133,7 +133,7 @@ def running(base: Base, releases: Sequence[Served], pack: Pack, folder: Path, se
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Running(f"http://127.0.0.1:{port}", key, service, recorder, keys, metrics_key)
+        yield Running(f"http://127.0.0.1:{port}", key, service, recorder, keys, metrics_key, lambda: setattr(server, "should_exit", True))
     finally:
         server.should_exit = True
         thread.join(20)

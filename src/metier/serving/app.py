@@ -79,11 +79,13 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_status(app: FastAPI, service: Service) -> None:
-    @app.api_route("/health", methods=["GET", "HEAD"], operation_id="health", summary="Whether the process runs.")
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health", summary="Whether the process runs.")
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
-    @app.api_route("/ready", methods=["GET", "HEAD"], operation_id="ready", summary="Whether questions are answered (503 if not).")
+    @app.head("/ready", include_in_schema=False)
+    @app.get("/ready", summary="Whether questions are answered (503 if not).")
     async def ready() -> Response:
         return JSONResponse({"status": "ok"}) if service.engine.alive else JSONResponse({"status": "no"}, 503)
 
