@@ -243,7 +243,7 @@ def _identity(value: Any) -> Any:
 
 
 _STAGES = frozenset({"prepare", "training", "evaluation"})
-_ABOVE = frozenset({"cli", "flow.py", "project.py", "testing.py", "demo.py"})
+_ABOVE = frozenset({"cli", "flow.py", "project.py", "testing.py", "demo.py", "serving"})
 
 
 @cache

@@ -15,6 +15,7 @@ from metier.config import Settings, load_yaml, parse
 from metier.errors import ConfigError, Fault
 from metier.evaluation import EvaluationSettings
 from metier.prepare import PrepareSettings
+from metier.serving import ServingSettings
 from metier.sources import SourceSettings
 from metier.store import Store, write_atomically
 from metier.training import TrainingSettings
@@ -46,6 +47,7 @@ class ProjectSettings(Settings):
     prepare: PrepareSettings = PrepareSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    serving: ServingSettings = ServingSettings()
 
 
 @dataclass(frozen=True, slots=True)

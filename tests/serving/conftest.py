@@ -25,6 +25,7 @@ from metier.models import Base, LocalModel
 from metier.models.lora import ALL_LINEAR, adapter_state, attach, save_adapter
 from metier.packs import Pack
 from metier.serving import ApiKeys, Engine, Guard, Served, Service, ServingSettings, build_app
+from metier.serving.door import Door
 from metier.serving.server import configure
 
 NAMES = ("alpha", "beta", "gamma")
@@ -66,7 +67,8 @@ class Running:
     recorder: FileRecorder
     keys: ApiKeys
     metrics_key: str
-    stop: Callable[[], None] = lambda: None
+    stop: Callable[[], None]
+    door: Door
 
     def client(self, **more: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.key}"}, timeout=60, **more)
@@ -116,7 +118,7 @@ def pack() -> Pack:
     return packs.load("medical")
 
 
-SETTINGS = ServingSettings(port=0, rows=4, context=256, max_new_tokens=64, max_queue=32, grace=2.0, timeout=30.0, read_timeout=2.0)
+SETTINGS = ServingSettings(port=0, rows=4, context=256, max_new_tokens=128, max_queue=32, grace=2.0, timeout=30.0, read_timeout=2.0)
 
 
 @contextmanager
@@ -126,14 +128,15 @@ def running(base: Base, releases: Sequence[Served], pack: Pack, folder: Path, se
     key, metrics_key = keys.new("tester"), keys.new("scraper", scopes=["metrics"])
     engine = Engine.open(base, releases, settings, dtype=torch.float32)
     service = Service(engine, Guard(pack), keys, recorder, settings)
-    server = configure(build_app(service), settings)
+    door = build_app(service)
+    server = configure(door, settings)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Running(f"http://127.0.0.1:{port}", key, service, recorder, keys, metrics_key, lambda: setattr(server, "should_exit", True))
+        yield Running(f"http://127.0.0.1:{port}", key, service, recorder, keys, metrics_key, lambda: setattr(server, "should_exit", True), door)
     finally:
         server.should_exit = True
         thread.join(20)

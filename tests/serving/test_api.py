@@ -213,8 +213,22 @@ def ruled(base: Base, releases: list[Served], pack: Pack, tmp_path_factory: pyte
     first = _first_answer(base, releases[0])
     examples = {"match": ("x",), "reject": ("y",)}
     rules = (
-        GuardRule(name="always", applies="output", pattern=r"\S", action="disclaim", text={"en": "Ask somebody who knows.", "zh": "请咨询专业人员。"}, examples=examples),
-        GuardRule(name="forbidden", applies="output", pattern=re.escape(first[6:16]), action="refuse", text={"en": "I cannot say that.", "zh": "不能说。"}, examples=examples),
+        GuardRule(
+            name="always",
+            applies="output",
+            pattern=r"\S",
+            action="disclaim",
+            text={"en": "Ask somebody who knows.", "zh": "请咨询专业人员。"},
+            examples=examples,
+        ),
+        GuardRule(
+            name="forbidden",
+            applies="output",
+            pattern=re.escape(first[6:16]),
+            action="refuse",
+            text={"en": "I cannot say that.", "zh": "不能说。"},
+            examples=examples,
+        ),
         *(rule for rule in pack.guard if rule.applies == "input"),
     )
     with running(base, releases, replace(pack, guard=rules), tmp_path_factory.mktemp("ruled")) as server:

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import metier
-from metier.cli import chat, data, demo, doctor, init, packs, run
+from metier.cli import chat, data, demo, doctor, init, packs, run, serve
 from metier.errors import MetierError
 
 __all__ = ["app", "main"]
@@ -32,6 +32,8 @@ app.add_typer(data.app, name="data")
 app.command()(run.train)
 app.command()(run.evaluate)
 app.command()(chat.chat)
+app.command()(serve.serve)
+app.add_typer(serve.keys, name="keys")
 app.add_typer(packs.app, name="packs")
 app.command()(demo.demo)
 app.command()(doctor.doctor)

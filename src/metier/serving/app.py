@@ -13,7 +13,6 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
 
 import metier
 from metier.serving.answering import Answering
@@ -29,7 +28,7 @@ _BEARER = Security(HTTPBearer(auto_error=False, description="A key made with: me
 _KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 422: "invalid_value"}
 
 
-def build_app(service: Service) -> ASGIApp:
+def build_app(service: Service) -> Door:
     """Return the server as an ASGI application. Its engine starts and ends with the application's lifespan."""
 
     @asynccontextmanager

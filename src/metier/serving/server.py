@@ -61,6 +61,8 @@ def _protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            # uvicorn's own line a request holds the path and query as they came, whoever listens to its logger.
+            self.access_log = False
             self._start()
 
         def data_received(self, data: bytes) -> None:
