@@ -129,8 +129,10 @@ def test_every_error_has_the_same_form(server: Running) -> None:
 # Names of models as paths (vllm#46287, lorax#798; MLflow CVE-2023-1177, -2356, -2780); unknown names given to the base (tgi#2505, peft#2090).
 
 NAMES = [
-    "../alpha", "../../etc/passwd", "/etc/passwd", "..\\alpha", "alpha\x00", "%2e%2e/alpha", "alpha/", "alpha/../alpha", "./alpha", "file:///etc/passwd",
-    "http://127.0.0.1/x", "Alpha", "ALPHA", " alpha", "alpha ", "\u0430lpha", "alph\u0251", "ａｌｐｈａ", "alpha\u200b", "alpha\u202e", "base", "tiny", "", "a" * 200, "auto",
+    "../alpha", "../../etc/passwd", "/etc/passwd", "..\\alpha", "alpha\x00", "%2e%2e/alpha", "alpha/", "alpha/../alpha", "./alpha",
+    "file:///etc/passwd",
+    "http://127.0.0.1/x", "Alpha", "ALPHA", " alpha", "alpha ", "\u0430lpha", "alph\u0251", "ａｌｐｈａ", "alpha\u200b", "alpha\u202e",
+    "base", "tiny", "", "a" * 200, "auto",
 ]  # fmt: skip
 
 
@@ -295,6 +297,9 @@ def test_an_identifier_that_the_model_writes_never_leaves(server: Running, base:
 # Too much (FastChat#3793, CVE-2025-48956, litellm): bodies, depth, numbers, slow clients, queues.
 
 
+_IMAGE = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
+
+
 def test_a_body_that_is_too_large_is_refused_while_it_is_read(server: Running) -> None:
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\nContent-Type: application/json\r\n"
     declared = raw(server, f"{head}Content-Length: 10000000000\r\n\r\n".encode())
@@ -359,7 +364,8 @@ def test_what_is_absurd_gets_a_clear_400(server: Running, body: bytes, param: st
 
 def test_what_openai_s_clients_send_by_default_is_taken(server: Running) -> None:
     more = {
-        "n": 1, "logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": None, "response_format": {"type": "text"}, "user": "u",
+        "n": 1, "logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": None, "response_format": {"type": "text"},
+        "user": "u",
         "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "stream_options": None, "stop": None, "top_p": 1, "safety_identifier": "s",
     }  # fmt: skip
     with server.client() as client:
