@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import httpx
 import pytest
 import torch
 
 from cli.hives import rows, write_jsonl
-from metier import flow
+from metier import flow, packs
+from metier.artifacts import Artifact
 from metier.config import Settings
+from metier.digest import digest_file
 from metier.models import Base
-from metier.project import ProjectSettings, load_project
+from metier.project import Project, ProjectSettings, load_project
+from metier.serving import ApiKeys, Engine, Guard, Served, Service, build_app
+from metier.serving.server import configure
 
 PROJECT = """metier: 1
 project: everything
@@ -32,6 +38,7 @@ prepare:
   split: {{time: true}}
 training: {{epochs: 2, learning_rate: 0.3, rank: 2, alpha: 4, dropout: 0.1, batch: {{row_tokens: 2048, rows: 2}}, precision: float32}}
 evaluation: {{retention_items: 20, limit: 4, free_text_limit: 1, resamples: 100, max_new_tokens: 4, examples: 1, question: 为什么？}}
+serving: {{port: 0, rows: 2, context: 128, max_new_tokens: 8}}
 """
 
 
@@ -72,6 +79,23 @@ def _with_a_choice(kind: type[Settings]) -> list[str]:
     return [name for name, field in kind.model_fields.items() if not (get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1)]
 
 
+def _serve(project: Project, base: Base, adapter: Artifact) -> None:
+    """Answer one question with the project's settings."""
+    settings, keys = project.settings.serving, ApiKeys(project.store.root / "keys")
+    files = {path.name: digest_file(path) for path in adapter.path.iterdir()}
+    released = Served("expert", adapter.path, adapter.digest, "release", base.digest, files)
+    engine = Engine.open(base, [released], settings, dtype=torch.float32)
+    app = build_app(Service(engine, Guard(packs.load(project.settings.pack)), keys, lambda event: 0, settings))
+    configure(app, settings)
+    headers = {"authorization": f"Bearer {keys.new('tester')}"}
+
+    async def ask() -> httpx.Response:
+        async with app.app.router.lifespan_context(app.app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            return await client.post("/v1/chat/completions", headers=headers, json={"model": "expert", "messages": [{"role": "user", "content": "x"}]})
+
+    assert asyncio.run(ask()).status_code == 200
+
+
 def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path / "project", base)
     project = load_project(tmp_path / "project")
@@ -86,6 +110,8 @@ def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_pat
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     outcome = flow.run(project)
+    assert outcome.adapter is not None
+    _serve(project, base, outcome.adapter)
     torch.set_num_threads(threads)
     monkeypatch.undo()
     assert outcome.evaluation is not None

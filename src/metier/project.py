@@ -11,11 +11,13 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_core import PydanticUndefined
 
+from metier.audit import AuditSettings
 from metier.compliance import ComplianceSettings
 from metier.config import Settings, load_yaml, parse
 from metier.errors import ConfigError, Fault
 from metier.evaluation import EvaluationSettings
 from metier.prepare import PrepareSettings
+from metier.serving import ServingSettings
 from metier.sources import SourceSettings
 from metier.store import Store, write_atomically
 from metier.training import TrainingSettings
@@ -48,6 +50,8 @@ class ProjectSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     compliance: ComplianceSettings = ComplianceSettings()
+    serving: ServingSettings = ServingSettings()
+    audit: AuditSettings = AuditSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from metier.artifacts import Artifact
-from metier.audit import AuditSettings, Entry, Keys, Ledger, offline, open_project_ledger, project_places
+from metier.audit import Entry, Keys, Ledger, offline, open_project_ledger, project_places
 from metier.compliance import LedgerFacts
 from metier.events import Event, now
 from metier.flow import author
@@ -22,7 +22,7 @@ class Chain:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._settings: AuditSettings = getattr(project.settings, "audit", AuditSettings())
+        self._settings = project.settings.audit
         self._places = project_places(project.root, self._settings)
         self._ledger: Ledger | None = None
         self._logged: set[str] | None = None

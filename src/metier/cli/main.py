@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import metier
-from metier.cli import audit, chat, comply, data, demo, doctor, init, packs, release, run, trace
+from metier.cli import audit, chat, comply, data, demo, doctor, init, packs, release, run, serve, trace
 from metier.errors import MetierError
 
 __all__ = ["app", "main"]
@@ -38,6 +38,8 @@ app.command()(release.releases)
 app.command()(trace.trace)
 app.command()(chat.chat)
 app.add_typer(audit.app, name="audit")
+app.command()(serve.serve)
+app.add_typer(serve.keys, name="keys")
 app.add_typer(packs.app, name="packs")
 app.command()(demo.demo)
 app.command()(doctor.doctor)

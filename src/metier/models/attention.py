@@ -161,20 +161,37 @@ class Cache:
             self.layers[index] = (like.new_zeros(shape), like.new_zeros(shape))
         return self.layers[index]
 
+    def move(self, source: int, target: int) -> None:
+        """Let row `target` hold what row `source` holds; `source` is left as it was."""
+        length = self.lengths[source]
+        for pair in self.layers.values():
+            for tensor in pair:
+                tensor[target, :, :length] = tensor[source, :, :length]
+        self.lengths[target] = length
+
+    def clear(self, row: int) -> None:
+        """Make a row empty. Its numbers are erased: masked places still take part as 0 times their value, and 0 times NaN is NaN."""
+        for pair in self.layers.values():
+            for tensor in pair:
+                tensor[row, :, : self.lengths[row]] = 0
+        self.lengths[row] = 0
+
 
 class Prefill:
-    """Packed prompts whose keys and values are kept: segment i becomes row i of the cache."""
+    """Packed prompts whose keys and values are kept: segment i becomes row `rows[i]` of the cache, by default row i."""
 
-    def __init__(self, lengths: Sequence[int], cache: Cache) -> None:
+    def __init__(self, lengths: Sequence[int], cache: Cache, rows: Sequence[int] | None = None) -> None:
         self._packed = Packed(lengths)
         self._cache = cache
-        cache.lengths = list(lengths)
+        self._rows = range(len(lengths)) if rows is None else rows
+        for row, length in zip(self._rows, lengths, strict=True):
+            cache.lengths[row] = length
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
         """Store and attend; see `Plan`."""
         keys, values = self._cache.layer(layer, key)
         start = 0
-        for row, length in enumerate(self._packed.lengths):
+        for row, length in zip(self._rows, self._packed.lengths, strict=True):
             keys[row, :, :length] = key[0, :, start : start + length]
             values[row, :, :length] = value[0, :, start : start + length]
             start += length

@@ -17,6 +17,7 @@ from metier.models.head import next_logits, token_log_probabilities
 from metier.models.interface import Generation, GenerationSettings, Likelihood
 from metier.models.load import load_tokenizer, load_weights
 from metier.models.precision import fastest_dtype
+from metier.models.sampling import pick, seeded
 from metier.progress import SILENT, Progress
 from metier.records import Message
 
@@ -32,14 +33,14 @@ class LocalModel:
         self.device = device
         self.batch_tokens = batch_tokens
         self.batch_rows = batch_rows
-        self._softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        self.softcap = getattr(self.model.config, "final_logit_softcapping", None)
 
     @classmethod
     def open(cls, base: Base, adapter: Path | None = None, *, device: str = "cpu", dtype: torch.dtype | None = None) -> LocalModel:
         """Load a base model and, if given, an adapter folder. Raises ModelError if either cannot be used."""
         model = load_weights(base, dtype or fastest_dtype(device))
         if adapter is not None:
-            lora.load_adapter(model, adapter)
+            lora.load_adapter(model, adapter, base=base.digest)
         return cls(model.to(device).eval(), Chat(load_tokenizer(base)), device=device)
 
     @property
@@ -92,17 +93,17 @@ class LocalModel:
         cache = Cache(len(prompts), max(lengths) + settings.max_new_tokens)
         states = self.hidden([token for prompt in prompts for token in prompt], _positions(lengths), Prefill(lengths, cache))
         last = torch.tensor(lengths).cumsum(0) - 1
-        generators = [torch.Generator().manual_seed(settings.seed * 1_000_003 + name) for name in names]
+        generators = [seeded(settings.seed, name) for name in names]
         written: list[list[int]] = [[] for _ in prompts]
-        rows, logits = list(range(len(prompts))), next_logits(states[last], self.head, self._softcap)
+        rows, logits = list(range(len(prompts))), next_logits(states[last], self.head, self.softcap)
         while rows:
-            chosen = [_choose(logits[place], settings, generators[row]) for place, row in enumerate(rows)]
+            chosen = [pick(logits[place], settings, generators[row]) for place, row in enumerate(rows)]
             rows, chosen = self._append(rows, chosen, written, settings)
             if not rows:
                 break
             plan = Decode(cache, rows)
             states = self.hidden(chosen, [cache.lengths[row] - 1 for row in rows], plan)
-            logits = next_logits(states, self.head, self._softcap)
+            logits = next_logits(states, self.head, self.softcap)
         return [self._finished(tokens, settings) for tokens in written]
 
     def _append(self, rows: Sequence[int], chosen: Sequence[int], written: list[list[int]], settings: GenerationSettings) -> tuple[list[int], list[int]]:
@@ -160,7 +161,7 @@ class LocalModel:
         plan = Packed(lengths, branches=branches, positions=torch.tensor(positions, device=self.device))
         states = self.hidden(tokens, positions, plan)
         asked, wanted = torch.tensor(sources, device=self.device), torch.tensor(labels, device=self.device)
-        scores = token_log_probabilities(states, self.head, asked, wanted, self._softcap).tolist()
+        scores = token_log_probabilities(states, self.head, asked, wanted, self.softcap).tolist()
         results, at = [], 0
         for options in tails:
             row = []
@@ -173,13 +174,3 @@ class LocalModel:
 
 def _positions(lengths: Sequence[int]) -> list[int]:
     return [position for length in lengths for position in range(length)]
-
-
-def _choose(logits: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> int:
-    if settings.temperature == 0:
-        return int(logits.argmax())
-    probabilities = torch.softmax(logits.cpu() / settings.temperature, dim=-1)
-    ordered, places = probabilities.sort(descending=True)
-    # Nucleus sampling (Holtzman et al., 2020, arXiv 1904.09751): the smallest set whose mass reaches top_p.
-    ordered[ordered.cumsum(0) - ordered >= settings.top_p] = 0
-    return int(places[torch.multinomial(ordered, 1, generator=generator)])

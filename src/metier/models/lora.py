@@ -12,26 +12,59 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialize
 from torch import nn
 from torch.nn.functional import linear
 
+from metier.artifacts import MANIFEST
+from metier.digest import digest_bytes
 from metier.errors import ModelError, nearest
 from metier.store import write_atomically
 
-__all__ = ["ALL_LINEAR", "LoraLinear", "adapter_state", "attach", "load_adapter", "save_adapter", "set_enabled", "switched_off"]
+__all__ = [
+    "ALL_LINEAR",
+    "AdapterWeights",
+    "LoraLinear",
+    "adapter_state",
+    "attach",
+    "load_adapter",
+    "read_adapter",
+    "save_adapter",
+    "set_enabled",
+    "switched_off",
+]
 
 ALL_LINEAR = "all-linear"
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_LARGEST = 65536
+_KNOWN = frozenset(
+    [
+        "base_model_name_or_path",
+        "inference_mode",
+        "init_lora_weights",
+        "lora_alpha",
+        "lora_dropout",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "revision",
+        "target_modules",
+        "task_type",
+    ]
+)
+"""Keys of PEFT's configuration that change nothing here or are read; any other one that is set asks for what is not done."""
 
 
 class _LowRank(torch.autograd.Function):
@@ -167,37 +200,92 @@ def save_adapter(model: nn.Module, folder: Path, *, base: str, rank: int, alpha:
     write_atomically(folder / _CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 
-def _read_config(folder: Path) -> Mapping[str, Any]:
+def _read_config(folder: Path, data: bytes) -> Mapping[str, Any]:
     try:
-        config: Mapping[str, Any] = json.loads((folder / _CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
+        config: Mapping[str, Any] = json.loads(data)
+        kind = config.get("peft_type")
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{folder} holds no readable {_CONFIG} ({error})\n    -> name the folder of a finished adapter") from None
-    if config.get("peft_type") != "LORA":
-        raise ModelError(f"{folder / _CONFIG} is of type {config.get('peft_type')!r}\n    -> only LORA adapters can be loaded")
-    unsupported = [key for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)]
+    if kind != "LORA":
+        raise ModelError(f"{folder / _CONFIG} is of type {kind!r}\n    -> only LORA adapters can be loaded")
+    unsupported = sorted(key for key, value in config.items() if value and key not in _KNOWN and not (key == "bias" and value == "none"))
     if unsupported:
         raise ModelError(f"{folder / _CONFIG} uses {', '.join(unsupported)}, which cannot be loaded yet")
     return config
 
 
-def load_adapter(model: nn.Module, folder: Path) -> None:
-    """Attach an adapter in PEFT's LoRA format. Raises ModelError if it does not fit the model or holds NaN."""
-    config = _read_config(folder)
-    targets = config["target_modules"]
-    attach(model, rank=config["r"], alpha=config["lora_alpha"], dropout=0.0, targets=targets, seed=0)
+def _number(config: Mapping[str, Any], key: str, folder: Path) -> float:
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST or (key == "r" and value != int(value)):
+        raise ModelError(f"{folder / _CONFIG}: {key} is {value!r}\n    -> it has to be a number above 0 and at most {_LARGEST}")
+    return value
+
+
+def _check_base(folder: Path, base: str | None) -> None:
+    """Refuse an adapter whose own manifest says that it was trained on other weights than these."""
+    manifest = folder / MANIFEST
+    if base is None or not manifest.is_file():
+        return
     try:
-        state = load_file(folder / _WEIGHTS)
-    except (OSError, SafetensorError) as error:
+        trained = json.loads(manifest.read_bytes())["facts"]["base"]
+        name, digest = trained["name"], trained["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{manifest} does not say which base model the adapter belongs to ({error})\n    -> train again, or restore the file") from None
+    if digest != base:
+        raise ModelError(f"{folder} was trained on another base model ({name}, {str(digest)[:12]}) than the one here ({base[:12]})\n    -> train again")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterWeights:
+    """An adapter as it was read: rank, strength, its tensors under PEFT's names, and the SHA-256 of the bytes they came from, by file."""
+
+    rank: int
+    alpha: float
+    targets: Sequence[str] | str
+    tensors: Mapping[str, torch.Tensor]
+    files: Mapping[str, str]
+
+
+def read_adapter(model: nn.Module, folder: Path, *, base: str | None = None) -> AdapterWeights:
+    """Read an adapter in PEFT's LoRA format and check it against a model that has no adapter yet.
+
+    Raises ModelError if it does not fit the model (names, shapes, rank), holds NaN or infinities, or says of itself that it belongs to
+    another base model than the one with the digest `base`. The digests are of the very bytes that were parsed.
+    """
+    try:
+        about, data = (folder / _CONFIG).read_bytes(), (folder / _WEIGHTS).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{folder} holds no readable adapter ({error})\n    -> name the folder of a finished adapter") from None
+    config = _read_config(folder, about)
+    _check_base(folder, base)
+    rank, alpha, targets = int(_number(config, "r", folder)), _number(config, "lora_alpha", folder), config.get("target_modules")
+    if not (targets == ALL_LINEAR or (isinstance(targets, list) and targets and all(isinstance(item, str) for item in targets))):
+        raise ModelError(f"{folder / _CONFIG}: target_modules has to be a list of layer names or {ALL_LINEAR!r}, not {str(targets)[:60]!r}")
+    try:
+        state = parse_tensors(data)
+    except (SafetensorError, ValueError) as error:
         raise ModelError(f"{folder / _WEIGHTS} cannot be read as safetensors ({error})\n    -> train again, or restore the file") from None
-    expected = adapter_state(model)
+    expected = {}
+    for name in _linear_layers(model, targets):
+        layer: Any = model.get_submodule(name)
+        expected[f"{_PREFIX}{name}.lora_A.weight"] = (rank, layer.in_features)
+        expected[f"{_PREFIX}{name}.lora_B.weight"] = (layer.out_features, rank)
     if missing := sorted(set(expected) ^ set(state)):
         raise ModelError(f"{folder} does not fit this base model: {len(missing)} tensors differ, first {_readable(missing[0])!r}")
-    for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise ModelError(f"{folder}: {_readable(name)!r} has shape {tuple(state[name].shape)}, the base model needs {tuple(tensor.shape)}")
-        if not torch.isfinite(state[name]).all():
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            raise ModelError(f"{folder}: {_readable(name)!r} has shape {tuple(state[name].shape)}, the base model needs {shape}")
+        if not state[name].is_floating_point() or not torch.isfinite(state[name]).all():
             raise ModelError(f"{folder}: {_readable(name)!r} holds values that are not finite\n    -> do not use this adapter; train again")
-        tensor.copy_(state[name])
+    return AdapterWeights(rank, alpha, targets, state, {_CONFIG: digest_bytes(about), _WEIGHTS: digest_bytes(data)})
+
+
+def load_adapter(model: nn.Module, folder: Path, *, base: str | None = None) -> None:
+    """Attach an adapter in PEFT's LoRA format. Raises ModelError as `read_adapter` does."""
+    weights = read_adapter(model, folder, base=base)
+    attach(model, rank=weights.rank, alpha=weights.alpha, dropout=0.0, targets=weights.targets, seed=0)
+    for name, tensor in adapter_state(model).items():
+        tensor.copy_(weights.tensors[name])
 
 
 def _readable(name: str) -> str:
