@@ -59,7 +59,8 @@ def licences(case: Case) -> Measurement:
 def base_licence(case: Case) -> Measurement:
     """Say whether the base model's licence is recorded and allowed; the project may state it where the model's folder does not."""
     base = case.subject.base
-    stated = base.licence if _plain(base.licence) not in _UNKNOWN else case.settings.base_licence or base.licence
+    own = case.settings.base_licence
+    stated = base.licence if _plain(base.licence) not in _UNKNOWN else own or base.licence
     recorded = _plain(stated) not in _UNKNOWN
     good = recorded and allowed(stated, case.settings.licences)
     missing = f"{base.name} states no licence; write it under compliance.base_licence"
