@@ -15,6 +15,7 @@ import torch
 from cli.hives import rows, write_jsonl
 from metier import flow, packs
 from metier.artifacts import Artifact
+from metier.cli.chain import chain
 from metier.config import Settings
 from metier.digest import digest_file
 from metier.models import Base
@@ -109,7 +110,8 @@ def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_pat
     monkeypatch.setattr(Settings, "__getattribute__", reading)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    outcome = flow.run(project)
+    with chain(project) as tied:
+        outcome = flow.run(project, recorder=tied.keep, ledger=tied.verified)
     assert outcome.adapter is not None
     _serve(project, base, outcome.adapter)
     torch.set_num_threads(threads)

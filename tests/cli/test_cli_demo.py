@@ -84,5 +84,26 @@ def test_the_command_runs_the_demo_to_its_answers_and_total_time(hive_demo: Path
         assert part in ended.out
     again = invoke("demo", folder, "--demo", "hives", "--json")
     assert again.code == 0
-    assert again.err.count("unchanged") == 3
+    assert again.err.count("unchanged") == 5
     assert again.document["evaluation"]["digest"] in ended.out
+
+
+def test_the_demo_goes_on_to_a_release_an_answer_over_http_and_a_verified_log(hive_demo: Path, tmp_path: Path, invoke: Invoke) -> None:
+    folder = tmp_path / "demo"
+    first = invoke("demo", folder, "--demo", "hives", "--json")
+    assert first.code == 0, first.err
+    document = first.document
+    assert document["decision"]["verdict"] == "pass"
+    assert document["answer"]["model"] == "hives"
+    assert document["answer"]["metier"]["release"] == document["release"]
+    assert document["answer"]["metier"]["adapter"] == document["adapter"]["digest"]
+    again = invoke("demo", folder, "--demo", "hives")
+    assert again.code == 0, again.err
+    for part in ("decision   ", "pass", "approval   ", "'Second Person'", "the demo plays both", "release    ", "asked over HTTP", "intact"):
+        assert part in again.out
+    verified = invoke("audit", "verify", folder)
+    assert verified.code == 0, verified.err
+    traced = invoke("trace", document["answer"]["id"], folder, "--json")
+    assert traced.code == 0, traced.err
+    assert document["adapter"]["digest"] in traced.out
+    assert document["dataset"]["digest"] in traced.out

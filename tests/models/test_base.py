@@ -26,6 +26,7 @@ def test_a_folder_is_found_relative_to_the_project_and_named_by_its_bytes(folder
 
 
 def test_the_licence_of_the_model_card_is_read(folder: Path) -> None:
+    (folder / "README.md").unlink()
     assert resolve("model", root=folder.parent).licence == "unknown"
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Model\n")
     assert resolve("model", root=folder.parent).licence == "apache-2.0"

@@ -103,9 +103,9 @@ def test_an_event_says_what_was_executed_and_is_plain_json(server: Running, rele
     canonical_json([first.facts, first.body, opened.facts, closed.facts])
     release = releases[2]
     assert (first.kind, first.actor, first.subject) == ("prediction", "key:tester", "person-7")
-    assert first.facts["adapter"] == release.adapter_digest
+    assert first.facts["adapter_digest"] == release.adapter_digest
     assert first.facts["weights"] == release.files["adapter_model.safetensors"]
-    assert (first.facts["release"], first.facts["base"], first.facts["name"]) == (release.release_digest, base.digest, "gamma")
+    assert (first.facts["release_digest"], first.facts["base_digest"], first.facts["name"]) == (release.release_digest, base.digest, "gamma")
     assert first.facts["request"] == whole.headers["x-request-id"]
     assert first.facts["executed"] is True
     assert first.facts["finish"] == whole.json()["choices"][0]["finish_reason"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ def decision_document(artifact: Artifact) -> dict[str, Any]:
     return {"digest": artifact.digest, "verdict": artifact.facts["verdict"], "controls": controls}
 
 
-def show(console: Console, outcome: Outcome, project: Path) -> None:
-    """Print what a run made, as far as it went, where it lies, and three commands to go on with."""
+def show(console: Console, outcome: Outcome, project: Path, *, after: Iterable[str] = ()) -> None:
+    """Print what a run made, as far as it went, where it lies, what happened `after` it, and three commands to go on with."""
     facts = outcome.dataset.facts
     splits = ", ".join(f"{count} {split}" for split, count in facts["counts"]["split"].items())
     console.print(f"dataset    {outcome.dataset.digest[:12]}  {facts['records']} records ({splits}), {sum(facts['drops'].values())} dropped")
@@ -82,6 +82,8 @@ def show(console: Console, outcome: Outcome, project: Path) -> None:
         _show_evaluation(console, outcome.evaluation)
     if outcome.decision is not None:
         _show_decision(console, outcome.decision)
+    for line in after:
+        console.print(clean(line), soft_wrap=True)
     console.print(f"\ntotal time {span(outcome.seconds)}\n\ngo on with:")
     for command in _next(outcome, project):
         console.print(f"  {command}")
@@ -101,6 +103,10 @@ def _next(outcome: Outcome, project: Path) -> Iterator[str]:
         yield f"metier chat {place}"
         yield f"metier data inspect {place}"
         yield f"metier run {place} --json"
+    elif outcome.release is not None:
+        yield f"metier keys new {place} --name NAME && metier serve {place}"
+        yield f"metier comply {place} --bundle {shlex.quote(str(project) + '-bundle')}"
+        yield f"metier audit verify {place}"
     else:
         yield f"metier comply {place}"
         yield f"metier approve {place} --by NAME" if outcome.decision.facts["verdict"] == "awaiting" else f"metier release {place}"

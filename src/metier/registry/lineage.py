@@ -125,7 +125,9 @@ class _Graph:
                 yield "record", row["record_id"]
 
     def _answers(self, **facts: str) -> list[Answer]:
-        return [] if self.find is None else list(self.find(**facts))
+        """The answers with these facts, each once: a streamed one is on record twice, when it began and when it ended."""
+        found = [] if self.find is None else self.find(**facts)
+        return list({str(answer.facts.get("id", answer.index)): answer for answer in found}.values())
 
     def back(self, kind: str, name: str) -> Node:
         """Return the tree of what a thing comes from."""

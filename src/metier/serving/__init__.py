@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from metier.serving.app import build_app
     from metier.serving.engine import Engine
     from metier.serving.guard import Guard
-    from metier.serving.server import serve
+    from metier.serving.server import background, serve
     from metier.serving.service import Service
 else:
     __getattr__, _, _ = lazy_loader.attach(
-        __name__, submod_attrs={"app": ["build_app"], "engine": ["Engine"], "guard": ["Guard"], "server": ["serve"], "service": ["Service"]}
+        __name__, submod_attrs={"app": ["build_app"], "engine": ["Engine"], "guard": ["Guard"], "server": ["background", "serve"], "service": ["Service"]}
     )
 
-__all__ = ["ApiKeys", "Engine", "Guard", "Served", "Service", "ServingSettings", "build_app", "serve"]
+__all__ = ["ApiKeys", "Engine", "Guard", "Served", "Service", "ServingSettings", "background", "build_app", "serve"]

@@ -198,14 +198,15 @@ class Answering:
         ran, settings = self._ran(), self._settings
         finished = self._ticket.finished if self._ticket else None
         facts: dict[str, Any] = {
+            "id": f"chatcmpl-{self.name}",
             "request": self.name,
             "phase": phase,
             "key": self._key,
             "name": ran.name,
-            "release": ran.release,
-            "adapter": ran.adapter,
+            "release_digest": ran.release,
+            "adapter_digest": ran.adapter,
             "weights": ran.weights,
-            "base": ran.base,
+            "base_digest": ran.base,
             "stream": self.stream,
             "settings": {"max_tokens": settings.max_new_tokens, "temperature": settings.temperature, "top_p": settings.top_p, "seed": settings.seed},
             "guard": {"rules": list(self._fired()), "redacted": dict(self._question.redacted)},

@@ -7,7 +7,9 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import h11
@@ -15,10 +17,11 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from metier.errors import MetierError
 from metier.serving.settings import ServingSettings
 from metier.serving.wire import error_body
 
-__all__ = ["JsonLines", "configure", "log_as_json", "serve"]
+__all__ = ["JsonLines", "background", "configure", "log_as_json", "serve"]
 
 _HEAD_BYTES = 16_384
 
@@ -56,7 +59,7 @@ def log_as_json() -> None:
 def _protocol(seconds: float) -> type[asyncio.Protocol]:
     """Return uvicorn's HTTP/1.1 protocol with a limit in seconds on how long a client may take to send the head of a request."""
 
-    class Patient(H11Protocol):
+    class Unhurried(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
@@ -97,7 +100,7 @@ def _protocol(seconds: float) -> type[asyncio.Protocol]:
             self._timer = None
             self.transport.abort()
 
-    return Patient
+    return Unhurried
 
 
 def configure(app: ASGIApp, settings: ServingSettings) -> uvicorn.Server:
@@ -128,3 +131,20 @@ def serve(app: ASGIApp, settings: ServingSettings) -> None:
     server = configure(app, settings)
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
+
+
+@contextlib.contextmanager
+def background(app: ASGIApp, settings: ServingSettings) -> Iterator[str]:
+    """Answer on a thread of this process inside the block, and give the address. Raises MetierError if the server does not start."""
+    server = configure(app, settings)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), name="metier-server", daemon=True)
+    thread.start()
+    while not server.started:
+        if not thread.is_alive():
+            raise MetierError(f"the server did not start at {settings.host}:{settings.port}\n    -> take another port: --port, or serving.port")
+        time.sleep(0.01)
+    try:
+        yield f"http://{settings.host}:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
