@@ -39,7 +39,7 @@ def test_a_step_attends_as_decoding_does_while_rows_grow_through_length_classes(
     assert len(filler) == 2
     for number in range(12):
         new = [number + 10 + row for row in range(6)]
-        expected = model.hidden(new, caches[0].lengths, Decode(caches[0], range(6)))
+        expected = model.hidden(new, list(caches[0].lengths), Decode(caches[0], range(6)))
         positions = caches[1].lengths[:6] + filler
         found = model.hidden(new + filler, positions, Step(caches[1], 6))[:6]
         assert torch.allclose(found, expected, atol=1e-5)

@@ -8,7 +8,6 @@ same bits, and attention runs over a length that follows from the row's own leng
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from metier.models.attention import Cache
 
@@ -52,14 +51,21 @@ class Step:
         keys[rows, :, self._at] = key[0, :, : self._rows].transpose(0, 1)
         values[rows, :, self._at] = value[0, :, : self._rows].transpose(0, 1)
         output = query.new_zeros(query.shape[2], query.shape[1], query.shape[3])
-        grouped = query.shape[1] != key.shape[1]
-        asked = query[0].transpose(0, 1)[:, :, None]
+        asked = query[0].transpose(0, 1)
         for members, length, ahead in self._classes:
             seen = ahead <= 0
             if window is not None:
                 seen = seen & (ahead > -window)
-            found = scaled_dot_product_attention(
-                asked[members], keys[members, :, :length], values[members, :, :length], attn_mask=seen[:, None, None, :], scale=scale, enable_gqa=grouped
-            )
-            output[members] = found[:, :, 0]
+            output[members] = _attend(asked[members], keys[members, :, :length], values[members, :, :length], seen, scale)
         return output[None]
+
+
+def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, seen: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return softmax attention [rows, heads, size] of one query a row over [rows, shared heads, length, size] where `seen` [rows, length].
+
+    For one query a row these plain products take a quarter of the flash kernel's time on the CPU, or less, and round each row alike.
+    """
+    shared = keys.shape[1]
+    stacked = query.reshape(len(query), shared, -1, query.shape[-1])
+    scores = torch.matmul(stacked, keys.transpose(2, 3)).mul_(scale).masked_fill_(~seen[:, None, None, :], float("-inf"))
+    return torch.matmul(torch.softmax(scores, dim=-1), values).view_as(query)

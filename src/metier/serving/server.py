@@ -59,7 +59,7 @@ def log_as_json() -> None:
 def _protocol(seconds: float) -> type[asyncio.Protocol]:
     """Return uvicorn's HTTP/1.1 protocol with a limit in seconds on how long a client may take to send the head of a request."""
 
-    class Unhurried(H11Protocol):
+    class Limited(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
@@ -100,7 +100,7 @@ def _protocol(seconds: float) -> type[asyncio.Protocol]:
             self._timer = None
             self.transport.abort()
 
-    return Unhurried
+    return Limited
 
 
 def configure(app: ASGIApp, settings: ServingSettings) -> uvicorn.Server:
