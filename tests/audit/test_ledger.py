@@ -239,6 +239,20 @@ def test_two_open_ledgers_take_turns(ledger: Ledger, reopen: Reopen) -> None:
     assert ledger.state().intact
 
 
+def test_machines_with_a_heads_file_each_share_a_log_on_a_server(postgresql: str, keys: Keys, tmp_path: Path) -> None:
+    here, there = (AuditSettings(head_every=4, heads=str(tmp_path / name / "heads.jsonl")) for name in ("here", "there"))
+    with open_ledger(postgresql, keys, here) as first:
+        first.append([event(number) for number in range(5)])
+        with pytest.raises(LedgerError, match="the second record of the log's heads is gone"):
+            open_ledger(postgresql, keys, there)
+        with open_ledger(postgresql, keys, there, restore_heads=True) as second:
+            for number in range(5, 40):
+                log = (first, second)[number // 7 % 2]
+                assert log.record(event(number)) == number
+                assert log.state().fault is None
+            assert (first.state().fault, second.state().fault) == (None, None)
+
+
 @pytest.mark.parametrize("where", ["sqlite://", "sqlite:///:memory:", "mysql://host/name", "nonsense://", "://"])
 def test_databases_that_will_not_do_are_refused(keys: Keys, where: str) -> None:
     with pytest.raises(MetierError, match="->"):

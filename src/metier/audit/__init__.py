@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metier.audit import offline
     from metier.audit.bundle import write_bundle
     from metier.audit.entries import Entry
     from metier.audit.keys import Keys
@@ -28,6 +29,7 @@ _HOMES = {
     "Receipt": "ledger",
     "SignedHead": "notes",
     "Verdict": "verdict",
+    "offline": "",
     "open_ledger": "ledger",
     "open_project_ledger": "places",
     "project_places": "places",
@@ -45,6 +47,7 @@ __all__ = [
     "Receipt",
     "SignedHead",
     "Verdict",
+    "offline",
     "open_ledger",
     "open_project_ledger",
     "project_places",
@@ -53,7 +56,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its module."""
+    """Load a public name from its module; `offline` is a module itself."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = _HOMES[name]
+    return getattr(import_module(f"{__name__}.{home}"), name) if home else import_module(f"{__name__}.{name}")

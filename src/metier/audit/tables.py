@@ -127,6 +127,12 @@ def _postgresql(url: sql.URL) -> sql.Engine:
             cursor.execute(f"SET lock_timeout = {_PATIENCE_MS}")
         connection.commit()
 
+    @sql.event.listens_for(engine, "before_cursor_execute")
+    def in_bytes(_: sql.Connection, cursor: Any, *rest: Any) -> None:
+        # Rows that are streamed are bytes for the most part, which PostgreSQL otherwise writes out in hexadecimal.
+        if rest[2] is not None and rest[2].execution_options.get("yield_per"):
+            cursor.format = 1
+
     return engine
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from metier.audit import AuditSettings, Verdict, offline, open_project_ledger, project_places
+from metier import audit
+from metier.audit import AuditSettings, Verdict
 from metier.audit.verify import pin, read_key, read_known_heads
 from metier.audit.verify import verify as verify_file
 from metier.cli import options
@@ -41,7 +42,7 @@ def verify(
     heads = () if head is None else read_known_heads(head)
     if path.name == PROJECT_FILE or (path / PROJECT_FILE).exists():
         loaded = load_project(path)
-        verdict = pin(offline.verify_log(project_places(loaded.root, _settings(loaded)), key, heads), key_id)
+        verdict = pin(audit.offline.verify_log(audit.project_places(loaded.root, _settings(loaded)), key, heads), key_id)
     else:
         verdict = verify_file(path, key=key, key_id=key_id, heads=heads)
     _show(verdict, as_json=as_json)
@@ -58,10 +59,10 @@ def head(
     """Print the newest signed head: what to keep, or to give to somebody, so that the log can never be cut behind it."""
     loaded = load_project(project)
     settings = _settings(loaded)
-    if restore and not project_places(loaded.root, settings).heads.exists():
-        with open_project_ledger(loaded.root, settings, restore_heads=True) as ledger:
+    if restore and not audit.project_places(loaded.root, settings).heads.exists():
+        with audit.open_project_ledger(loaded.root, settings, restore_heads=True) as ledger:
             ledger.record(Event("access", "metier audit head --restore", now(), {"action": "heads file written anew"}))
-    found = offline.newest_head(project_places(loaded.root, settings))
+    found = audit.offline.newest_head(audit.project_places(loaded.root, settings))
     if as_json:
         typer.echo(json.dumps({"origin": found.origin, "size": found.size, "root": found.root.hex(), "time": found.time, "note": found.note}))
     else:
@@ -77,7 +78,7 @@ def export(
 ) -> None:
     """Write the log, without the encrypted bodies, to one file that verifies on its own."""
     loaded = load_project(project)
-    found = offline.export_log(project_places(loaded.root, _settings(loaded)), file)
+    found = audit.offline.export_log(audit.project_places(loaded.root, _settings(loaded)), file)
     if as_json:
         typer.echo(json.dumps({"path": str(file), "origin": found.origin, "size": found.size, "root": found.root.hex()}))
     else:
@@ -94,7 +95,7 @@ def proof(
 ) -> None:
     """Write a file that proves that one entry is in the log, to somebody who has nothing else of it."""
     loaded = load_project(project)
-    data = offline.prove(project_places(loaded.root, _settings(loaded)), entry)
+    data = audit.offline.prove(audit.project_places(loaded.root, _settings(loaded)), entry)
     write_atomically(file, data)
     verdict = verify_file(file)
     _show(verdict, as_json=as_json)
