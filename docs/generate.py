@@ -24,7 +24,25 @@ from metier.project import ProjectSettings
 
 __all__ = ["on_files", "pages"]
 
-MODULES = ("flow", "project", "sources", "prepare", "evaluation", "privacy", "packs", "engines", "artifacts", "store", "records", "progress", "testing")
+MODULES = (
+    "flow",
+    "project",
+    "sources",
+    "prepare",
+    "evaluation",
+    "compliance",
+    "registry",
+    "audit",
+    "privacy",
+    "packs",
+    "engines",
+    "artifacts",
+    "events",
+    "store",
+    "records",
+    "progress",
+    "testing",
+)
 """Modules whose public names the Python reference lists; `training` and `models` load torch and are described in the guides."""
 
 _NOTE = "*This page is written from the code when the documentation is built.*"

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from metier import audit
-from metier.audit import AuditSettings, Verdict
+from metier.audit import Verdict
 from metier.audit.verify import pin, read_key, read_known_heads
 from metier.audit.verify import verify as verify_file
 from metier.cli import options
 from metier.events import Event, now
-from metier.project import PROJECT_FILE, Project, load_project
+from metier.project import PROJECT_FILE, load_project
 from metier.store import write_atomically
 
 __all__ = ["app"]
@@ -42,7 +42,7 @@ def verify(
     heads = () if head is None else read_known_heads(head)
     if path.name == PROJECT_FILE or (path / PROJECT_FILE).exists():
         loaded = load_project(path)
-        verdict = pin(audit.offline.verify_log(audit.project_places(loaded.root, _settings(loaded)), key, heads), key_id)
+        verdict = pin(audit.offline.verify_log(audit.project_places(loaded.root, loaded.settings.audit), key, heads), key_id)
     else:
         verdict = verify_file(path, key=key, key_id=key_id, heads=heads)
     _show(verdict, as_json=as_json)
@@ -58,7 +58,7 @@ def head(
 ) -> None:
     """Print the newest signed head: what to keep, or to give to somebody, so that the log can never be cut behind it."""
     loaded = load_project(project)
-    settings = _settings(loaded)
+    settings = loaded.settings.audit
     if restore and not audit.project_places(loaded.root, settings).heads.exists():
         with audit.open_project_ledger(loaded.root, settings, restore_heads=True) as ledger:
             ledger.record(Event("access", "metier audit head --restore", now(), {"action": "heads file written anew"}))
@@ -78,7 +78,7 @@ def export(
 ) -> None:
     """Write the log, without the encrypted bodies, to one file that verifies on its own."""
     loaded = load_project(project)
-    found = audit.offline.export_log(audit.project_places(loaded.root, _settings(loaded)), file)
+    found = audit.offline.export_log(audit.project_places(loaded.root, loaded.settings.audit), file)
     if as_json:
         typer.echo(json.dumps({"path": str(file), "origin": found.origin, "size": found.size, "root": found.root.hex()}))
     else:
@@ -95,15 +95,10 @@ def proof(
 ) -> None:
     """Write a file that proves that one entry is in the log, to somebody who has nothing else of it."""
     loaded = load_project(project)
-    data = audit.offline.prove(audit.project_places(loaded.root, _settings(loaded)), entry)
+    data = audit.offline.prove(audit.project_places(loaded.root, loaded.settings.audit), entry)
     write_atomically(file, data)
     verdict = verify_file(file)
     _show(verdict, as_json=as_json)
-
-
-def _settings(project: Project) -> AuditSettings:
-    """The project's `audit:` section."""
-    return getattr(project.settings, "audit", AuditSettings())
 
 
 def _show(verdict: Verdict, *, as_json: bool) -> None:

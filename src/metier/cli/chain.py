@@ -29,7 +29,9 @@ class Chain:
 
     @property
     def keys(self) -> Keys:
-        """The keys that sign; made when they are first used."""
+        """The keys that sign; made when they are first used. A log that is there is opened first: it knows if they were lost."""
+        if self._places.exist:
+            self.ledger.head()
         return Keys.open(self._places.keys)
 
     @property
