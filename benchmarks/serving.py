@@ -256,9 +256,10 @@ def soak(folder: Path, seconds: float, clients: int = 32) -> dict[str, Any]:
     finally:
         server.stop()
     late = [sample for sample in samples if sample[0] > seconds / 5]
+    quarters = [round(late[len(late) * part // 4][1], 1) for part in range(4)] + [round(late[-1][1], 1)]
     slope = statistics.linear_regression([at for at, _ in late], [size for _, size in late]).slope * 60
     rates = {"answers_per_second": round(counts["answers"] / seconds, 1)}
-    memory = {"memory_mib": {"first": round(late[0][1], 1), "last": round(late[-1][1], 1), "slope_per_minute": round(slope, 2)}}
+    memory = {"memory_mib": {"by_quarter": quarters, "slope_per_minute": round(slope, 2)}}
     return {"seconds": seconds, "clients": clients, **counts, **rates, "errors": len(errors), "first_errors": errors[:3], **memory}
 
 
