@@ -101,6 +101,9 @@ def test_python_in_a_document_runs(block: Block, tmp_path: Path, monkeypatch: py
 def test_a_command_in_a_document_is_one_that_metier_takes(block: Block, line: str) -> None:
     words = shlex.split(line)
     assert words[0] in ("metier", "python"), line
+    if words[:2] == ["python", "-m"]:
+        assert find_spec(words[2]) is not None
+        return
     if words[0] == "python":
         assert (block.path.parent / words[1]).is_file()
         return
