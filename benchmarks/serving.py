@@ -17,10 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,8 @@ import httpx
 import torch
 
 from metier import packs
+from metier.audit import AuditSettings, open_project_ledger
 from metier.digest import digest_file
-from metier.events import Event
 from metier.models import Base, GenerationSettings, LocalModel, resolve
 from metier.models.lora import ALL_LINEAR, adapter_state, attach, save_adapter
 from metier.models.precision import fastest_dtype
@@ -39,22 +37,6 @@ from metier.testing import tiny_base
 
 _QUESTION = "血压一直偏高，饮食上应该注意什么？ What should I eat with high blood pressure, and when should I see a doctor about it?"
 _TOKENS = 64
-
-
-class FileRecorder:
-    """Keeps events as lines of a file, flushed to the disk one by one."""
-
-    def __init__(self, path: Path) -> None:
-        self._lock, self._stream, self._count = threading.Lock(), path.open("ab"), 0
-
-    def __call__(self, event: Event) -> int:
-        line = json.dumps(asdict(event), ensure_ascii=False).encode() + b"\n"
-        with self._lock:
-            self._stream.write(line)
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-            self._count += 1
-            return self._count
 
 
 class Nothing:
@@ -86,7 +68,7 @@ def run_server(folder: Path) -> None:
     pack = packs.load("medical")
     keys = ApiKeys(folder / "keys")
     secret = keys.new("benchmark")
-    full = build_app(Service(engine, Guard(pack), keys, FileRecorder(folder / "log"), settings))
+    full = build_app(Service(engine, Guard(pack), keys, open_project_ledger(folder, AuditSettings()).record, settings))
     bare = Guard(pack)
     # No rule and no identifier is left to look for.
     bare.rules, bare.detector.rules = (), ()
