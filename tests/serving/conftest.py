@@ -20,7 +20,7 @@ import torch
 
 from metier import packs
 from metier.digest import digest_file
-from metier.events import Event
+from metier.events import Event, Record
 from metier.models import Base, LocalModel
 from metier.models.lora import ALL_LINEAR, adapter_state, attach, save_adapter
 from metier.packs import Pack
@@ -122,12 +122,14 @@ SETTINGS = ServingSettings(port=0, rows=4, context=256, max_new_tokens=128, max_
 
 
 @contextmanager
-def running(base: Base, releases: Sequence[Served], pack: Pack, folder: Path, settings: ServingSettings = SETTINGS) -> Iterator[Running]:
-    """Run a real server on a free loopback port."""
+def running(
+    base: Base, releases: Sequence[Served], pack: Pack, folder: Path, settings: ServingSettings = SETTINGS, record: Record | None = None
+) -> Iterator[Running]:
+    """Run a real server on a free loopback port; events go to `record`, or to a file."""
     recorder, keys = FileRecorder(folder / "log.jsonl"), ApiKeys(folder / "keys")
     key, metrics_key = keys.new("tester"), keys.new("scraper", scopes=["metrics"])
     engine = Engine.open(base, releases, settings, dtype=torch.float32)
-    service = Service(engine, Guard(pack), keys, recorder, settings)
+    service = Service(engine, Guard(pack), keys, record or recorder, settings)
     door = build_app(service)
     server = configure(door, settings)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)

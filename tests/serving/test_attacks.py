@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from starlette.routing import Mount
 
+from metier.audit import AuditSettings, open_project_ledger
 from metier.errors import ModelError
 from metier.models import Base, LocalModel
 from metier.models.load import load_tokenizer
@@ -529,9 +530,12 @@ def test_every_answer_a_client_received_survives_kill_9(base: Base, releases: li
         process.send_signal(signal.SIGKILL)
         for thread in threads:
             thread.join()
-    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_bytes().splitlines()]
-    logged = {entry["facts"]["request"]: entry["body"]["answer"] for entry in entries if entry["facts"]["phase"] == "answered"}
-    begun = {entry["facts"]["request"] for entry in entries}
+    ledger = open_project_ledger(tmp_path, AuditSettings())
+    assert ledger.state().intact
+    entries = list(ledger.find(kind="prediction"))
+    logged = {entry.facts["request"]: ledger.body(entry.index)["answer"] for entry in entries if entry.facts["phase"] == "answered"}
+    begun = {entry.facts["request"] for entry in entries}
+    ledger.close()
     assert len([text for _, text in received if text]) >= 15
     for name, text in received:
         if name.startswith("begun:"):
