@@ -533,7 +533,7 @@ def test_every_answer_a_client_received_survives_kill_9(base: Base, releases: li
     ledger = open_project_ledger(tmp_path, AuditSettings())
     assert ledger.state().intact
     entries = list(ledger.find(kind="prediction"))
-    logged = {entry.facts["request"]: ledger.body(entry.index)["answer"] for entry in entries if entry.facts["phase"] == "answered"}
+    logged = {entry.facts["request"]: ledger.body(entry.index).value["answer"] for entry in entries if entry.facts["phase"] == "answered"}
     begun = {entry.facts["request"] for entry in entries}
     ledger.close()
     assert len([text for _, text in received if text]) >= 15
