@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +19,13 @@ from metier.errors import Fault, InputError
 from metier.packs.spec import Pack
 from metier.prepare.card import data_card
 from metier.prepare.check import check_disjoint, prompt_key
-from metier.prepare.chunks import Refined, Rows, refine_all
-from metier.prepare.compose import Composer, conversation_key
+from metier.prepare.chunks import Rows, refine_all
+from metier.prepare.compose import Composer
 from metier.prepare.dedup import Duplicates, find_duplicates
 from metier.prepare.deidentify import identifier_rules, year_only
+from metier.prepare.drafts import Drafts
 from metier.prepare.minhash import implementation
-from metier.prepare.refine import Plan, drop, refine
+from metier.prepare.refine import Plan, refine
 from metier.prepare.settings import PrepareSettings
 from metier.prepare.split import Unit, assign
 from metier.records import Drop, Record
@@ -61,26 +62,13 @@ class Origin(Protocol):
         """Yield records, and drops for what is malformed."""
 
 
-@dataclass(slots=True)
-class _Composition:
-    """What composing decides for the whole: units for the splitter, repeated conversations, rows that no template fits."""
-
-    units: list[Unit] = field(default_factory=list)
-    repeated: set[str] = field(default_factory=set)
-    unused: set[int] = field(default_factory=set)
-
-
 @dataclass(frozen=True, slots=True)
-class _Draft:
-    """A dataset about to be written."""
+class _Plan:
+    """What is decided before a dataset is written: the drafts, the split of each row, and the name of each cluster."""
 
-    rows: Rows
-    duplicates: Duplicates
-    composer: Composer
-    composition: _Composition
+    drafts: Drafts
     splits: Mapping[str, str]
-    clusters: Mapping[int, str]
-    years_only: bool
+    clusters: Callable[[int], str]
 
 
 def build(
@@ -98,22 +86,23 @@ def build(
     nothing is left, a template is missing, or there are too few rows to split; SourceError as reading the origin does.
     """
     progress = workspace.progress
-    composer = Composer(pack.templates, origin.register)
     rows = _refined(origin, pack, settings, languages, workspace, engine)
     duplicates = find_duplicates(rows, settings.dedup, progress)
-    composition = _compose_all(rows, duplicates, composer, settings)
-    if not composition.units:
-        raise InputError(_nothing_left(rows, duplicates, composition))
-    splits = assign(composition.units, settings.split)
-    draft = _Draft(rows, duplicates, composer, composition, splits, _cluster_ids(rows, duplicates), settings.deidentify.enabled)
+    drafts = Drafts(rows, duplicates.dropped, year_only if settings.deidentify.enabled else _unchanged)
+    drafts.remove_repeated()
+    units = _units(drafts, duplicates, settings)
+    if not units:
+        raise InputError(_nothing_left(drafts))
+    plan = _Plan(drafts, assign(units, settings.split), _cluster_ids(rows, duplicates))
 
     folder = workspace.folder / "dataset"
     remove_folder(folder)
     folder.mkdir(parents=True)
-    progress.start("write", len(composition.units), "rows")
-    facts = _write(draft, folder)
+    progress.start("write", len(units), "rows")
+    facts = _write(plan, folder)
     progress.finish("write")
     facts |= {
+        "rows": len(units),
         "origin": origin.digest,
         "pack": {"name": pack.facts.name, "version": pack.facts.version, "digest": pack.digest},
         "languages": list(languages),
@@ -126,6 +115,10 @@ def build(
     return workspace.commit("dataset", folder, parents=(), facts=facts)
 
 
+def _unchanged(record: Record) -> Record:
+    return record
+
+
 def _refined(origin: Origin, pack: Pack, settings: PrepareSettings, languages: Sequence[str], workspace: Workspace, engine: Engine) -> Rows:
     key = workspace.store.secret("surrogates")
     identifiers, validators = identifier_rules(pack, settings.deidentify)
@@ -135,6 +128,7 @@ def _refined(origin: Origin, pack: Pack, settings: PrepareSettings, languages: S
         identifiers=identifiers,
         validators=validators,
         quality=pack.quality,
+        composer=Composer(pack.templates, origin.register),
         languages=tuple(languages),
         domain=pack.facts.name,
         key=key,
@@ -147,30 +141,16 @@ def _refined(origin: Origin, pack: Pack, settings: PrepareSettings, languages: S
     return rows
 
 
-def _compose_all(rows: Rows, duplicates: Duplicates, composer: Composer, settings: PrepareSettings) -> _Composition:
-    """Compose every row once to learn its tasks and find conversations that two rows give word for word; the smallest id stays."""
-    out = _Composition()
-    seen: dict[bytes, str] = {}
-    made: dict[int, list[tuple[str, str]]] = {}
-    prompts: dict[int, set[bytes]] = {}
-    for number, row in rows:
-        if number in duplicates.dropped:
-            continue
-        composed = list(composer.compose(row.record))
-        if not composed:
-            out.unused.add(number)
-        for record, _ in composed:
-            key = hashlib.sha256(repr(conversation_key(record)).encode()).digest()[:16]
-            if key in seen:
-                out.repeated.add(max(seen[key], record.id))
-            seen[key] = min(seen.get(key, record.id), record.id)
-        made[number] = [(record.id, record.task or "") for record, _ in composed]
-        prompts[number] = {prompt_key(record) for record, _ in composed} if "prompt" in settings.split.by else set()
-    for number, row in rows:
-        tasks = Counter(task for record_id, task in made.get(number, ()) if record_id not in out.repeated)
-        if tasks:
-            out.units.append(Unit(row.record.id, _ties(row.record, duplicates.clusters[number], prompts[number], settings), tasks, row.record.time))
-    return out
+def _units(drafts: Drafts, duplicates: Duplicates, settings: PrepareSettings) -> list[Unit]:
+    """Return the rows that give at least one draft, as the splitter sees them."""
+    units: list[Unit] = []
+    for _, group in groupby(drafts, key=lambda draft: draft.number):
+        found = list(group)
+        row, number = found[0].row.record, found[0].number
+        prompts = {prompt_key(draft.record) for draft in found} if "prompt" in settings.split.by else set()
+        tasks = Counter(draft.record.task or "" for draft in found)
+        units.append(Unit(row.id, _ties(row, duplicates.clusters[number], prompts, settings), tasks, row.time))
+    return units
 
 
 def _ties(record: Record, cluster: int, prompts: set[bytes], settings: PrepareSettings) -> tuple[str, ...]:
@@ -181,49 +161,34 @@ def _ties(record: Record, cluster: int, prompts: set[bytes], settings: PrepareSe
     return tuple(ties)
 
 
-def _cluster_ids(rows: Rows, duplicates: Duplicates) -> dict[int, str]:
+def _cluster_ids(rows: Rows, duplicates: Duplicates) -> Callable[[int], str]:
     """Name each cluster by the smallest id among its rows, so that the name does not depend on the rows' order."""
     names: dict[int, str] = {}
     for number, row in rows:
         cluster = duplicates.clusters[number]
         names[cluster] = min(names.get(cluster, row.record.id), row.record.id)
-    return names
+    return lambda number: names[duplicates.clusters[number]]
 
 
-def _nothing_left(rows: Rows, duplicates: Duplicates, composition: _Composition) -> Fault:
-    reasons = Counter(entry.reason.split(":")[0] for entry in rows.entries() if isinstance(entry, Drop))
-    reasons["duplicate"] += len(duplicates.dropped)
-    reasons["no_template_fits"] += len(composition.unused)
-    said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()) if count) or "the sources hold no rows"
+def _nothing_left(drafts: Drafts) -> Fault:
+    reasons = Counter("duplicate" if dropped.step == "dedup" else dropped.reason.split(":")[0] for dropped in drafts.drops())
+    said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "the sources hold no rows"
     remedy = "check `languages`, the `columns` of the sources and what the pack's templates need (metier packs list)"
     return Fault(f"no record is left: {said}", key="prepare", remedy=remedy)
 
 
-def _composed(draft: _Draft) -> Iterator[tuple[int, Refined, Record, str]]:
-    for number, row in draft.rows:
-        if row.record.id in draft.splits and number not in draft.duplicates.dropped:
-            for record, how in draft.composer.compose(row.record):
-                if record.id not in draft.composition.repeated:
-                    yield number, row, _published(record, draft), how
-
-
-def _published(record: Record, draft: _Draft) -> Record:
-    return year_only(record) if draft.years_only else record
-
-
-def _write(draft: _Draft, folder: Path) -> dict[str, Any]:
+def _write(plan: _Plan, folder: Path) -> dict[str, Any]:
     """Write parts, lineage and drops; return the counts."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("split", "language", "task", "licence")}
     for split in SPLITS:
-        wanted = (record for _, row, record, _ in _composed(draft) if draft.splits[row.record.id] == split)
+        wanted = (plan.drafts.publish(draft.record) for draft in plan.drafts if plan.splits[draft.row.record.id] == split)
         _write_parts(folder, split, _counted(wanted, split, counts))
     identifiers: Counter[str] = Counter()
-    write_rows(folder / "lineage.parquet", _lineage(draft, identifiers), _LINEAGE)
+    write_rows(folder / "lineage.parquet", _lineage(plan, identifiers), _LINEAGE)
     reasons: Counter[str] = Counter()
-    write_drops(folder / "drops.parquet", _ledger(draft, reasons))
+    write_drops(folder / "drops.parquet", _ledger(plan.drafts, reasons))
     return {
         "records": sum(counts["split"].values()),
-        "rows": len(draft.composition.units),
         "counts": {name: dict(sorted(found.items())) for name, found in counts.items()},
         "drops": dict(sorted(reasons.items())),
         "identifiers": dict(sorted(identifiers.items())),
@@ -246,50 +211,32 @@ def _write_parts(folder: Path, split: str, records: Iterator[Record]) -> None:
         number += 1
 
 
-def _lineage(draft: _Draft, identifiers: Counter[str]) -> Iterator[dict[str, Any]]:
+def _lineage(plan: _Plan, identifiers: Counter[str]) -> Iterator[dict[str, Any]]:
     last = None
-    for number, row, record, how in _composed(draft):
-        if number != last:
-            found = (item.removeprefix("deidentify:").split("=") for item in row.transforms if item.startswith("deidentify:"))
+    for draft in plan.drafts:
+        if draft.number != last:
+            found = (item.removeprefix("deidentify:").split("=") for item in draft.row.transforms if item.startswith("deidentify:"))
             identifiers.update({kind: int(count) for kind, count in found})
-            last = number
-        source = record.source
+            last = draft.number
+        record, source = draft.record, draft.record.source
         yield {
             "record_id": record.id,
             "source_uri": source.uri if source else None,
             "source_digest": source.digest if source else None,
             "source_position": source.position if source else None,
             "parents": list(record.parents),
-            "transforms": [*row.transforms, how],
-            "surrogates": list(row.surrogates),
-            "split": draft.splits[row.record.id],
+            "transforms": list(draft.transforms),
+            "surrogates": list(draft.row.surrogates),
+            "split": plan.splits[draft.row.record.id],
             "subject": record.subject,
-            "cluster": draft.clusters[draft.duplicates.clusters[number]],
+            "cluster": plan.clusters(draft.number),
         }
 
 
-def _ledger(draft: _Draft, reasons: Counter[str]) -> Iterator[Drop]:
-    for dropped in _dropped(draft):
+def _ledger(drafts: Drafts, reasons: Counter[str]) -> Iterator[Drop]:
+    for dropped in drafts.drops():
         reasons[dropped.reason.split(":")[0]] += 1
         yield dropped
-
-
-def _dropped(draft: _Draft) -> Iterator[Drop]:
-    number = -1
-    for entry in draft.rows.entries():
-        if isinstance(entry, Drop):
-            yield entry
-            continue
-        number += 1
-        record = _published(entry.record, draft)
-        if number in draft.duplicates.dropped:
-            yield drop(record, "dedup", draft.duplicates.dropped[number])
-        elif number in draft.composition.unused:
-            yield drop(record, "compose", "no_template_fits")
-        else:
-            for composed, _ in draft.composer.compose(entry.record):
-                if composed.id in draft.composition.repeated:
-                    yield drop(_published(composed, draft), "compose", "repeated_conversation")
 
 
 def _steps(settings: PrepareSettings) -> list[dict[str, Any]]:

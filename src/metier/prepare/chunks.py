@@ -23,11 +23,15 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """A source row that is cleaned and de-identified, what was done to it, and the marks of the surrogates that stand in it."""
+    """A source row that is cleaned and de-identified, what was done to it, and the marks of the surrogates that stand in it.
+
+    `composed` are the conversations that the row gives, each with what made it; a row that no template fits gives none.
+    """
 
     record: Record
     transforms: tuple[str, ...]
     surrogates: tuple[str, ...] = ()
+    composed: tuple[tuple[Record, str], ...] = ()
 
 
 Entry: TypeAlias = Refined | Drop
@@ -58,14 +62,19 @@ class Rows:
 def _line(entry: Entry) -> bytes:
     if isinstance(entry, Drop):
         return canonical_json({"drop": asdict(entry)})
-    return canonical_json({"record": record_to_dict(entry.record), "transforms": list(entry.transforms), "surrogates": list(entry.surrogates)})
+    # A row that is a conversation already is its own composition: it is written once.
+    composed = [[None if record == entry.record else record_to_dict(record), how] for record, how in entry.composed]
+    row = {"record": record_to_dict(entry.record), "transforms": list(entry.transforms), "surrogates": list(entry.surrogates), "composed": composed}
+    return canonical_json(row)
 
 
 def _entry(row: dict[str, Any]) -> Entry:
     if "drop" in row:
         source = row["drop"].pop("source")
         return Drop(**row["drop"], source=None if source is None else Source(**source))
-    return Refined(record_from_dict(row["record"]), tuple(row["transforms"]), tuple(row["surrogates"]))
+    record = record_from_dict(row["record"])
+    composed = tuple((record if other is None else record_from_dict(other), how) for other, how in row["composed"])
+    return Refined(record, tuple(row["transforms"]), tuple(row["surrogates"]), composed)
 
 
 def _name(number: int, items: Sequence[Record | Drop], salt: str) -> str:
