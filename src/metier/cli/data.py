@@ -34,7 +34,7 @@ def build(
     *,
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
-    processes: options.Processes = 1,
+    processes: options.Processes = None,
 ) -> None:
     """Build the dataset from the project's sources."""
     perform(project, "dataset", as_json=as_json, dry_run=dry_run, online=False, processes=processes)
