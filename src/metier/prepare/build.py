@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain, groupby, islice
-from pathlib import Path
+from itertools import groupby
 from typing import Any, Protocol
 
 from metier.artifacts import Artifact
@@ -28,25 +26,11 @@ from metier.prepare.minhash import implementation
 from metier.prepare.refine import Plan, refine
 from metier.prepare.settings import PrepareSettings
 from metier.prepare.split import Unit, assign
+from metier.prepare.write import DatasetWriter
 from metier.records import Drop, Record
-from metier.shards import SPLITS, write_drops, write_records, write_rows
 from metier.store import Workspace, remove_folder
 
 __all__ = ["Origin", "build"]
-
-_RECORDS_A_PART = 50_000
-_LINEAGE = {
-    "record_id": "string",
-    "source_uri": "string",
-    "source_digest": "string",
-    "source_position": "string",
-    "parents": "strings",
-    "transforms": "strings",
-    "surrogates": "strings",
-    "split": "string",
-    "subject": "string",
-    "cluster": "string",
-}
 
 
 class Origin(Protocol):
@@ -60,15 +44,6 @@ class Origin(Protocol):
 
     def __iter__(self) -> Iterator[Record | Drop]:
         """Yield records, and drops for what is malformed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What is decided before a dataset is written: the drafts, the split of each row, and the name of each cluster."""
-
-    drafts: Drafts
-    splits: Mapping[str, str]
-    clusters: Callable[[int], str]
 
 
 def build(
@@ -90,16 +65,22 @@ def build(
     duplicates = find_duplicates(rows, settings.dedup, progress)
     drafts = Drafts(rows, duplicates.dropped, year_only if settings.deidentify.enabled else _unchanged)
     drafts.remove_repeated()
-    units = _units(drafts, duplicates, settings)
+    units, names = _decided(drafts, duplicates, settings)
     if not units:
         raise InputError(_nothing_left(drafts))
-    plan = _Plan(drafts, assign(units, settings.split), _cluster_ids(rows, duplicates))
+    splits = assign(units, settings.split)
 
     folder = workspace.folder / "dataset"
     remove_folder(folder)
     folder.mkdir(parents=True)
     progress.start("write", len(units), "rows")
-    facts = _write(plan, folder)
+    with DatasetWriter(folder) as writer:
+        for entry in drafts.outcome():
+            if isinstance(entry, Drop):
+                writer.drop(entry)
+            else:
+                writer.add(entry, drafts.publish(entry.record), split=splits[entry.row.record.id], cluster=names[duplicates.clusters[entry.number]])
+    facts = writer.facts()
     progress.finish("write")
     facts |= {
         "rows": len(units),
@@ -141,16 +122,21 @@ def _refined(origin: Origin, pack: Pack, settings: PrepareSettings, languages: S
     return rows
 
 
-def _units(drafts: Drafts, duplicates: Duplicates, settings: PrepareSettings) -> list[Unit]:
-    """Return the rows that give at least one draft, as the splitter sees them."""
+def _decided(drafts: Drafts, duplicates: Duplicates, settings: PrepareSettings) -> tuple[list[Unit], dict[int, str]]:
+    """Return the rows that give at least one draft, as the splitter sees them, and a name for each of their clusters.
+
+    A cluster is named by the smallest id among its rows, so that the name does not depend on the rows' order.
+    """
     units: list[Unit] = []
-    for _, group in groupby(drafts, key=lambda draft: draft.number):
+    names: dict[int, str] = {}
+    for number, group in groupby(drafts, key=lambda draft: draft.number):
         found = list(group)
-        row, number = found[0].row.record, found[0].number
+        row, cluster = found[0].row.record, duplicates.clusters[number]
         prompts = {prompt_key(draft.record) for draft in found} if "prompt" in settings.split.by else set()
         tasks = Counter(draft.record.task or "" for draft in found)
-        units.append(Unit(row.id, _ties(row, duplicates.clusters[number], prompts, settings), tasks, row.time))
-    return units
+        units.append(Unit(row.id, _ties(row, cluster, prompts, settings), tasks, row.time))
+        names[cluster] = min(names.get(cluster, row.id), row.id)
+    return units, names
 
 
 def _ties(record: Record, cluster: int, prompts: set[bytes], settings: PrepareSettings) -> tuple[str, ...]:
@@ -161,82 +147,11 @@ def _ties(record: Record, cluster: int, prompts: set[bytes], settings: PrepareSe
     return tuple(ties)
 
 
-def _cluster_ids(rows: Rows, duplicates: Duplicates) -> Callable[[int], str]:
-    """Name each cluster by the smallest id among its rows, so that the name does not depend on the rows' order."""
-    names: dict[int, str] = {}
-    for number, row in rows:
-        cluster = duplicates.clusters[number]
-        names[cluster] = min(names.get(cluster, row.record.id), row.record.id)
-    return lambda number: names[duplicates.clusters[number]]
-
-
 def _nothing_left(drafts: Drafts) -> Fault:
-    reasons = Counter("duplicate" if dropped.step == "dedup" else dropped.reason.split(":")[0] for dropped in drafts.drops())
+    reasons = Counter("duplicate" if dropped.step == "dedup" else dropped.reason.split(":")[0] for dropped in drafts.outcome() if isinstance(dropped, Drop))
     said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "the sources hold no rows"
     remedy = "check `languages`, the `columns` of the sources and what the pack's templates need (metier packs list)"
     return Fault(f"no record is left: {said}", key="prepare", remedy=remedy)
-
-
-def _write(plan: _Plan, folder: Path) -> dict[str, Any]:
-    """Write parts, lineage and drops; return the counts."""
-    counts: dict[str, Counter[str]] = {name: Counter() for name in ("split", "language", "task", "licence")}
-    for split in SPLITS:
-        wanted = (plan.drafts.publish(draft.record) for draft in plan.drafts if plan.splits[draft.row.record.id] == split)
-        _write_parts(folder, split, _counted(wanted, split, counts))
-    identifiers: Counter[str] = Counter()
-    write_rows(folder / "lineage.parquet", _lineage(plan, identifiers), _LINEAGE)
-    reasons: Counter[str] = Counter()
-    write_drops(folder / "drops.parquet", _ledger(plan.drafts, reasons))
-    return {
-        "records": sum(counts["split"].values()),
-        "counts": {name: dict(sorted(found.items())) for name, found in counts.items()},
-        "drops": dict(sorted(reasons.items())),
-        "identifiers": dict(sorted(identifiers.items())),
-    }
-
-
-def _counted(records: Iterator[Record], split: str, counts: Mapping[str, Counter[str]]) -> Iterator[Record]:
-    for record in records:
-        counts["split"][split] += 1
-        counts["language"][record.language or "unknown"] += 1
-        counts["task"][record.task or "none"] += 1
-        counts["licence"][record.source.licence if record.source else "unknown"] += 1
-        yield record
-
-
-def _write_parts(folder: Path, split: str, records: Iterator[Record]) -> None:
-    number = 0
-    while (first := next(records, None)) is not None:
-        write_records(folder / f"part-{split}-{number:05d}.parquet", chain([first], islice(records, _RECORDS_A_PART - 1)))
-        number += 1
-
-
-def _lineage(plan: _Plan, identifiers: Counter[str]) -> Iterator[dict[str, Any]]:
-    last = None
-    for draft in plan.drafts:
-        if draft.number != last:
-            found = (item.removeprefix("deidentify:").split("=") for item in draft.row.transforms if item.startswith("deidentify:"))
-            identifiers.update({kind: int(count) for kind, count in found})
-            last = draft.number
-        record, source = draft.record, draft.record.source
-        yield {
-            "record_id": record.id,
-            "source_uri": source.uri if source else None,
-            "source_digest": source.digest if source else None,
-            "source_position": source.position if source else None,
-            "parents": list(record.parents),
-            "transforms": list(draft.transforms),
-            "surrogates": list(draft.row.surrogates),
-            "split": plan.splits[draft.row.record.id],
-            "subject": record.subject,
-            "cluster": plan.clusters(draft.number),
-        }
-
-
-def _ledger(drafts: Drafts, reasons: Counter[str]) -> Iterator[Drop]:
-    for dropped in drafts.drops():
-        reasons[dropped.reason.split(":")[0]] += 1
-        yield dropped
 
 
 def _steps(settings: PrepareSettings) -> list[dict[str, Any]]:

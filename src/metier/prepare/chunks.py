@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from metier.digest import canonical_json, digest_bytes
+from metier.digest import digest_bytes
 from metier.engines import Engine
 from metier.progress import Progress
 from metier.records import Drop, Record, Source, record_from_dict, record_to_dict
@@ -61,11 +61,15 @@ class Rows:
 
 def _line(entry: Entry) -> bytes:
     if isinstance(entry, Drop):
-        return canonical_json({"drop": asdict(entry)})
+        return _json({"drop": asdict(entry)})
     # A row that is a conversation already is its own composition: it is written once.
     composed = [[None if record == entry.record else record_to_dict(record), how] for record, how in entry.composed]
     row = {"record": record_to_dict(entry.record), "transforms": list(entry.transforms), "surrogates": list(entry.surrogates), "composed": composed}
-    return canonical_json(row)
+    return _json(row)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _entry(row: dict[str, Any]) -> Entry:
@@ -78,8 +82,9 @@ def _entry(row: dict[str, Any]) -> Entry:
 
 
 def _name(number: int, items: Sequence[Record | Drop], salt: str) -> str:
-    content = [record_to_dict(item) if isinstance(item, Record) else asdict(item) for item in items]
-    return f"{number:06d}-{digest_bytes(salt.encode() + canonical_json(content))[:24]}.jsonl"
+    # The id of a record is a digest of its content and place, that of a drop too.
+    content = "\n".join((salt, *(item.id if isinstance(item, Record) else item.record_id for item in items)))
+    return f"{number:06d}-{digest_bytes(content.encode())[:24]}.jsonl"
 
 
 def refine_all(

@@ -44,15 +44,9 @@ class Drafts:
 
     def __iter__(self) -> Iterator[Draft]:
         """Yield what is left."""
-        for draft in self._all():
-            if draft.record.id not in self._removed:
-                yield draft
-
-    def _all(self) -> Iterator[Draft]:
-        for number, row in self._rows:
-            if number not in self._duplicates:
-                for record, how in row.composed:
-                    yield Draft(number, row, record, how)
+        for entry in self.outcome(ledger=False):
+            if isinstance(entry, Draft):
+                yield entry
 
     def remove(self, record_id: str, step: str, reason: str) -> None:
         """Take a draft out; the first reason given stands."""
@@ -67,23 +61,27 @@ class Drafts:
                 self.remove(max(seen[key], draft.record.id), "compose", "repeated_conversation")
             seen[key] = min(seen.get(key, draft.record.id), draft.record.id)
 
-    def drops(self) -> Iterator[Drop]:
-        """Yield everything that left, in the order of the sources, as it may be published.
+    def outcome(self, *, ledger: bool = True) -> Iterator[Draft | Drop]:
+        """Yield, in the order of the sources, every draft that is left and a drop for everything that left.
 
-        That is malformed source rows, rows that a step refused, duplicates, rows that no template fits, and drafts that a later
-        step removed.
+        What left is malformed source rows, rows that a step refused, duplicates, rows that no template fits, and drafts that
+        a later step removed, each as it may be published. Without `ledger` drops are not made.
         """
         number = -1
         for entry in self._rows.entries():
             if isinstance(entry, Drop):
-                yield entry
+                if ledger:
+                    yield entry
                 continue
             number += 1
             if number in self._duplicates:
-                yield drop(self.publish(entry.record), "dedup", self._duplicates[number])
-            elif not entry.composed:
+                if ledger:
+                    yield drop(self.publish(entry.record), "dedup", self._duplicates[number])
+                continue
+            if not entry.composed and ledger:
                 yield drop(self.publish(entry.record), "compose", "no_template_fits")
-            else:
-                for record, _ in entry.composed:
-                    if record.id in self._removed:
-                        yield drop(self.publish(record), *self._removed[record.id])
+            for record, how in entry.composed:
+                if record.id not in self._removed:
+                    yield Draft(number, entry, record, how)
+                elif ledger:
+                    yield drop(self.publish(record), *self._removed[record.id])
