@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metier import models, prepare
-from metier.cli import options
+from metier.cli import options, provenance
 from metier.cli.console import clean, output
 from metier.cli.results import json_line
 from metier.cli.run import latest, perform
@@ -24,6 +24,8 @@ from metier.records import Record
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="The project's dataset.")
+app.command()(provenance.trace)
+app.command()(provenance.impact)
 
 Split = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Split that examples are taken from.")]
 
