@@ -33,7 +33,7 @@ class EngineSettings(Settings):
 
 def engine_of(settings: EngineSettings, *, processes: int | None = None) -> Engine:
     """Return the engine that the settings describe; `processes` overrides theirs."""
-    count = settings.processes if processes is None else processes
+    address, count = settings.address, settings.processes if processes is None else processes
     if settings.kind == "ray":
-        return Ray(settings.address, workers=None if settings.address else count)
+        return Ray(address, workers=None if address else count)
     return Processes(count) if count > 1 else LOCAL

@@ -109,7 +109,7 @@ def _refined(origin: Origin, pack: Pack, settings: PrepareSettings, languages: S
         identifiers=identifiers,
         validators=validators,
         quality=pack.quality,
-        composer=Composer(pack.templates, origin.register),
+        composer=Composer(pack.templates, origin.register, settings.compose),
         languages=tuple(languages),
         domain=pack.facts.name,
         key=key,

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from metier.config import Settings
+from metier.prepare.compose import ComposeSettings
 
 __all__ = ["CleanSettings", "DedupSettings", "DeidentifySettings", "PrepareSettings", "SplitSettings"]
 
@@ -72,6 +73,8 @@ class PrepareSettings(Settings):
     """Tidying of text."""
     deidentify: DeidentifySettings = DeidentifySettings()
     """Personal identifiers."""
+    compose: ComposeSettings = ComposeSettings()
+    """From rows to conversations."""
     dedup: DedupSettings = DedupSettings()
     """Duplicates."""
     split: SplitSettings = SplitSettings()
