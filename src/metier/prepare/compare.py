@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
 import yaml
 
-from metier.digest import digest_of
 from metier.records import Message, Record
 
-__all__ = ["bare", "critical", "exact_key", "fold", "parts", "question_key", "searched", "turns"]
+__all__ = ["asked_and_answered", "bare", "critical", "exact_key", "fold", "parts", "plain", "searched", "turns"]
 
 _SYSTEM = "system"
 
@@ -26,12 +26,14 @@ _SPACE = re.compile(r"\s+")
 def _critical() -> re.Pattern[str]:
     words: Mapping[str, Any] = yaml.safe_load((files("metier.prepare") / "data" / "critical.yaml").read_text(encoding="utf-8"))
     numerals, after = words["numerals"], words["after_numeral"]
-    digits = "0-9\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2080-\u2089\u2150-\u215e"
-    number = rf"[-+\u2212<>\u2264\u2265\u00b1]?\s?[{digits}]+(?:[.,:/][{digits}]+)*\s?(?:[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|[{after}])?"
-    numeral = rf"[{numerals}]{{2,}}|[{numerals}](?=[{after}])"
-    english = "|".join(re.escape(word) for word in words["en"] if word[0].isalpha() and "'" not in word)
-    chinese = "".join(words["zh"])
-    return re.compile(rf"{number}|{numeral}|[{chinese}]|(?<![A-Za-z])(?i:{english})(?![A-Za-z])|n['\u2019]t(?![A-Za-z])")
+    digits = "0-9\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2080-\u2089\u2150-\u215e\u2460-\u249b"
+    number = rf"[-+\u2212<>=\u2264\u2265\u00b1~$\u20ac\u00a3\u00a5]?\s?[{digits}]+(?:[.,:/][{digits}]+)*\s?(?:[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|[{after}]+)?"
+    numeral = rf"[{numerals}]{{2,}}[{after}]?|[{numerals}](?=[{after}])[{after}]"
+    english = "|".join(re.escape(word) for word in sorted(words["en"], key=len, reverse=True) if word[0].isalpha() and "'" not in word)
+    longer = "|".join(re.escape(word) for word in sorted(words["zh"], key=len, reverse=True) if len(word) > 1)
+    chinese = "".join(word for word in words["zh"] if len(word) == 1)
+    pictures = "\u2600-\u27bf\U0001f300-\U0001faff"
+    return re.compile(rf"{number}|{numeral}|{longer}|[{chinese}{pictures}]|(?<![A-Za-z])(?i:{english})(?![A-Za-z])|n['\u2019]t(?![A-Za-z])|(?<=[A-Za-z(])[-+\u00b1\u2212]+(?![A-Za-z0-9])")
 
 
 _WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"\u3000": " "}
@@ -72,8 +74,8 @@ def turns(record: Record) -> tuple[tuple[Message, ...], str]:
     raise ValueError(f"record {record.id} has no learnt message")
 
 
-def parts(record: Record) -> dict[str, str]:
-    """Return the parts that are compared each for itself: question and answer, or text, label and each field of the metadata.
+def parts(record: Record, *, without: str | None = None) -> dict[str, str]:
+    """Return the parts that are compared each for itself: question and answer, or text, label and each field of the metadata but `without`.
 
     A system message is a part too, but not of the text by which near-duplicates are looked for: it is often the same everywhere.
     """
@@ -84,24 +86,41 @@ def parts(record: Record) -> dict[str, str]:
         found["question"] = "\n".join(message.content for message in before if message.role != "system")
         found["answer"] = answer
     found["text"], found["label"] = record.text, record.label or ""
-    for name, value in record.metadata.items():
+    for name in sorted(record.metadata):
+        if name == without:
+            continue
+        value = record.metadata[name]
         found[f"metadata.{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return {name: text for name, text in found.items() if text.strip()}
+    return {name: text for name, text in found.items() if text and not text.isspace()}
 
 
-def exact_key(record: Record) -> str:
-    """Return the digest by which records are exactly the same: every part in NFC with white space collapsed."""
-    return digest_of({name: _SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip() for name, text in parts(record).items()})
+def plain(text: str) -> str:
+    """Return a text in NFC with white space collapsed: the form in which content is exactly the same."""
+    return " ".join((text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)).split())
 
 
-def question_key(record: Record) -> str | None:
-    """Return the digest of what is asked, folded, or None for a record without messages."""
-    if not record.messages:
+def exact_key(found: Mapping[str, str]) -> bytes:
+    """Return the digest by which records are exactly the same, from a record's parts: 16 bytes of the SHA-256 of every part's name and plain form."""
+    return _digest([item for name, text in found.items() for item in (name, plain(text))])
+
+
+def _digest(items: Sequence[str]) -> bytes:
+    """Return 16 bytes of the SHA-256 of the items, each with its length before it, so that no two lists give the same bytes."""
+    return hashlib.sha256("".join(f"{len(item)}:{item}" for item in items).encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def asked_and_answered(found: Mapping[str, str], answers: Collection[str]) -> tuple[bytes, bytes] | None:
+    """Return the digest of what is asked and of what is answered, both folded, or None where a record holds no answer or nothing else.
+
+    An answer is the last learnt message, the label, or a field of the metadata that `answers` names.
+    """
+    given = {name for name in found if name in ("answer", "label") or name.removeprefix("metadata.") in answers}
+    asked = [item for name in sorted(found.keys() - given) for item in (name, fold(found[name]))]
+    if not given or not asked:
         return None
-    before, _ = turns(record)
-    return digest_of([[message.role, fold(message.content)] for message in before])
+    return _digest(asked), _digest([item for name in sorted(given) for item in (name, fold(found[name]))])
 
 
 def searched(found: Mapping[str, str]) -> str:
-    """Return the folded text by which near-duplicates are looked for, from a record's parts."""
-    return fold("\n".join(text for name, text in found.items() if name != _SYSTEM))
+    """Return the text by which near-duplicates are looked for, from a record's parts; it is folded when it is cut into shingles."""
+    return "\n".join(text for name, text in found.items() if name != _SYSTEM)

@@ -7,14 +7,38 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
+from pydantic import Field, model_validator
+
+from metier.config import Settings
 from metier.errors import Fault, InputError
-from metier.prepare.settings import SplitSettings
 from metier.prepare.union import Sets
 
-__all__ = ["Unit", "assign", "moment"]
+__all__ = ["SplitSettings", "Unit", "assign", "moment"]
 
 _DATE = re.compile(r"^\s*(\d{4})(?:\D?(\d{1,2}))?(?:\D?(\d{1,2}))?(?:\D+(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?)?")
+
+
+class SplitSettings(Settings):
+    """How records are divided; near-duplicates always stay together."""
+
+    test: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the records that is held out for evaluation."""
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the records that is watched during training."""
+    by: tuple[Literal["subject", "group", "prompt"], ...] = ("subject", "group", "prompt")
+    """What records that stay in one split have in common. Leave `prompt` out where one prompt is asked of all records."""
+    seed: int = 0
+    """Another seed gives another division; the same seed the same, whatever the order of the records."""
+    time: bool = False
+    """Put the newest records into test, the next newest into validation. Every record needs a time then."""
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> SplitSettings:
+        if self.test + self.validation >= 1:
+            raise ValueError(f"test {self.test} and validation {self.validation} leave nothing to train on; together they have to be below 1")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
