@@ -52,7 +52,7 @@ def test_shingles_are_those_of_each_text_alone(texts, han, other):
         ("one two three four five", 1),
         ("one two", 1),
         ("高血压患者宜低盐", 4),
-        ("口服 metformin 0.5 g 每日两次", 5),
+        ("口服 metformin 0.5 g 每日两次", 6),
         ("?!", 1),
         ("", 1),
     ],

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -15,25 +16,29 @@ import yaml
 
 from metier.records import Message, Record
 
-__all__ = ["asked_and_answered", "bare", "critical", "exact_key", "fold", "parts", "plain", "searched", "turns"]
+__all__ = ["asked_and_answered", "bare", "critical", "exact_key", "fold", "parts", "plain", "same_sense", "searched", "turns"]
 
 _SYSTEM = "system"
 
 _SPACE = re.compile(r"\s+")
+_OTHER = re.compile(r"[\W_]+")
+_CLAUSE = re.compile("[\u3002\uff1b\uff01\uff1f\uff0c\n]+|(?<=[.,;!?])\\s+")
 
 
 @lru_cache(maxsize=1)
-def _critical() -> re.Pattern[str]:
+def _critical() -> tuple[re.Pattern[str], frozenset[str]]:
+    """Return the pattern of what may be critical, every Latin word included, and the Latin words that are."""
     words: Mapping[str, Any] = yaml.safe_load((files("metier.prepare") / "data" / "critical.yaml").read_text(encoding="utf-8"))
     numerals, after = words["numerals"], words["after_numeral"]
     digits = "0-9\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2080-\u2089\u2150-\u215e\u2460-\u249b"
-    number = rf"[-+\u2212<>=\u2264\u2265\u00b1~$\u20ac\u00a3\u00a5]?\s?[{digits}]+(?:[.,:/][{digits}]+)*\s?(?:[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|[{after}]+)?"
-    numeral = rf"[{numerals}]{{2,}}[{after}]?|[{numerals}](?=[{after}])[{after}]"
-    english = "|".join(re.escape(word) for word in sorted(words["en"], key=len, reverse=True) if word[0].isalpha() and "'" not in word)
+    unit = rf"\s?[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|\s?[{after}]+"
+    number = rf"[-+\u2212<>=\u2264\u2265\u00b1~$\u20ac\u00a3\u00a5]?\s?[{digits}]+(?:[.,:/][{digits}]+)*(?:{unit})?"
+    numeral = rf"[{numerals}]{{2,}}[{after}]?|[{numerals}][{after}]"
     longer = "|".join(re.escape(word) for word in sorted(words["zh"], key=len, reverse=True) if len(word) > 1)
     chinese = "".join(word for word in words["zh"] if len(word) == 1)
     pictures = "\u2600-\u27bf\U0001f300-\U0001faff"
-    return re.compile(rf"{number}|{numeral}|{longer}|[{chinese}{pictures}]|(?<![A-Za-z])(?i:{english})(?![A-Za-z])|n['\u2019]t(?![A-Za-z])|(?<=[A-Za-z(])[-+\u00b1\u2212]+(?![A-Za-z0-9])")
+    signs = r"(?<=[A-Za-z(])[-+\u00b1\u2212]+(?![A-Za-z0-9])"
+    return re.compile(rf"{number}|{numeral}|{longer}|[{chinese}{pictures}]|[A-Za-z]+(?:['\u2019]t(?![A-Za-z]))?|{signs}"), frozenset(words["en"])
 
 
 _WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"\u3000": " "}
@@ -50,7 +55,34 @@ def critical(text: str) -> tuple[str, ...]:
 
     Full-width forms are folded; superscripts are not (10 to the power of 2 is not 102). Units keep their case.
     """
-    return tuple(_SPACE.sub("", found) for found in _critical().findall(_narrow(text)))
+    pattern, words = _critical()
+    return tuple(_SPACE.sub("", found) for found in pattern.findall(_narrow(text)) if not found[0].isascii() or not found[0].isalpha() or _turns(found, words))
+
+
+def _turns(word: str, words: frozenset[str]) -> bool:
+    word = word.lower()
+    return word in words or (len(word) > 2 and word[-2] in "'\u2019")
+
+
+def same_sense(left: str, right: str) -> bool:
+    """Return whether two similar texts have the same critical words, clause by clause.
+
+    Clauses that both have say the same in both and need no reading; the others are compared in their order. So a sentence that moved is no difference.
+    """
+    one, other = (_CLAUSE.split(text) for text in (left, right))
+    shared = Counter(one) & Counter(other)
+    return critical(_others(one, shared)) == critical(_others(other, shared))
+
+
+def _others(clauses: Sequence[str], shared: Counter[str]) -> str:
+    """Return the clauses but for as many of each as are shared."""
+    rest, found = shared.copy(), []
+    for clause in clauses:
+        if rest[clause] > 0:
+            rest[clause] -= 1
+        else:
+            found.append(clause)
+    return "\n".join(found)
 
 
 def fold(text: str) -> str:
@@ -63,7 +95,7 @@ def fold(text: str) -> str:
 
 def bare(text: str) -> str:
     """Return a text's folded letters and digits alone: what remains when only punctuation and blanks differ."""
-    return "".join(character for character in fold(text) if character.isalnum())
+    return _OTHER.sub("", fold(text))
 
 
 def turns(record: Record) -> tuple[tuple[Message, ...], str]:
@@ -115,9 +147,9 @@ def asked_and_answered(found: Mapping[str, str], answers: Collection[str]) -> tu
     An answer is the last learnt message, the label, or a field of the metadata that `answers` names.
     """
     given = {name for name in found if name in ("answer", "label") or name.removeprefix("metadata.") in answers}
-    asked = [item for name in sorted(found.keys() - given) for item in (name, fold(found[name]))]
-    if not given or not asked:
+    if not given or len(given) == len(found):
         return None
+    asked = [item for name in sorted(found.keys() - given) for item in (name, fold(found[name]))]
     return _digest(asked), _digest([item for name in sorted(given) for item in (name, fold(found[name]))])
 
 

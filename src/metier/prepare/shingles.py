@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,6 +217,15 @@ def _windows(values: Hashes, size: int) -> Hashes:
     return out
 
 
+def _windows_at(values: Hashes, size: int, places: Offsets) -> Hashes:
+    """Return the hash of the window that begins at each of a few places: the same as `_windows`, without the rest."""
+    found = np.zeros(len(places), dtype=np.uint64)
+    for step in range(size):
+        found *= np.uint64(_PRIME)
+        found += values[places + step]
+    return found
+
+
 def _near_han(han: Bits, ends: Offsets, size: int) -> Bits:
     """Return whether a Han letter stands among the `size` units from each place on, `ends` units before the end of its text."""
     places = np.arange(len(han))
@@ -242,8 +251,10 @@ def shingle_sets(texts: Sequence[str] | Codes, cut: Shingling = Shingling()) -> 
         hashes, valid = _windows(values, cut.other), ends >= cut.other
     else:
         near = _near_han(han, ends, cut.han)
-        hashes = np.where(near, _windows(values, cut.han), _windows(values, cut.other))
         valid = ends >= np.where(near, cut.han, cut.other)
+        hashes = _windows(values, cut.han)
+        far = np.flatnonzero(valid & ~near)
+        hashes[far] = _windows_at(values, cut.other, far) if len(far) < len(values) // 4 else _windows(values, cut.other)[far]
     return _filled(hashes, valid, values, offsets)
 
 
@@ -259,6 +270,12 @@ def _filled(hashes: Hashes, valid: Bits, values: Hashes, offsets: Offsets) -> tu
     return np.insert(found, places, whole), np.concatenate(([0], np.cumsum(np.maximum(count, 1))))
 
 
-def distinct(hashes: Hashes, offsets: Offsets) -> list[NDArray[Any]]:
+def distinct(hashes: Hashes, offsets: Offsets) -> list[Hashes]:
     """Return the sorted distinct hashes of each text."""
-    return [np.unique(hashes[offsets[place] : offsets[place + 1]]) for place in range(len(offsets) - 1)]
+    return [_sorted(hashes[first:last]) for first, last in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
+
+
+def _sorted(hashes: Hashes) -> Hashes:
+    """Return what `numpy.unique` does, which hashes and then sorts, in half of its time."""
+    found = np.sort(hashes)
+    return found[np.concatenate(([True], found[1:] != found[:-1]))] if len(found) else found

@@ -24,7 +24,7 @@ BAND = np.dtype([("key", "<u8"), ("row", "<u4")])
 """One entry of a run: a band's key and the place of its row in the shard."""
 
 COLUMNS = ("digest", "asked", "answered", "score", "length", "time", "id", "short", "empty")
-_CACHED_CHARACTERS = 1 << 17
+_CACHED_CHARACTERS = 1 << 16
 
 
 class Row(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.prepare.compare import bare, critical, searched
+from metier.prepare.compare import bare, critical, same_sense, searched
 from metier.prepare.dedup.shuffle import Pairs, unpacked
 from metier.prepare.dedup.sign import Plan, blocks
 from metier.prepare.minhash import jaccard
@@ -66,7 +66,6 @@ class _Forms:
 
     parts: Mapping[str, str]
     bare: dict[str, str] = field(default_factory=dict)
-    critical: dict[str, tuple[str, ...]] = field(default_factory=dict)
     hashes: dict[str, Hashes] = field(default_factory=dict)
 
     def letters(self, name: str) -> str:
@@ -74,12 +73,6 @@ class _Forms:
         if name not in self.bare:
             self.bare[name] = bare(self.parts[name])
         return self.bare[name]
-
-    def words(self, name: str) -> tuple[str, ...]:
-        """Return the critical words of a part."""
-        if name not in self.critical:
-            self.critical[name] = critical(self.parts[name])
-        return self.critical[name]
 
     def shingles(self, name: str, cut: Shingling) -> Hashes:
         """Return the distinct shingles of a part."""
@@ -137,11 +130,12 @@ def verdict(left: _Forms, right: _Forms, plan: Plan) -> int:
     if left.parts.keys() != right.parts.keys():
         return CONFLICT
     differing = [name for name in left.parts if left.parts[name] != right.parts[name]]
-    for name in differing:
+    alone = len(left.parts) == 1  # then the part is the whole, and similar
+    for name in () if alone else differing:
         same = left.letters(name) == right.letters(name) != ""
         if not same and _similarity(left.shingles(name, plan.cut), right.shingles(name, plan.cut), plan.threshold) < plan.threshold:
             return CONFLICT
-    return NEAR if all(left.words(name) == right.words(name) for name in differing) else GUARDED
+    return NEAR if all(same_sense(left.parts[name], right.parts[name]) for name in differing) else GUARDED
 
 
 def senses(path: Path, nodes: NDArray[np.int64]) -> NDArray[np.uint64]:
