@@ -22,7 +22,7 @@ _SYSTEM = "system"
 
 _SPACE = re.compile(r"\s+")
 _OTHER = re.compile(r"[\W_]+")
-_CLAUSE = re.compile("[\u3002\uff1b\uff01\uff1f\uff0c\n]+|(?<=[.,;!?])\\s+")
+_CLAUSE = re.compile(r"[\u3002\uff1b\uff01\uff1f\uff0c\n]|[.,;!?]\s")
 
 
 @lru_cache(maxsize=1)

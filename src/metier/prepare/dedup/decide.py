@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from metier.digest import canonical_json
 from metier.prepare.dedup.nodes import Nodes, by_preference
 from metier.prepare.dedup.result import EXACT, NEAR_COPY, Reasons
-from metier.prepare.dedup.shuffle import Pairs, components, unpacked
+from metier.prepare.dedup.shuffle import Pairs, unpacked
 from metier.prepare.dedup.verify import CONFLICT, NEAR
+from metier.prepare.union import components
 
 __all__ = ["Edges", "clusters_of", "conflict_lines", "drops", "same_question"]
 

@@ -97,5 +97,3 @@ def _first(rows: Rows, count: int) -> Iterable[tuple[int, Any]]:
             yield number, row
             if number + 1 == count:
                 return
-
-

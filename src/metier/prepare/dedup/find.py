@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,12 +32,13 @@ from metier.prepare.dedup.disk import join_columns, save, save_run, write_texts
 from metier.prepare.dedup.nodes import Nodes, by_preference, nodes_of
 from metier.prepare.dedup.result import EXACT, NEAR_COPY, Duplicates
 from metier.prepare.dedup.settings import DedupSettings
-from metier.prepare.dedup.shuffle import Pairs, bucket_pairs, candidates, components, merged, packed, partition_count, unpacked
+from metier.prepare.dedup.shuffle import Pairs, bucket_pairs, candidates, merged, partition_count, unpacked
 from metier.prepare.dedup.sign import Plan, Rows, plan_of, sign
-from metier.prepare.dedup.verify import CONFLICT, GUARDED, NEAR, Texts, batches, senses, verify
+from metier.prepare.dedup.verify import CONFLICT, GUARDED, Texts, batches, senses, verify
 from metier.prepare.minhash import implementation
+from metier.prepare.union import components
 from metier.progress import SILENT, Progress
-from metier.records import Record, record_to_dict
+from metier.records import Record
 from metier.store import write_atomically
 
 __all__ = ["find_duplicates"]
@@ -147,9 +147,9 @@ def _shards(rows: Rows, most: int) -> Iterator[list[Record]]:
 def _fingerprint(records: Sequence[Record], salt: str) -> str:
     hasher = sha256(salt.encode())
     for record in records:
-        more = (record.label, record.time, [(message.role, message.content, message.learn) for message in record.messages])
-        hasher.update(f"{record.id}\x00{more if record.messages or record.label or record.time else ''}\x00{record.metadata or ''}\x00".encode("utf-8", "surrogatepass"))
-        hasher.update(record.text.encode("utf-8", "surrogatepass"))
+        messages = [(message.role, message.content, message.learn) for message in record.messages]
+        seen = (record.id, record.text, record.label, record.time, messages, dict(record.metadata))
+        hasher.update(repr(seen).encode("utf-8", "surrogatepass"))
     return hasher.hexdigest()[:24]
 
 

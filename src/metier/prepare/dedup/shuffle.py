@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALL_PAIRS", "bucket_pairs", "candidates", "components", "merged", "packed", "partition_count", "unpacked"]
+__all__ = ["ALL_PAIRS", "bucket_pairs", "candidates", "merged", "packed", "partition_count", "unpacked"]
 
 Pairs: TypeAlias = NDArray[np.uint64]
 Nodes: TypeAlias = NDArray[np.int64]
@@ -95,18 +95,3 @@ def merged(paths: Sequence[Path], nodes: int, *, each: int = _PAIRS_A_RANGE) -> 
         low, high = np.uint64((number * nodes // count) << 32), np.uint64(((number + 1) * nodes // count) << 32)
         pairs = [file[np.searchsorted(file, low) : np.searchsorted(file, high)] for file in files]
         yield np.unique(np.concatenate(pairs)) if pairs else np.zeros(0, dtype=np.uint64)
-
-
-def components(size: int, left: NDArray[Any], right: NDArray[Any]) -> Nodes:
-    """Return for each of `size` nodes the smallest node that edges connect it with (label hooking and pointer jumping, Shiloach and Vishkin, 1982)."""
-    label = np.arange(size, dtype=np.int64)
-    while True:
-        one, other = label[left], label[right]
-        apart = one != other
-        if not apart.any():
-            return label
-        low = np.minimum(one, other)[apart]
-        np.minimum.at(label, one[apart], low)
-        np.minimum.at(label, other[apart], low)
-        while not np.array_equal(jumped := label[label], label):
-            label = jumped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from metier.prepare.compare import asked_and_answered, exact_key, parts, searche
 from metier.prepare.dedup.settings import DedupSettings
 from metier.prepare.minhash import Banding, band_keys, banding, signatures
 from metier.prepare.shingles import Shingling, folded, shingle_sets
-from metier.prepare.split import moment
+from metier.prepare.split import moment_number
 from metier.records import Record
 
 __all__ = ["BAND", "COLUMNS", "Columns", "Plan", "Row", "Rows", "blocks", "plan_of", "sign"]
@@ -24,7 +25,7 @@ BAND = np.dtype([("key", "<u8"), ("row", "<u4")])
 """One entry of a run: a band's key and the place of its row in the shard."""
 
 COLUMNS = ("digest", "asked", "answered", "score", "length", "time", "id", "short", "empty")
-_CACHED_CHARACTERS = 1 << 16
+_CACHED_CHARACTERS = 1 << 15
 
 
 class Row(Protocol):
@@ -87,7 +88,7 @@ def sign(plan: Plan, records: Sequence[Record]) -> tuple[Columns, NDArray[Any]]:
         "asked": _words(asked for asked, _ in dialogues),
         "answered": _words(answered for _, answered in dialogues),
         "score": np.array([_score(record, plan.score) for record in records], dtype=np.float64),
-        "time": np.array([_time(record.time) for record in records], dtype=np.int64),
+        "time": np.array([moment_number(record.time) or 0 for record in records], dtype=np.int64),
         "id": np.array([record.id.encode() for record in records], dtype=np.bytes_),
         "empty": np.array([not found for found in named], dtype=bool),
     }
@@ -114,14 +115,7 @@ def _words(digests: Iterable[bytes]) -> NDArray[np.uint64]:
 
 def _score(record: Record, name: str | None) -> float:
     value = record.metadata.get(name) if name is not None else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value == value else -np.inf
-
-
-def _time(text: str | None) -> int:
-    number = 0
-    for part, width in zip(moment(text) or (0, 0, 0, 0, 0, 0), (10000, 100, 100, 100, 100, 100), strict=True):
-        number = number * width + part
-    return number
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and not isnan(value) else -np.inf
 
 
 def _run(keys: Sequence[NDArray[np.uint64]], there: NDArray[np.bool_]) -> NDArray[Any]:
