@@ -62,7 +62,7 @@ def build(
     """
     progress = workspace.progress
     rows = _refined(origin, pack, settings, languages, workspace, engine)
-    duplicates = find_duplicates(rows, settings.dedup, progress)
+    duplicates = find_duplicates(rows, settings.dedup, progress, folder=workspace.folder / "dedup", engine=engine)
     drafts = Drafts(rows, duplicates.dropped, year_only if settings.deidentify.enabled else _unchanged)
     drafts.remove_repeated()
     units, names = _decided(drafts, duplicates, settings)
