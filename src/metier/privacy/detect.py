@@ -8,13 +8,13 @@ from typing import Protocol
 
 import regex
 
-from metier.packs.matching import Rule, applies, compile_rule, find, fold_width
+from metier.packs.matching import Rule, applies, compile_rule, fold_width
+from metier.packs.scanning import Scanner
 from metier.packs.spec import Identifier
 from metier.records import Span
 
 __all__ = ["Detector", "Tagger", "detect", "detector", "occurrences"]
 
-_NOT_DIGITS = regex.compile("[^0-9]+")
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 _MEANING = regex.compile(r"[\p{L}\p{N}]")
 _HAN = regex.compile(r"\p{Han}")
@@ -53,6 +53,7 @@ class Detector:
         self.taggers = tuple(taggers)
         self.validators = validators
         self.rules: tuple[Rule, ...] = tuple(compile_rule(item, validators) for item in self.identifiers if applies(item.languages, language))
+        self.scanner = Scanner(self.rules)
         self.by_entity: dict[str, Identifier] = {}
         for item in self.identifiers:
             self.by_entity.setdefault(item.entity, item)
@@ -62,20 +63,11 @@ class Detector:
         return self._texts((text,))[0]
 
     def _texts(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
-        found = [self._by_rules(text) for text in texts]
+        found = [self.scanner.spans(text) for text in texts]
         for tagger in self.taggers:
             for spans, tagged in zip(found, tagger.tag(texts), strict=True):
                 spans.extend(tagged)
         return [_without_overlap(spans, text) for spans, text in zip(found, texts, strict=True)]
-
-    def _by_rules(self, text: str) -> list[Span]:
-        folded = fold_width(text)
-        digits = len(_NOT_DIGITS.sub("", folded)) if any(map(str.isdigit, folded)) else 0
-        found: list[Span] = []
-        for rule in self.rules:
-            if rule.identifier.minimum_digits <= digits:
-                found.extend(find(rule, text, folded))
-        return found
 
     def record(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         """Return the identifiers of all texts of one record: what is found in one place is found in every other place too."""
