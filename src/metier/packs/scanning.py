@@ -146,8 +146,9 @@ class Scanner:
                 continue
             first, last = stretch.places[start], stretch.places[end - 1] + 1
             rule = self.rules[number]
-            # columns of numbers are no broken number: without a check or a label the value begins inside its line
-            if rule.validator is None and rule.after is None and rule.context is None and not plain[:first].rpartition("\n")[2].strip():
+            # columns of numbers are no broken number: without a check or a label a number begins inside its line
+            unsure = rule.validator is None and rule.after is None and rule.context is None and plain[first].isdigit()
+            if unsure and not plain[:first].rpartition("\n")[2].strip():
                 continue
             hits.add((number, first, last))
         return hits
