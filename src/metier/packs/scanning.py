@@ -57,7 +57,8 @@ def _trie(words: Sequence[str]) -> str:
 class Scanner:
     """Rules ready to be run together; the number of a rule is its place in the sequence."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], *, disfigured: bool = True) -> None:
+        """Take the rules; with `disfigured`, broken and confused values are looked for, too."""
         self.rules = tuple(rules)
         self._words: dict[str, _Word] = {}
         self._marks: dict[int, tuple[str, ...]] = {}
@@ -74,8 +75,8 @@ class Scanner:
         other = [word for word, entry in self._words.items() if not entry.latin]
         self._latin = re.compile(f"(?<![a-z])(?:{_trie(latin)})") if latin else None
         self._other = re.compile(_trie(other)) if other else None
-        self._wrapped = frozenset(n for n, rule in enumerate(self.rules) if rule.identifier.writing.wrapped)
-        self._confused = frozenset(n for n, rule in enumerate(self.rules) if rule.identifier.writing.lookalikes)
+        self._wrapped = frozenset(n for n, rule in enumerate(self.rules) if disfigured and rule.identifier.writing.wrapped)
+        self._confused = frozenset(n for n, rule in enumerate(self.rules) if disfigured and rule.identifier.writing.lookalikes)
 
     def _fewest(self, number: int) -> int:
         return (self.rules[number].identifier.writing.digits or (0, 0))[0]

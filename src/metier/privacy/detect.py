@@ -48,12 +48,14 @@ class Detector:
         language: str | None,
         validators: Mapping[str, Callable[[str], bool]],
         taggers: Iterable[Tagger] = (),
+        disfigured: bool = True,
     ) -> None:
+        """Compile the rules; `disfigured` says whether values broken by a line end or misread by a scanner are looked for, too."""
         self.identifiers = tuple(identifiers)
         self.taggers = tuple(taggers)
         self.validators = validators
         self.rules: tuple[Rule, ...] = tuple(compile_rule(item, validators) for item in self.identifiers if applies(item.languages, language))
-        self.scanner = Scanner(self.rules)
+        self.scanner = Scanner(self.rules, disfigured=disfigured)
         self.by_entity: dict[str, Identifier] = {}
         for item in self.identifiers:
             self.by_entity.setdefault(item.entity, item)
