@@ -24,6 +24,7 @@ __all__ = [
     "Template",
     "TemplateMessage",
     "Term",
+    "Writing",
 ]
 
 
@@ -51,6 +52,17 @@ class PackFacts(Settings):
     """Licence of each part that is not under the pack's own."""
 
 
+class Writing(Settings):
+    """How values of one kind stand in text: where it is worth looking for them, and in which disfigured forms they are looked for."""
+
+    digits: tuple[int, int] | None = None
+    """Fewest and most digits of a value, at most three characters apart. The rule runs only around numbers with as many."""
+    wrapped: bool = False
+    """Whether a value is looked for across a line break, too."""
+    lookalikes: bool = False
+    """Whether letters that look like digits (O, l, I, S, B) are read as such; set it only where a check digit, a label or a context confirms."""
+
+
 class Identifier(Settings):
     """One kind of personal identifier in text and how it is replaced."""
 
@@ -60,6 +72,10 @@ class Identifier(Settings):
     """Regular expression. Use ASCII look-arounds: \\b and \\w take Han characters for letters."""
     group: int | str = 0
     """Group of the pattern that is the identifier; the rest is context that stays."""
+    classes: tuple[str, ...] = ()
+    """Classes of the regimes that the kind belongs to (`hipaa-8`, `pipl-health`, `gdpr-identifier`; see metier.privacy.classes)."""
+    labels: tuple[str, ...] = ()
+    """Words after which the value stands; the pattern is then that of the value alone. What may stand between them is known: `data/writing.yaml`."""
     languages: tuple[str, ...] = ()
     """Languages of the text the rule applies to; empty means every language."""
     validator: str | None = None
@@ -72,6 +88,7 @@ class Identifier(Settings):
     """Digits that every match holds at least; a text with fewer is passed over without a search."""
     window: int = Field(default=30, ge=1)
     """How far before the match a context word may stand, in characters."""
+    writing: Writing = Writing()
     score: float = Field(default=1.0, gt=0, le=1)
     """Confidence of a match of this rule."""
     replace: Literal["surrogate", "mask", "hash"] = "surrogate"
