@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from metier.config import Settings
+from metier.privacy.settings import DeidentifySettings
 
 __all__ = ["CleanSettings", "DedupSettings", "DeidentifySettings", "PrepareSettings", "SplitSettings"]
 
@@ -18,17 +19,6 @@ class CleanSettings(Settings):
     """Remove control, zero-width and bidirectional-control characters."""
     blanks: bool = True
     """Make runs of blanks one blank and more than one empty line one; strip both ends."""
-
-
-class DeidentifySettings(Settings):
-    """What happens to personal identifiers."""
-
-    enabled: bool = True
-    """Switch off only for data that holds no personal data, or that was de-identified before."""
-    policy: Literal["safe-harbor"] = "safe-harbor"
-    """Which identifiers are replaced."""
-    replace: Literal["surrogate", "mask", "hash"] | None = None
-    """What stands in the text afterwards; left out: what each identifier's own rule says."""
 
 
 class DedupSettings(Settings):

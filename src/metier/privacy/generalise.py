@@ -14,7 +14,7 @@ from metier.privacy.surrogates import words
 
 __all__ = ["RESTRICTED_ZIP3", "generalise"]
 
-RESTRICTED_ZIP3 = frozenset("036 059 063 102 203 556 692 790 821 823 830 831 878 879 884 890 893".split())
+RESTRICTED_ZIP3 = frozenset(["036", "059", "063", "102", "203", "556", "692", "790", "821", "823", "830", "831", "878", "879", "884", "890", "893"])
 """Three-digit ZIP areas of 20,000 people or fewer, which become 000 (45 CFR 164.514(b)(2)(i)(B)(2); HHS guidance of 2012, Census 2000)."""
 
 _HAN = regex.compile(r"\p{Han}")

@@ -218,7 +218,9 @@ def organisation(draw: Draw, value: str) -> str:
 
 def mac_address(draw: Draw, value: str) -> str:
     """Return a hardware address that is locally administered (second bit of the first octet, IEEE 802): no maker was given it."""
-    return ("02" if value[:2].isalnum() else value[:2]) + shape(draw, value[2:])
+    rest = ("".join(draw.one("0123456789abcdef") if char.isalnum() else char for char in value))[2:]
+    made = "02" + rest
+    return made.upper() if value.upper() == value else made
 
 
 def vehicle_number(draw: Draw, value: str) -> str:
