@@ -19,7 +19,7 @@ from metier.privacy.policy import Policy, load_policy
 from metier.privacy.replace import Replacement, deidentify_texts, looked_for
 from metier.privacy.validators import VALIDATORS
 
-__all__ = ["AUTO", "Result", "deidentify", "language_of", "rules_for"]
+__all__ = ["AUTO", "Result", "deidentify", "language_of", "rules_for_policy"]
 
 AUTO = "auto"
 _HAN = regex.compile(r"\p{Han}")
@@ -41,16 +41,27 @@ def language_of(text: str) -> str | None:
     return ("zh" if han else "en") if han != latin else None
 
 
-@lru_cache(maxsize=8)
-def rules_for(pack: str | None, policy: str | Path | None) -> tuple[Rules, Policy | None]:
-    """Return the rules of a pack (none: the general ones) that a policy looks for, and the policy. Loaded once."""
-    loaded = None if policy is None else load_policy(policy)
-    return _rules(None if pack is None else packs.load(pack), loaded), loaded
+_RULES: dict[tuple[str | None, int], tuple[Policy, Rules]] = {}
+_MOST_RULES = 16
 
 
-def _rules(pack: Pack | None, policy: Policy | None) -> Rules:
-    identifiers, validators = (general_identifiers(), VALIDATORS) if pack is None else rules_of(pack)
-    return looked_for(identifiers, policy), validators
+def rules_for_policy(pack: str | Pack | None, policy: Policy) -> Rules:
+    """Return the rules of a pack (none: the general ones) that a policy looks for; the same ones each time, so that they are compiled once."""
+    key = (pack.digest if isinstance(pack, Pack) else pack, id(policy))
+    known = _RULES.get(key)
+    if known is not None and known[0] is policy:
+        return known[1]
+    found = packs.load(pack) if isinstance(pack, str) else pack
+    identifiers, validators = (general_identifiers(), VALIDATORS) if found is None else rules_of(found)
+    if len(_RULES) >= _MOST_RULES:
+        _RULES.clear()
+    _RULES[key] = (policy, (looked_for(identifiers, policy), validators))
+    return _RULES[key][1]
+
+
+@lru_cache(maxsize=16)
+def _policy(name: str) -> Policy:
+    return load_policy(name)
 
 
 def deidentify(
@@ -70,12 +81,8 @@ def deidentify(
     one they are the same within this process only. Dates that are moved move together for one `subject`. `pack` adds the identifiers
     of a domain. Raises PrivacyError, which never holds the text, where something is left or a rule cannot be run: use nothing then.
     """
-    if isinstance(policy, Policy) or isinstance(pack, Pack):
-        loaded: Policy | None = load_policy(policy)
-        rules = _rules(packs.load(pack) if isinstance(pack, str) else pack, loaded)
-    else:
-        rules, loaded = rules_for(pack, policy)
-    identifiers, validators = rules
+    loaded = _policy(policy) if isinstance(policy, str) else load_policy(policy)
+    identifiers, validators = rules_for_policy(pack, loaded)
     made = deidentify_texts(
         [text],
         identifiers=identifiers,
