@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metier import models, prepare
-from metier.cli import options, provenance
+from metier.cli import deidentify, options, provenance
 from metier.cli.console import clean, output
 from metier.cli.results import json_line
 from metier.cli.run import latest, perform
@@ -23,7 +23,10 @@ from metier.records import Record
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="The project's dataset.")
+app = typer.Typer(no_args_is_help=True, help="The project's dataset, and personal data in files of any kind.")
+app.command()(deidentify.deidentify)
+app.command("policies")(deidentify.show_policies)
+app.command()(deidentify.guard)
 app.command()(provenance.trace)
 app.command()(provenance.impact)
 
