@@ -14,6 +14,9 @@ _DATA = Path(__file__).parent / "data"
 _RARE = 1
 """Score of a character that the table does not hold: too rare in running text to be known, and rare characters like to stand in names."""
 
+_LIKED = 2
+"""Least score of a character that `given` lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChineseLexicon:
@@ -57,9 +60,11 @@ def chinese_lexicon() -> ChineseLexicon:
     for line in (_DATA / "zh_given.txt").read_text(encoding="utf-8").splitlines():
         score, _, chars = line.partition(" ")
         given.update(dict.fromkeys(chars, int(score)))
+    for char in data["given"]:
+        given[char] = max(_LIKED, given.get(char, _RARE))
     lists = {
         name: tuple(sorted(set(data[name].split()), key=lambda word: (-len(word), word)))
-        for name in ("roles", "labels", "alias", "titles", "title_leads", "leads", "pinyin_surnames", "pinyin_syllables")
+        for name in ("roles", "labels", "alias", "titles", "title_leads", "leads", "not_followed", "pinyin_surnames", "pinyin_syllables")
     }
     return ChineseLexicon(
         compound=tuple(sorted(data["compound_surnames"].split(), key=lambda name: (-len(name), name))),

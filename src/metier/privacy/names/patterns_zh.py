@@ -39,6 +39,8 @@ class Patterns:
     before: regex.Pattern[str]
     lead: regex.Pattern[str]
     hidden: regex.Pattern[str]
+    nickname: regex.Pattern[str]
+    not_followed: regex.Pattern[str]
     letters: regex.Pattern[str]
     interpunct: regex.Pattern[str]
 
@@ -78,6 +80,8 @@ def chinese_patterns() -> Patterns:
         before=regex.compile(rf"(?:{words['roles']}|{words['labels']}|{words['alias']})[{_COLON}{_QUOTE} ]{{0,2}}\Z"),
         lead=regex.compile(rf"(?:(?<!\p{{Han}})|{words['leads']}|{words['roles']}|{words['labels']})\Z"),
         hidden=regex.compile(rf"{hidden}|\p{{Han}}{{1,3}}{_CERTAIN}{{1,2}}\p{{Han}}?\Z"),
+        nickname=regex.compile(rf"[\u5c0f\u8001\u963f]{plain}\Z"),
+        not_followed=regex.compile(words["not_followed"]),
         letters=regex.compile(rf"\p{{Han}}[\p{{Han}}{_DOT}{_CROSS}]|[A-Za-z]{{2}}|\p{{Han}}"),
         interpunct=regex.compile(f"[{_DOT}]"),
     )

@@ -72,22 +72,29 @@ class ChineseNames:
         value = text[start:end]
         if not value or not self.patterns.letters.search(value):
             return None
+        told = title is not None or self.patterns.before.search(text, 0, start) is not None
         surname = lexicon.surname(text, start)
-        if value in lexicon.not_names or (surname and value in lexicon.words and not self.patterns.before.search(text, 0, start)):
+        if value in lexicon.not_names or (not told and (value in lexicon.words or self.patterns.not_followed.match(text, end))):
             return None
-        if surname or self.patterns.hidden.match(value) or any(mark in value for mark in _INTERPUNCT) or not _HAN.search(value):
-            return Found(start, end, span.score, span.rule) if len(value) > 1 or title is not None else None
-        given = len(value) > 1 and all(lexicon.likely(char) >= 1 for char in value) and value not in lexicon.words
-        if given or self.patterns.before.search(text, 0, start) or all(char in lexicon.transliteration for char in value):
-            return Found(start, end, 0.7, span.rule) if len(value) > 1 else None
+        if self.patterns.hidden.match(value) or any(mark in value for mark in _INTERPUNCT) or not _HAN.search(value):
+            return Found(start, end, span.score, span.rule)
+        if len(value) == 1:
+            return Found(start, end, span.score, span.rule) if surname and title is not None else None
+        if told or surname or self.patterns.nickname.match(value) or self._given(value):
+            return Found(start, end, span.score, span.rule)
         return None
+
+    def _given(self, value: str) -> bool:
+        """Return whether a stretch without a surname is a given name, or a foreign name written in Chinese."""
+        likely = sum(map(self.lexicon.likely, value)) >= 2.5 * len(value)
+        return likely or (len(value) > 2 and all(char in self.lexicon.transliteration for char in value))
 
     def _by_rule(self, text: str) -> Iterator[Found]:
         patterns = self.patterns
         for rule, pattern in patterns.whole:
             for match in pattern.finditer(text):
                 yield Found(*match.span("name"), 0.95, rule)
-        for match in patterns.half.finditer(text):
+        for match in patterns.half.finditer(text, overlapped=True):
             end = self._half(text, match)
             if end is not None:
                 yield Found(match.start(), end, 0.95, "hidden")
@@ -196,7 +203,7 @@ class ChineseNames:
         for value in {text[item.start : item.end] for item in found if item.end - item.start > 2}:
             place = text.find(value)
             while place >= 0:
-                yield Found(place, place + len(value), 0.9, "again")
+                yield Found(place, place + len(value), 0.8, "again")
                 place = text.find(value, place + 1)
 
 
