@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,8 @@ _GAP = regex.compile(r" ?\.?[ \u00a0]{1,2}|\.|-")
 _POSSESSIVE = regex.compile(r"['\u2019]s?(?!\p{L})")
 _SENTENCE = regex.compile(r"(?:^|[.!?:;\n\"\u201c(\[]|\p{L}\d|\d)\s*\Z")
 _COMMA = regex.compile(r", |,? and |,? & |, and ")
+_NO_NAME_YET = ("this is ", "it's ", "i'm ", "i am ", "hey ", "by ")
+"""After these an unknown word in capitals is a thing as often as a person."""
 _CAPITAL = regex.compile(r"\p{Lu}(?<!(?<!\p{L})I(?!\p{L}))")
 
 
@@ -39,9 +41,10 @@ class _Word:
 class EnglishNames:
     """People in English text, by the bundled lexicon and rules of context."""
 
-    name = "names-en"
-
-    def __init__(self) -> None:
+    def __init__(self, only: Collection[str] = ()) -> None:
+        """`only` keeps what these rules find (empty: all), for Latin names in text of another language."""
+        self.name = "names-latin" if only else "names-en"
+        self.only = frozenset(only)
         self.lexicon: EnglishLexicon = english_lexicon()
 
     def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
@@ -53,7 +56,7 @@ class EnglishNames:
         lower = not _CAPITAL.search(text)
         found = list(self._spoken(text, words) if lower else self._written(text, words))
         found = self._lists(text, words, found)
-        return tuple(Span(start, end, _PERSON, text[start:end], score, rule) for start, end, score, rule in found)
+        return tuple(Span(start, end, _PERSON, text[start:end], score, rule) for start, end, score, rule in found if not self.only or rule in self.only)
 
     def _word(self, text: str, match: regex.Match[str]) -> _Word:
         value = match.group()
@@ -142,12 +145,19 @@ class EnglishNames:
             return False
         left = words[first - 1]
         gap = text[left.end : words[first].start]
-        return left.low in self.lexicon.titles and left.text[0].isupper() and bool(regex.fullmatch(r" ?\.? {1,2}", gap)) and self._short_title(left, gap, words[first])
+        return (
+            left.low in self.lexicon.titles
+            and left.text[0].isupper()
+            and bool(regex.fullmatch(r" ?\.? {1,2}", gap))
+            and self._short_title(left, gap, words[first])
+        )
 
     def _short_title(self, title: _Word, gap: str, word: _Word) -> bool:
         """A title that is an everyday word needs a name behind it; one that is nothing else takes any capitalised word."""
         sure = title.low in {"mr", "mrs", "ms", "dr", "prof", "miss", "messrs", "doctor", "professor", "judge"}
-        return word.text[0].isupper() and not (word.kind == "W" and (not sure or word.text.isupper() and len(word.text) < 4)) and (sure or word.kind in "GgFf")
+        return (
+            word.text[0].isupper() and not (word.kind == "W" and (not sure or (word.text.isupper() and len(word.text) < 4))) and (sure or word.kind in "GgFf")
+        )
 
     def _last_first(self, text: str, words: Sequence[_Word], first: int) -> int:
         """Return the size of "Family, Given" or "FAMILY, GIVEN M." from `first`; 0 if that is not what stands there."""
@@ -156,7 +166,11 @@ class EnglishNames:
         left, right = words[first], words[first + 1]
         if left.kind not in "FfC" and not (left.kind in "Gg" and left.low in self.lexicon.family):
             return 0
-        if right.kind != "G" or right.low in self.lexicon.places or not (self._told(text, left.start) or left.text.isupper() or self._line_start(text, left.start)):
+        if (
+            right.kind != "G"
+            or right.low in self.lexicon.places
+            or not (self._told(text, left.start) or left.text.isupper() or self._line_start(text, left.start))
+        ):
             return 0
         return 1 + (2 if first + 2 < len(words) and words[first + 2].kind == "I" and text[right.end : words[first + 2].start] == " " else 1)
 
@@ -171,54 +185,102 @@ class EnglishNames:
             following = words[first + size]
             gap = text[last.end : following.start]
             if following.low in lexicon.not_before and regex.fullmatch(r"['\u2019]?s?,? (?:& |and )?|-| & ", gap):
-                return not (following.text[0].isupper() or following.low not in {"day", "days", "house", "place", "open", "way", "post", "note", "notes", "office", "team", "plan", "state", "court", "body", "test", "group", "act", "drive", "bank", "market", "news", "review", "times", "program", "school", "town", "city", "island", "lake", "park", "model", "method"})
+                return not (
+                    following.text[0].isupper()
+                    or following.low
+                    not in {
+                        "day",
+                        "days",
+                        "house",
+                        "place",
+                        "open",
+                        "way",
+                        "post",
+                        "note",
+                        "notes",
+                        "office",
+                        "team",
+                        "plan",
+                        "state",
+                        "court",
+                        "body",
+                        "test",
+                        "group",
+                        "act",
+                        "drive",
+                        "bank",
+                        "market",
+                        "news",
+                        "review",
+                        "times",
+                        "program",
+                        "school",
+                        "town",
+                        "city",
+                        "island",
+                        "lake",
+                        "park",
+                        "model",
+                        "method",
+                    }
+                )
         before = text[: words[first].start]
         if before.endswith((" & ", "&", "@", "/", "#")):
             return False
-        return not (first and words[first - 1].low in lexicon.not_after and words[first - 1].text[0].isupper() and text[words[first - 1].end : words[first].start] in {" ", ". "})
+        return not (
+            first
+            and words[first - 1].low in lexicon.not_after
+            and words[first - 1].text[0].isupper()
+            and text[words[first - 1].end : words[first].start] in {" ", ". "}
+        )
 
     def _told(self, text: str, start: int) -> bool:
         return _announcement().search(text, max(0, start - 30), start) is not None
 
     def _score(self, text: str, words: Sequence[_Word], first: int, kinds: str, told: bool) -> tuple[float, str]:
-        lexicon = self.lexicon
-        word = words[first]
-        sure = [kind for kind in kinds if kind in "GF"]
+        several = len(kinds.replace("P", "")) > 1
+        return self._several(text, words, first, kinds, told) if several else self._single(text, words, first, kinds, told)
+
+    def _several(self, text: str, words: Sequence[_Word], first: int, kinds: str, told: bool) -> tuple[float, str]:
+        """Return how sure a run of several words is a name, and by which rule; 0: it is none."""
+        word, second, last = words[first], words[first + 1], words[first + len(kinds) - 1]
         core = kinds.replace("P", "")
-        if len(core) > 1:
-            if word.text.isupper() and "G" not in core and not told:
-                return 0.0, ""
-            if word.low + " " + words[first + 1].low in lexicon.place_phrases:
-                return 0.0, ""
-            if core[0] in "Gg" and core[-1] in "FfCGg" and (sure or (told and "C" not in core)):
-                return 0.9, "given-family"
-            if core[0] in "Gg" and core[-1] == "I" and sure:
-                return 0.85, "given-initial"
-            if core[0] == "g" and core[-1] == "C":
-                return (0.7, "given-family") if told or not self._starts(text, word.start) else (0.0, "")
-            if core[0] == "I" and core[-1] in "FfGgC" and (sure or told or "." in text[word.end : word.end + 2]):
-                return (0.8, "initial-family") if core.strip("I") else (0.0, "")
-            if core[-1] in "FG" and core[0] in "FCf":
-                return (0.75, "unknown-family") if core[0] != "f" or told else (0.0, "")
-            if told and core[0] in "CFf" and core[-1] in "CFfGg":
-                return 0.7, "context"
-            if first + 1 < len(words) and all(self.lexicon.pinyin.fullmatch(part) for part in (word.low, words[first + len(kinds) - 1].low)):
-                return 0.7, "pinyin"
-            unknown = core in ("CC", "CIC", "CCC") and not word.text.isupper() and (not self._starts(text, word.start) or self._acts(text, words, first + len(kinds)))
-            return (0.6, "unknown") if unknown or self._alone(text, words, first, len(kinds)) else (0.0, "")
-        if word.low in lexicon.places or word.low in lexicon.eponyms:
-            return (0.6, "context") if told and kinds in "Gg" and word.low not in lexicon.eponyms and not text[: word.start].endswith(("by ", "By ")) else (0.0, "")
-        if kinds == "G":
-            return 0.7, "given"
-        if told and kinds in "gfFC" and not (kinds == "C" and text[: word.start].lower().endswith(("this is ", "it's ", "i'm ", "i am ", "hey ", "by "))):
-            return 0.65, "context"
-        if kinds == "F" and (self._acts(text, words, first + 1) or _POSSESSIVE.match(text, word.end)):
-            return 0.6, "family"
-        if kinds in "FC" and self._speaks(text, words, first):
-            return 0.6, "speaker"
-        if kinds == "g" and self._acts(text, words, first + 1) and not self._starts(text, word.start):
-            return 0.6, "given"
-        return 0.0, ""
+        sure = "G" in core or "F" in core
+        if (word.text.isupper() and "G" not in core and not told) or f"{word.low} {second.low}" in self.lexicon.place_phrases:
+            return 0.0, ""
+        rules = (
+            (core[0] in "Gg" and core[-1] in "FfCGg" and (sure or (told and "C" not in core)), 0.9, "given-family"),
+            (core[0] in "Gg" and core[-1] == "I" and sure, 0.85, "given-initial"),
+            (core[0] == "g" and core[-1] == "C" and (told or not self._starts(text, word.start)), 0.7, "given-family"),
+            (core[0] == "I" and core.strip("I") and core[-1] in "FfGgC" and (sure or told or "." in text[word.end : word.end + 2]), 0.8, "initial-family"),
+            (core[-1] in "FG" and (core[0] in "FC" or (core[0] == "f" and told)), 0.75, "unknown-family"),
+            (told and core[0] in "CFf" and core[-1] in "CFfGg", 0.7, "context"),
+            (core[0] in "CF" and core[-1] in "CF" and all(self.lexicon.pinyin.fullmatch(item.low) for item in (word, last)), 0.7, "pinyin"),
+            (core in {"CC", "CIC", "CCC"} and not word.text.isupper() and self._unknown(text, words, first, len(kinds)), 0.6, "unknown"),
+        )
+        return next(((score, rule) for holds, score, rule in rules if holds), (0.0, ""))
+
+    def _unknown(self, text: str, words: Sequence[_Word], first: int, size: int) -> bool:
+        """Return whether capitalised words that the lexicon does not know stand where a name does."""
+        return not self._starts(text, words[first].start) or self._acts(text, words, first + size) or self._alone(text, words, first, size)
+
+    def _single(self, text: str, words: Sequence[_Word], first: int, kinds: str, told: bool) -> tuple[float, str]:
+        """Return how sure a word alone is a name, and by which rule; 0: it is none."""
+        word = words[first]
+        before = text[max(0, word.start - 8) : word.start].lower()
+        if word.low in self.lexicon.eponyms:
+            return 0.0, ""
+        if word.low in self.lexicon.places:
+            return (0.6, "context") if told and kinds in "Gg" and not before.endswith("by ") else (0.0, "")
+        acts = self._acts(text, words, first + 1)
+        rules = (
+            (kinds == "G", 0.7, "given"),
+            (told and kinds in "gfFC" and not (kinds == "C" and before.endswith(_NO_NAME_YET)), 0.65, "context"),
+            (kinds == "F" and (acts or _POSSESSIVE.match(text, word.end)), 0.6, "family"),
+            (kinds in "FC" and self._speaks(text, words, first), 0.6, "speaker"),
+            (kinds == "g" and acts and not self._starts(text, word.start), 0.6, "given"),
+        )
+        return next(((score, rule) for holds, score, rule in rules if holds), (0.0, ""))
 
     def _acts(self, text: str, words: Sequence[_Word], place: int) -> bool:
         return place < len(words) and words[place].low in self.lexicon.verbs and text[words[place - 1].end : words[place].start] == " "
@@ -237,7 +299,9 @@ class EnglishNames:
         after = words[first + 2].low if following and first + 2 < len(words) else ""
         if following in {"spent", "began", "said", "says", "lives", "lived", "told", "married", "died", "wrote", "moved", "loves"}:
             return True
-        return (following == "is" and after == "from") or bool(regex.search(r"(?:^|[^\p{L}])(?:said|told|asked|married|calls? me|gender of|met|assistant to|thank you|thanks,?) \Z", text[: word.start]))
+        return (following == "is" and after == "from") or bool(
+            regex.search(r"(?:^|[^\p{L}])(?:said|told|asked|married|calls? me|gender of|met|assistant to|thank you|thanks,?) \Z", text[: word.start])
+        )
 
     def _lists(self, text: str, words: Sequence[_Word], found: list[tuple[int, int, float, str]]) -> list[tuple[int, int, float, str]]:
         """Return the names together with their neighbours in a list: "A, B and C", where one is known and the others can be names."""
@@ -253,12 +317,12 @@ class EnglishNames:
                 if not _COMMA.fullmatch(text[left.end : right.start]) or (left.end in ends) == (right.start in taken):
                     continue
                 new = right if left.end in ends else left
-                if new.kind in kinds if kinds else (new.low in self.lexicon.given and new.low not in self.lexicon.common):
-                    if new.low not in self.lexicon.places and new.start not in taken:
-                        found.append((new.start, new.end, 0.6, "list"))
-                        taken.add(new.start)
-                        ends.add(new.end)
-                        more = True
+                possible = new.kind in kinds if kinds else (new.low in self.lexicon.given and new.low not in self.lexicon.common)
+                if possible and new.low not in self.lexicon.places and new.start not in taken:
+                    found.append((new.start, new.end, 0.6, "list"))
+                    taken.add(new.start)
+                    ends.add(new.end)
+                    more = True
         return sorted(found)
 
     def _starts(self, text: str, start: int) -> bool:
@@ -278,7 +342,14 @@ class EnglishNames:
                 if (short and word.low not in lexicon.words) or (name and word.low not in lexicon.common):
                     yield word.start, word.end, 0.9, "title"
                 continue
-            if not name or word.low in lexicon.common or word.low in lexicon.words or len(word.low) < 3 or word.low in lexicon.places or word.low in lexicon.eponyms:
+            if (
+                not name
+                or word.low in lexicon.common
+                or word.low in lexicon.words
+                or len(word.low) < 3
+                or word.low in lexicon.places
+                or word.low in lexicon.eponyms
+            ):
                 continue
             following = words[place + 1] if place + 1 < len(words) and text[word.end : words[place + 1].start] == " " else None
             if word.low in lexicon.given and following is not None and self._family(following):
@@ -293,5 +364,5 @@ class EnglishNames:
 
 @lru_cache(maxsize=1)
 def _announcement() -> regex.Pattern[str]:
-    words = "|".join(f"(?:{word if word.endswith(chr(46)) else word})" for word in english_lexicon().announce)
+    words = "|".join(f"(?:{word})" for word in english_lexicon().announce)
     return regex.compile(rf"(?i)(?<!\p{{L}})(?:{words})[ \t]*[:,=\-]?[ \t]*[\"\u201c(\[]?\Z")

@@ -39,7 +39,9 @@ def with_lengths(model: bytes, lengths: str) -> bytes:
         else:
             out += _raw(number, kind, value)
     if not changed:
-        raise PrivacyError(Fault("the tagger's model has no recurrent layer without lengths", remedy="install the version of the package that constraints.txt names"))
+        raise PrivacyError(
+            Fault("the tagger's model has no recurrent layer without lengths", remedy="install the version of the package that constraints.txt names")
+        )
     return bytes(out)
 
 

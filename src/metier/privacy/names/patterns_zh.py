@@ -55,7 +55,9 @@ def chinese_patterns() -> Patterns:
     tail = rf"(?:[{_STEMS}]|[0-9]{{1,2}}(?![0-9.%])|(?<![A-Za-z])[A-Z](?![A-Za-z]))"
     cross = rf"[{_CROSS}]{{1,3}}(?![0-9A-Za-z{_CROSS}])"
     filler = rf"{_CERTAIN}{{1,2}}|{cross}"
-    hidden = rf"{every}(?:(?:{filler}){tail}?|[0-9]{{1,2}}{_CERTAIN}{{1,2}}|(?!(?<=[{''.join(sorted(lexicon.doubtful))}]){every}{_CERTAIN})\p{{Han}}(?:{_CERTAIN}|{cross}))"
+    # "to Zhang so-and-so", where "to" is a surname, too
+    double = rf"(?<=[{''.join(sorted(lexicon.doubtful))}]){every}{_CERTAIN}"
+    hidden = rf"{every}(?:(?:{filler}){tail}?|[0-9]{{1,2}}{_CERTAIN}{{1,2}}|(?!{double})\p{{Han}}(?:{_CERTAIN}|{cross}))"
     hinted = rf"(?:{words['roles']}|{words['labels']})[{_COLON}]?[ \u3000]*"
     lead = rf"(?:(?<!\p{{Han}})|(?<=[{_COMMA}{_AND}])|(?<={words['leads']}))"
     mark = rf"(?:[{_COLON}]|\u4e3a|\u662f)?[{_QUOTE}]"
@@ -63,9 +65,19 @@ def chinese_patterns() -> Patterns:
         certain=_CERTAIN,
         whole=(
             ("hidden-part", regex.compile(rf"(?P<name>\p{{Han}}{{1,4}}{_CERTAIN}?[{_DOT}]\p{{Han}}{{0,4}}{_CERTAIN})")),
-            ("numbered", regex.compile(rf"(?:{hinted}|[{_COMMA}{_AND}(\uff08])(?P<name>{plain}[0-9]{{1,2}})(?![0-9.%\p{{Han}}]|[0-9])|(?:{hinted})(?P<name>{every}[0-9{_STEMS}])(?=[{_COMMA}(\uff08\u4e0e\u5728\u4e8e\u548c])")),
+            (
+                "numbered",
+                regex.compile(
+                    rf"(?:{hinted}|[{_COMMA}{_AND}(\uff08])(?P<name>{plain}[0-9]{{1,2}})(?![0-9.%\p{{Han}}]|[0-9])|(?:{hinted})(?P<name>{every}[0-9{_STEMS}])(?=[{_COMMA}(\uff08\u4e0e\u5728\u4e8e\u548c])"
+                ),
+            ),
             ("alias", regex.compile(rf"{words['alias']}{mark}(?P<name>\p{{Han}}{{1,5}})[{_END_QUOTE}]")),
-            ("nickname", regex.compile(rf"(?<!\p{{Han}}|[0-9])(?P<name>[\u5c0f\u8001\u963f]{plain})(?=[{_COMMA}\u3002\u7684\u8bf4\u662f\u5728\u548c\u4e0e\u4eca\u6700\u5c31\u4e5f\u6765\u53bb])|(?<=[\u540c\u53cb\u5c45\u52a1\u5de5\u4e8b\u50cf\u53eb])(?P<name>[\u5c0f\u8001]{plain})(?=[{_COMMA}\u3002\u7684\u8bf4\u662f\u5728\u548c\u4e0e])")),
+            (
+                "nickname",
+                regex.compile(
+                    rf"(?<!\p{{Han}}|[0-9])(?P<name>[\u5c0f\u8001\u963f]{plain})(?=[{_COMMA}\u3002\u7684\u8bf4\u662f\u5728\u548c\u4e0e\u4eca\u6700\u5c31\u4e5f\u6765\u53bb])|(?<=[\u540c\u53cb\u5c45\u52a1\u5de5\u4e8b\u50cf\u53eb])(?P<name>[\u5c0f\u8001]{plain})(?=[{_COMMA}\u3002\u7684\u8bf4\u662f\u5728\u548c\u4e0e])"
+                ),
+            ),
             ("spaced", regex.compile(rf"(?:{hinted}|(?<![^\s{_COMMA}{_COLON}\u3002]))(?P<name>{plain}[ \u3000]{{1,3}}\p{{Han}})(?!\p{{Han}})")),
             ("pinyin", regex.compile(_pinyin(words))),
         ),

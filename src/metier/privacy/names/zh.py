@@ -214,4 +214,3 @@ def _longest(found: Sequence[Found]) -> list[Found]:
         if all(item.end <= other.start or other.end <= item.start for other in chosen):
             chosen.append(item)
     return sorted(chosen)
-
