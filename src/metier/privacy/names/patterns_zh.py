@@ -42,7 +42,6 @@ class Patterns:
     nickname: regex.Pattern[str]
     not_followed: regex.Pattern[str]
     letters: regex.Pattern[str]
-    interpunct: regex.Pattern[str]
 
 
 @lru_cache(maxsize=1)
@@ -56,15 +55,15 @@ def chinese_patterns() -> Patterns:
     cross = rf"[{_CROSS}]{{1,3}}(?![0-9A-Za-z{_CROSS}])"
     filler = rf"{_CERTAIN}{{1,2}}|{cross}"
     # "to Zhang so-and-so", where "to" is a surname, too
-    double = rf"(?<=[{''.join(sorted(lexicon.doubtful))}]){every}{_CERTAIN}"
+    double = rf"(?<=[{''.join(sorted(lexicon.doubtful))}]){every}[{_CERTAIN}{_CROSS}]"
     hidden = rf"{every}(?:(?:{filler}){tail}?|[0-9]{{1,2}}{_CERTAIN}{{1,2}}|(?!{double})\p{{Han}}(?:{_CERTAIN}|{cross}))"
+    foreign = f"[{''.join(sorted(lexicon.transliteration))}{_CERTAIN}]"
     hinted = rf"(?:{words['roles']}|{words['labels']})[{_COLON}]?[ \u3000]*"
     lead = rf"(?:(?<!\p{{Han}})|(?<=[{_COMMA}{_AND}])|(?<={words['leads']}))"
     mark = rf"(?:[{_COLON}]|\u4e3a|\u662f)?[{_QUOTE}]"
     return Patterns(
         certain=_CERTAIN,
         whole=(
-            ("hidden-part", regex.compile(rf"(?P<name>\p{{Han}}{{1,4}}{_CERTAIN}?[{_DOT}]\p{{Han}}{{0,4}}{_CERTAIN})")),
             (
                 "numbered",
                 regex.compile(
@@ -82,7 +81,7 @@ def chinese_patterns() -> Patterns:
             ("pinyin", regex.compile(_pinyin(words))),
         ),
         half=regex.compile(rf"(?P<name>{hidden})"),
-        foreign=regex.compile(rf"(?P<name>\p{{Han}}{{1,8}}(?:[{_DOT}]\p{{Han}}{{1,8}}){{1,3}})"),
+        foreign=regex.compile(rf"(?P<name>{foreign}{{1,8}}(?:[{_DOT}]{foreign}{{1,8}}){{1,3}})"),
         titled=regex.compile(rf"(?P<name>{every}\p{{Han}}{{0,2}}?)(?P<title>{words['titles']})", regex.V0),
         announced=regex.compile(rf"{hinted}(?={every}\p{{Han}})"),
         candidate=regex.compile(rf"{lead}(?={plain}\p{{Han}})"),
@@ -95,7 +94,6 @@ def chinese_patterns() -> Patterns:
         nickname=regex.compile(rf"[\u5c0f\u8001\u963f]{plain}\Z"),
         not_followed=regex.compile(words["not_followed"]),
         letters=regex.compile(rf"\p{{Han}}[\p{{Han}}{_DOT}{_CROSS}]|[A-Za-z]{{2}}|\p{{Han}}"),
-        interpunct=regex.compile(f"[{_DOT}]"),
     )
 
 

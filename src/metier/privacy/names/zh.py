@@ -99,8 +99,7 @@ class ChineseNames:
             if end is not None:
                 yield Found(match.start(), end, 0.95, "hidden")
         for match in patterns.foreign.finditer(text):
-            if self._foreign(match.group("name")):
-                yield Found(*match.span("name"), 0.9, "interpunct")
+            yield Found(*match.span("name"), 0.9, "interpunct")
         for match in patterns.titled.finditer(text):
             if match.group("name") + match.group("title") not in self.lexicon.not_titled and self._titled(text, match):
                 yield Found(*match.span("name"), 0.9, "title")
@@ -132,12 +131,6 @@ class ChineseNames:
             return False
         return bool(given and text[start] in self.lexicon.plain) or self.patterns.title_lead.search(text, 0, start) is not None
 
-    def _foreign(self, value: str) -> bool:
-        parts = [part for part in self.patterns.interpunct.split(value) if part]
-        return len(parts) > 1 and all(
-            self.patterns.hidden.match(part) or sum(char in self.lexicon.transliteration for char in part) >= 0.75 * len(part) for part in parts
-        )
-
     def _name_at(self, text: str, start: int, *, least: int) -> int | None:
         """Return where a name that begins at `start` ends: a surname and one or two characters. None if there is no name.
 
@@ -153,7 +146,11 @@ class ChineseNames:
         if self._second(text, end):
             end += 1
         score = sum(lexicon.likely(char) for char in text[first:end])
-        if score < least + (2 if doubtful else 0) or lexicon.is_word(text, start, end) or (doubtful and text[first : first + 2] in lexicon.words):
+        if (
+            score < least + (2 if doubtful else 0)
+            or (size == 1 and lexicon.is_word(text, start, end))
+            or (doubtful and text[first : first + 2] in lexicon.words)
+        ):
             return None
         return end
 
