@@ -1,0 +1,213 @@
+"""Chinese names by rules: surname, given-name characters and what stands around them; joined with a neural tagger where there is one.
+
+Decided for half-anonymised forms: a surname with what stands for the rest (a "certain somebody", a letter, a cross, a number) still tells
+the surname and who is who, so it is a name here and is replaced as one. Placeholders without a surname ("A", the first heavenly stem) are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import regex
+
+from metier.packs.matching import fold_width
+from metier.privacy.names.lexicon_zh import ChineseLexicon, chinese_lexicon
+from metier.privacy.names.patterns_zh import Patterns, chinese_patterns
+from metier.records import Span
+
+__all__ = ["ChineseNames"]
+
+_PERSON = "PERSON"
+_HAN = regex.compile(r"\p{Han}")
+_INTERPUNCT = "\u00b7\u2022\u30fb\uff0e"
+
+
+class _Neural(Protocol):
+    def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]: ...
+
+
+class Found(NamedTuple):
+    """A stretch that may be a name, how sure it is and which rule says so."""
+
+    start: int
+    end: int
+    score: float
+    rule: str
+
+
+class ChineseNames:
+    """People in Chinese text. `neural` is a tagger whose people are taken after a look at what they are made of; None: rules alone."""
+
+    def __init__(self, neural: _Neural | None = None, *, alone: int = 4) -> None:
+        self.neural = neural
+        self.name = "names-zh" if neural is not None else "names-zh:rules"
+        self.alone = alone
+        self.lexicon: ChineseLexicon = chinese_lexicon()
+        self.patterns: Patterns = chinese_patterns()
+
+    def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        """Return the names in each text in order, without overlap; offsets are code points. Other entities of the neural tagger are passed on."""
+        said = self.neural.tag(texts) if self.neural is not None else [() for _ in texts]
+        return [self._text(text, spans) for text, spans in zip(texts, said, strict=True)]
+
+    def _text(self, text: str, said: Sequence[Span]) -> tuple[Span, ...]:
+        folded = fold_width(text)
+        found = [kept for span in said if span.type == _PERSON and (kept := self._checked(folded, span)) is not None]
+        if _HAN.search(folded):
+            found.extend(self._by_rule(folded))
+            found = self._lists(folded, _longest(found))
+            found.extend(self._again(folded, found))
+        names = [Span(item.start, item.end, _PERSON, text[item.start : item.end], item.score, item.rule) for item in _longest(found)]
+        others = [span for span in said if span.type != _PERSON]
+        return tuple(sorted([*names, *others], key=lambda span: (span.start, span.end)))
+
+    def _checked(self, text: str, span: Span) -> Found | None:
+        """Return the neural tagger's name without title or punctuation, or None where it cannot be one."""
+        lexicon = self.lexicon
+        start, end = span.start, span.end
+        title = self.patterns.title_end.search(text, start, end)
+        if title is not None and title.start() > start:
+            end = title.start()
+        value = text[start:end]
+        if not value or not self.patterns.letters.search(value):
+            return None
+        told = title is not None or self.patterns.before.search(text, 0, start) is not None
+        surname = lexicon.surname(text, start)
+        if value in lexicon.not_names or (not told and (value in lexicon.words or self.patterns.not_followed.match(text, end))):
+            return None
+        if self.patterns.hidden.match(value) or any(mark in value for mark in _INTERPUNCT) or not _HAN.search(value):
+            return Found(start, end, span.score, span.rule)
+        if len(value) == 1:
+            return Found(start, end, span.score, span.rule) if surname and title is not None else None
+        if told or surname or self.patterns.nickname.match(value) or self._given(value):
+            return Found(start, end, span.score, span.rule)
+        return None
+
+    def _given(self, value: str) -> bool:
+        """Return whether a stretch without a surname is a given name, or a foreign name written in Chinese."""
+        likely = sum(map(self.lexicon.likely, value)) >= 2.5 * len(value)
+        return likely or (len(value) > 2 and all(char in self.lexicon.transliteration for char in value))
+
+    def _by_rule(self, text: str) -> Iterator[Found]:
+        patterns = self.patterns
+        for rule, pattern in patterns.whole:
+            for match in pattern.finditer(text):
+                yield Found(*match.span("name"), 0.95, rule)
+        for match in patterns.half.finditer(text, overlapped=True):
+            end = self._half(text, match)
+            if end is not None:
+                yield Found(match.start(), end, 0.95, "hidden")
+        for match in patterns.foreign.finditer(text):
+            yield Found(*match.span("name"), 0.9, "interpunct")
+        for match in patterns.titled.finditer(text):
+            if match.group("name") + match.group("title") not in self.lexicon.not_titled and self._titled(text, match):
+                yield Found(*match.span("name"), 0.9, "title")
+        for match in patterns.announced.finditer(text, overlapped=True):
+            found = self._name_at(text, match.end(), least=-1)
+            if found is not None:
+                yield Found(match.end(), found, 0.9, "context")
+        yield from self._free(text)
+
+    def _half(self, text: str, match: regex.Match[str]) -> int | None:
+        """Return where a half-anonymised name ends, one character later where a given name goes on; None for a place, a date or a number."""
+        start, end = match.span("name")
+        following = text[end : end + 1]
+        if following in self.lexicon.measures and not match.group("name").endswith(self.patterns.certain):
+            return None
+        if text[start] in self.lexicon.doubtful and not self.patterns.lead.search(text, 0, start):
+            return None
+        if end - start == 2 and _HAN.match(following) and self.lexicon.likely(following) >= 1 and self._second(text, end):
+            return end + 1
+        return end
+
+    def _titled(self, text: str, match: regex.Match[str]) -> bool:
+        start = match.start("name")
+        size = self.lexicon.surname(text, start)
+        given = text[start + size : match.end("name")]
+        if any(self.lexicon.likely(char) < 0 or char in self.lexicon.after for char in given):
+            return False
+        if given and self.lexicon.is_word(text, start, match.end("name")):
+            return False
+        return bool(given and text[start] in self.lexicon.plain) or self.patterns.title_lead.search(text, 0, start) is not None
+
+    def _name_at(self, text: str, start: int, *, least: int) -> int | None:
+        """Return where a name that begins at `start` ends: a surname and one or two characters. None if there is no name.
+
+        `least` is the score that the characters behind the surname need; a surname that is a common word, too, needs two more.
+        """
+        lexicon = self.lexicon
+        size = lexicon.surname(text, start)
+        first = start + size
+        if not size or not _HAN.match(text, first) or text[first] in lexicon.after:
+            return None
+        doubtful = size == 1 and text[start] in lexicon.doubtful
+        end = first + 1
+        if self._second(text, end):
+            end += 1
+        score = sum(lexicon.likely(char) for char in text[first:end])
+        if (
+            score < least + (2 if doubtful else 0)
+            or (size == 1 and lexicon.is_word(text, start, end))
+            or (doubtful and text[first : first + 2] in lexicon.words)
+        ):
+            return None
+        return end
+
+    def _second(self, text: str, place: int) -> bool:
+        """Return whether the character at `place` is the second of a given name, and not the first of the next word."""
+        lexicon = self.lexicon
+        if not _HAN.match(text, place):
+            return False
+        score = float(lexicon.likely(text[place]))
+        if text[place] in lexicon.after:
+            score -= 3
+        following = text[place + 1 : place + 2]
+        if text[place : place + 2] in lexicon.words and following not in lexicon.after:
+            score -= 2.5
+        if not _HAN.match(following) or following in lexicon.after:
+            score += 1.5
+        return score > 0
+
+    def _free(self, text: str) -> Iterator[Found]:
+        """Yield names that nothing announces: a plain surname after a border, given-name characters, and a border behind them."""
+        for match in self.patterns.candidate.finditer(text, overlapped=True):
+            start = match.start()
+            end = self._name_at(text, start, least=self.alone)
+            if end is not None and (end == len(text) or not _HAN.match(text, end) or text[end] in self.lexicon.after):
+                yield Found(start, end, 0.6, "characters")
+
+    def _lists(self, text: str, found: Sequence[Found]) -> list[Found]:
+        """Return the names together with their neighbours in a list: "A, B and C" where one of them is known."""
+        out = list(found)
+        waiting = list(found)
+        taken = {item.start for item in found}
+        while waiting:
+            item = waiting.pop()
+            comma = self.patterns.comma.match(text, item.end)
+            if comma is None or comma.end() in taken:
+                continue
+            end = self._name_at(text, comma.end(), least=0)
+            if end is not None:
+                new = Found(comma.end(), end, 0.8, "list")
+                taken.add(new.start)
+                out.append(new)
+                waiting.append(new)
+        return out
+
+    def _again(self, text: str, found: Sequence[Found]) -> Iterator[Found]:
+        """Yield where a full name that was found stands once more."""
+        for value in {text[item.start : item.end] for item in found if item.end - item.start > 2}:
+            place = text.find(value)
+            while place >= 0:
+                yield Found(place, place + len(value), 0.8, "again")
+                place = text.find(value, place + 1)
+
+
+def _longest(found: Sequence[Found]) -> list[Found]:
+    """Return the stretches without overlap: of two that share characters the surer one stays, then the longer, then the first."""
+    chosen: list[Found] = []
+    for item in sorted(found, key=lambda item: (-item.score, item.start - item.end, item.start)):
+        if all(item.end <= other.start or other.end <= item.start for other in chosen):
+            chosen.append(item)
+    return sorted(chosen)
