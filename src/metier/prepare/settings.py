@@ -7,17 +7,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from metier.config import Settings
+from metier.prepare.clean.settings import CleanSettings
 
 __all__ = ["CleanSettings", "DedupSettings", "DeidentifySettings", "PrepareSettings", "SplitSettings"]
-
-
-class CleanSettings(Settings):
-    """What is tidied in the text itself. Letters, digits and punctuation are never changed."""
-
-    invisible: bool = True
-    """Remove control, zero-width and bidirectional-control characters."""
-    blanks: bool = True
-    """Make runs of blanks one blank and more than one empty line one; strip both ends."""
 
 
 class DeidentifySettings(Settings):
