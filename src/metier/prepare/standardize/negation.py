@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import regex
 
 from metier.config import Settings, load_yaml, parse
-from metier.prepare.standardize.lexicon import Match, fold
+from metier.packs.spec import Term
+from metier.prepare.standardize.lexicon import Lexicon, Match, compile_lexicon, fold
 
 __all__ = ["Cues", "denied", "load_cues"]
 
@@ -18,6 +21,8 @@ _COMMA = regex.compile(r"[,\uff0c]")
 _LIST = regex.compile(r"[\s,\uff0c\u3001/]|and|or|nor|\u548c|\u53ca|\u6216|\u4e0e|\u4ee5\u53ca|\u7b49|\u75c5\u53f2|\u53f2")
 _WORD = regex.compile(r"[[\p{L}\p{M}\p{N}]--[\p{Han}]]+", regex.V1)
 _HAN = regex.compile(r"\p{Han}")
+_FAR = 200
+"""Characters beyond which no gap is looked into, whatever it holds: longer than five words of any text."""
 
 
 class Cues(Settings):
@@ -43,30 +48,32 @@ def load_cues() -> Cues:
     return parse(load_yaml(Path(__file__).parent / "data" / "negation.yaml"), Cues)
 
 
-@lru_cache(maxsize=1)
-def _pattern() -> regex.Pattern[str]:
-    """Return one pattern for all cues: the longest wins where several begin, and each is in the group of its roles."""
-    cues = load_cues()
-    roles: dict[str, list[str]] = {}
-    for role in Cues.model_fields:
-        for cue in getattr(cues, role):
-            roles.setdefault(cue, []).append(role)
-    branches = []
-    for cue in sorted(roles, key=len, reverse=True):
-        body = regex.escape(cue)
-        latin = cue[0].isascii()
-        branches.append(rf"(?<![a-z]){body}(?![a-z])" if latin else body)
-    return regex.compile("|".join(branches))
+@dataclass(frozen=True, slots=True)
+class _Cue:
+    """One cue in a text: its place and its roles."""
+
+    start: int
+    end: int
+    roles: frozenset[str]
 
 
 @lru_cache(maxsize=1)
-def _roles() -> dict[str, frozenset[str]]:
+def _cues() -> Lexicon:
+    """Return the cues as a lexicon whose codes are their roles: the search and the borders are the same as for terms."""
     cues = load_cues()
-    found: dict[str, set[str]] = {}
-    for role in Cues.model_fields:
-        for cue in getattr(cues, role):
-            found.setdefault(cue, set()).add(role)
-    return {cue: frozenset(roles) for cue, roles in found.items()}
+    terms = (Term(code=role, system="cue", preferred={"": cue}) for role in Cues.model_fields for cue in getattr(cues, role))
+    return compile_lexicon([terms], ignore=())
+
+
+def _found(text: str, matches: Sequence[Match]) -> list[_Cue]:
+    """Return the cues of a text in order; one that begins inside a mention is a part of its name."""
+    found, at = [], 0
+    for cue in _cues().matches(text):
+        while at < len(matches) and matches[at].end <= cue.start:
+            at += 1
+        if at == len(matches) or cue.start < matches[at].start:
+            found.append(_Cue(cue.start, cue.end, frozenset(concept.code for concept in cue.concepts)))
+    return found
 
 
 def denied(text: str, matches: Sequence[Match], *, words: int = 5, characters: int = 12) -> list[bool]:
@@ -77,11 +84,10 @@ def denied(text: str, matches: Sequence[Match], *, words: int = 5, characters: i
     """
     if not matches:
         return []
-    folded = fold(text)
-    inside = {place for match in matches for place in range(match.start, match.end)}
-    cues = [(found.start(), found.end(), _roles()[found[0]]) for found in _pattern().finditer(folded) if found.start() not in inside]
+    cues = _found(text, matches)
     if not cues:
         return [False] * len(matches)
+    folded = fold(text)
     verdicts: list[bool] = []
     lists: list[bool] = []
     for number, match in enumerate(matches):
@@ -95,27 +101,28 @@ def denied(text: str, matches: Sequence[Match], *, words: int = 5, characters: i
     return verdicts
 
 
-def _by_cue(folded: str, match: Match, cues: Sequence[tuple[int, int, frozenset[str]]], words: int, characters: int) -> tuple[bool, bool]:
+def _by_cue(folded: str, match: Match, cues: Sequence[_Cue], words: int, characters: int) -> tuple[bool, bool]:
     """Return whether a cue reaches the match, and whether it is one that goes on over commas."""
-    for _, end, roles in reversed(cues):
-        if end > match.start:
+    place = bisect_right(cues, match.start, key=lambda cue: cue.start)
+    for cue in reversed(cues[:place]):
+        if cue.end > match.start:
             continue
-        if "ends_scope" in roles or "not_negation" in roles:
+        gap = folded[cue.end : match.start]
+        if cue.roles & {"ends_scope", "not_negation"} or not _near(gap):
             break
-        gap = folded[end : match.start]
-        if "before_next" in roles and not roles & {"before", "before_list"}:
-            if not gap.strip():
-                return True, False
-            continue
-        if roles & {"before", "before_list"}:
-            return _reaches(gap, words, characters), "before_list" in roles
-    for start, _, roles in cues:
-        if start < match.end:
-            continue
-        if "after" in roles:
-            return _reaches(folded[match.end : start], words, characters), False
-        break
+        if cue.roles & {"before", "before_list"}:
+            return _reaches(gap, words, characters), "before_list" in cue.roles
+        if "before_next" in cue.roles and not gap.strip():
+            return True, False
+    for cue in cues[place : place + 1]:
+        if "after" in cue.roles and cue.start >= match.end:
+            return _reaches(folded[match.end : cue.start], words, characters), False
     return False, False
+
+
+def _near(gap: str) -> bool:
+    """Return whether a gap is short enough to be worth a look; a cue further away reaches nothing."""
+    return len(gap) <= _FAR and _STOP.search(gap) is None
 
 
 def _reaches(gap: str, words: int, characters: int) -> bool:

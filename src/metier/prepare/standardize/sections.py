@@ -18,6 +18,9 @@ _HEADING = regex.compile(
 )
 
 
+_POSSIBLE = regex.compile("[#\u3010:\uff1a]")
+
+
 class Sections:
     """The headings of one text: Markdown's, those in lenticular brackets, and a short label with a colon at the begin of a line.
 
@@ -25,6 +28,10 @@ class Sections:
     """
 
     def __init__(self, text: str) -> None:
+        if not _POSSIBLE.search(text):
+            self._starts: list[int] = []
+            self._titles: list[str] = []
+            return
         found = [(match.start(), (match[match.lastgroup or 0]).strip()) for match in _HEADING.finditer(text)]
         counts = Counter(title for _, title in found)
         kept = [(start, title) for start, title in found if counts[title] == 1]
