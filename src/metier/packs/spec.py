@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ __all__ = [
     "Metric",
     "Pack",
     "PackFacts",
+    "Phrase",
     "QualityRule",
     "TaskSpec",
     "Template",
@@ -151,6 +152,15 @@ class QualityRule(Settings):
     """`match` are texts that are dropped, `reject` texts that stay."""
 
 
+class Phrase(Settings):
+    """A sentence of the domain's own that augmented conversations use."""
+
+    use: Literal["refusal", "greeting", "opening"]
+    """`refusal`: the polite answer to a question of another field; `greeting`: begins a question; `opening`: the assistant asks to go on."""
+    language: str
+    text: str = Field(min_length=1)
+
+
 class Metric(Settings):
     """One metric of a task, under lm-eval's key names."""
 
@@ -228,6 +238,9 @@ class Pack:
     tasks: tuple[TaskSpec, ...] = ()
     controls: tuple[Control, ...] = ()
     guard: tuple[GuardRule, ...] = ()
+    phrases: tuple[Phrase, ...] = ()
     validators: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
     parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     scorers: Mapping[str, Callable[..., float]] = field(default_factory=dict)
+    lexicons: Mapping[str, Callable[[], Iterable[Term]]] = field(default_factory=dict)
+    """Large lexicons by name, read only when a project asks for them."""

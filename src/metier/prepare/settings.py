@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from metier.config import Settings
+from metier.prepare.clean.settings import CleanSettings
 from metier.prepare.compose import ComposeSettings
 from metier.prepare.dedup.settings import DedupSettings
 from metier.prepare.split import SplitSettings
 from metier.privacy.settings import DeidentifySettings
 
 __all__ = ["CleanSettings", "DedupSettings", "DeidentifySettings", "PrepareSettings", "SplitSettings"]
-
-
-class CleanSettings(Settings):
-    """What is tidied in the text itself. Letters, digits and punctuation are never changed."""
-
-    invisible: bool = True
-    """Remove control, zero-width and bidirectional-control characters."""
-    blanks: bool = True
-    """Make runs of blanks one blank and more than one empty line one; strip both ends."""
 
 
 class PrepareSettings(Settings):
