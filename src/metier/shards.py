@@ -130,10 +130,10 @@ def read_drops(path: Path) -> Iterator[Drop]:
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> int:
-    """Write plain rows to Parquet. `columns` maps names to 'string', 'int' or 'strings' (a list of strings)."""
+    """Write plain rows to Parquet. `columns` maps names to 'string', 'int', 'float' or 'strings' (a list of strings)."""
     import pyarrow as pa
 
-    types = {"string": pa.string(), "int": pa.int64(), "strings": pa.list_(pa.string())}
+    types = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "strings": pa.list_(pa.string())}
     return _write(path, rows, pa.schema([(name, types[kind]) for name, kind in columns.items()]))
 
 
