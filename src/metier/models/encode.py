@@ -62,7 +62,9 @@ def text_likelihoods(model: LocalModel, texts: Sequence[str], *, maximum_tokens:
         lengths = [len(encoded[index]) for index in batch]
         rows = [token for index in batch for token in encoded[index]]
         states = model.hidden(rows, [place for length in lengths for place in range(length)], Packed(lengths))
-        sources, labels, start = [], [], 0
+        sources: list[int] = []
+        labels: list[int] = []
+        start = 0
         for index, length in zip(batch, lengths, strict=True):
             sources.extend(range(start, start + length - 1))
             labels.extend(encoded[index][1:])

@@ -7,11 +7,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from metier.prepare.labels.suspects import Examined
 from metier.records import Record
 
-__all__ = ["Balance", "class_balance", "plan"]
+__all__ = ["Balance", "class_balance", "label_facts", "plan"]
 
 _LARGE_SHARE = 0.9
 
@@ -57,9 +58,7 @@ def _balance(task: str, counts: Counter[str], unlabelled: int, least: int) -> Ba
     return Balance(task, ordered, largest[1] / smallest[1], entropy / math.log(len(ordered)) if len(ordered) > 1 else 0.0, tuple(remarks))
 
 
-def plan(
-    records: Iterable[Record], method: Literal["none", "weights", "down", "over"], *, most: float = 4.0, seed: int = 0
-) -> dict[str, float]:
+def plan(records: Iterable[Record], method: Literal["none", "weights", "down", "over"], *, most: float = 4.0, seed: int = 0) -> dict[str, float]:
     """Return what each labelled record counts for, by id, for mixing to apply.
 
     `weights`: n / (classes x n_class), the same sum for every class (King and Zeng 2001), bounded by 1/`most` and `most`. `down`: 1 for
@@ -90,3 +89,19 @@ def _weights(ids: list[str], method: str, sizes: list[int], most: float, seed: i
     kept = math.floor(most * min(sizes))
     ordered = sorted(ids, key=lambda name: (hashlib.sha256(f"{seed}\x00{name}".encode()).digest(), name))
     return {name: 1.0 if place < kept else 0.0 for place, name in enumerate(ordered)}
+
+
+def label_facts(balances: Iterable[Balance], contradictory: int, examined: Iterable[Examined] | None) -> dict[str, Any]:
+    """Return what is known of a set's labels for the facts of a dataset; `examined` None says that nobody looked for suspects."""
+    return {
+        "balance": [
+            {"task": item.task, "counts": dict(item.counts), "ratio": item.ratio, "evenness": item.evenness, "remarks": list(item.remarks)} for item in balances
+        ],
+        "contradictions": contradictory,
+        "examined": None
+        if examined is None
+        else [
+            {"task": item.task, "records": item.records, "suspects": len(item.suspects), "accuracy": item.accuracy, "not_judged": list(item.not_judged)}
+            for item in examined
+        ],
+    }

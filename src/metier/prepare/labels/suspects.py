@@ -70,7 +70,9 @@ def contradictions(records: Iterable[Record], *, fields: Sequence[str] = ()) -> 
     return tuple(sorted(found, key=lambda suspect: (suspect.task, suspect.reason, suspect.record_id)))
 
 
-def examine(records: Iterable[Record], settings: LabelSettings, *, features: NDArray[np.float32] | None = None, fields: Sequence[str] = ()) -> tuple[Examined, ...]:
+def examine(
+    records: Iterable[Record], settings: LabelSettings, *, features: NDArray[np.float32] | None = None, fields: Sequence[str] = ()
+) -> tuple[Examined, ...]:
     """Judge the labels of each task by cross-validation and return what was found.
 
     `features` [records, n] take the place of words, for instance an encoder's vectors. Raises MissingExtra without cleanlab.
@@ -151,7 +153,7 @@ def _suspects(task: str, records: Sequence[Record], names: Sequence[str], labels
         raise MissingExtra("cleanlab", "labels", "looking for label errors") from None
     chosen = find_label_issues(labels=labels, pred_probs=probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
     found = []
-    for place in np.flatnonzero(chosen):
+    for place in map(int, np.flatnonzero(chosen)):
         own, likeliest = int(labels[place]), int(probabilities[place].argmax())
         if own == likeliest:
             continue

@@ -91,7 +91,9 @@ def check_facts(question: str, answer: str, knowledge: KnowledgeBase, *, covered
     sentences by their number of terms. A number is contradicted if a passage on the same subject gives its unit with other numbers
     and none of the best passages gives it. With support below `covered`, no contradiction and no named source the base says nothing.
     """
-    claims = [(text, found) for text, found in ((answer[start:end], terms(answer[start:end])) for start, end in sentences(answer)) if len(found) >= _LEAST_TERMS]
+    claims = [
+        (text, found) for text, found in ((answer[start:end], terms(answer[start:end])) for start, end in sentences(answer)) if len(found) >= _LEAST_TERMS
+    ]
     asked = terms(question)
     supports: list[tuple[float, int]] = []
     contradicted: dict[str, None] = {}

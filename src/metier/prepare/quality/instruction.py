@@ -108,7 +108,7 @@ def _echoes(question: str, answer: str) -> bool:
 
 
 def _is_language(answer: str, wanted: Any) -> bool:
-    return (han_share(answer) >= _HAN_ENOUGH) == (wanted == "zh")
+    return (han_share(answer) >= _HAN_ENOUGH) is (wanted == "zh")
 
 
 _FENCED = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)

@@ -119,13 +119,13 @@ class Relevance:
         if not pairs or not self.usable:
             return [None] * len(pairs)
         raw = [self.encoder.encode([pair[side] for pair in pairs]) for side in (0, 1)]
-        empty = ~(raw[0].any(axis=1) & raw[1].any(axis=1))
+        there = np.logical_and(raw[0].any(axis=1), raw[1].any(axis=1)).tolist()
         questions, answers = _unit(raw[0] - self._centres[0]), _unit(raw[1] - self._centres[1])
         own = np.einsum("ij,ij->i", questions, answers)
         forward, backward = questions @ self._answers.T, answers @ self._questions.T
         found: list[Related | None] = []
         for row, (question, answer) in enumerate(pairs):
-            if empty[row]:
+            if not there[row]:
                 found.append(None)
                 continue
             other = (self._keys[0] != np.uint64(_key(question))) & (self._keys[1] != np.uint64(_key(answer)))
@@ -150,7 +150,8 @@ def _centre(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    found: NDArray[np.float32] = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    return found
 
 
 def percentile(value: float, drawn: Sequence[float]) -> float:

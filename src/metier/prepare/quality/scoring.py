@@ -32,7 +32,7 @@ class Dimension:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What is said of one record. `score` is the dialogue score where there is a question with its answer, else that of the matrix."""
+    """What is said of one record. `score` is the dialogue score where any of its dimensions was measured, else that of the matrix."""
 
     record_id: str
     language: str | None
@@ -66,21 +66,23 @@ def assessed(record_id: str, language: str | None, dimensions: Mapping[str, Dime
     dialogue: float | None = None
     reasons: list[str] = []
     if paired:
-        dialogue, known = weighted(dimensions, settings.dialogue.model_dump())
+        dialogue, share = weighted(dimensions, settings.dialogue.model_dump())
+        known = known if dialogue is None else share
         for name, word in (("relevance", "irrelevant"), ("safety", "unsafe")):
             if dimensions[name].value == 0:
                 dialogue = 0.0
                 reasons.append(f"{word}: the score is 0 whatever the rest")
-    score = dialogue if paired else matrix
+    judged_as_dialogue = dialogue is not None
+    score = dialogue if judged_as_dialogue else matrix
     bounds = settings.thresholds
     verdict: Verdict = "not measured" if score is None else "use" if score > bounds.use else "review" if score >= bounds.review else "drop"
     if score is not None:
         place = {"use": f"above {bounds.use:g}", "review": f"between {bounds.review:g} and {bounds.use:g}", "drop": f"below {bounds.review:g}"}
-        reasons.insert(0, f"{'dialogue' if paired else 'matrix'} score {score:.2f} is {place[verdict]}")
-    names = list(settings.dialogue.model_dump() if paired else settings.matrix.model_dump())
+        reasons.insert(0, f"{'dialogue' if judged_as_dialogue else 'matrix'} score {score:.2f} is {place[verdict]}")
+    names = list((settings.dialogue if judged_as_dialogue else settings.matrix).model_dump())
     if known < 1 and score is not None:
         reasons.append(f"measured are {known:.0%} of the weights, scaled to the whole")
-    reasons += [dimensions[name].explained(name) for name in _by_value(dimensions, [*names, "safety"] if paired else names)]
+    reasons += [dimensions[name].explained(name) for name in _by_value(dimensions, [*names, "safety"] if judged_as_dialogue else names)]
     return Assessment(record_id, language, dimensions, matrix, dialogue, score, verdict, tuple(reasons))
 
 
