@@ -242,7 +242,9 @@ def _walk(
     `base` finds the base model once it is needed: it may have to be made first.
     """
     settings = project.settings
-    (dataset,) = stage(prepare.build, origin, pack, settings.prepare, settings.languages, engine=engine)
+    limit = settings.training.batch.maximum_tokens
+    preparation, outside = prepare.look_outside(settings.prepare, project.root, base=base, maximum_tokens=limit, languages=settings.languages)
+    (dataset,) = stage(prepare.build, origin, pack, preparation, settings.languages, outside, engine=engine)
     if goal == "dataset":
         return (dataset,)
     model = base()

@@ -81,7 +81,7 @@ def deidentify(
     if out is None:
         raise InputError("--out is missing\n    -> name the file to write, or look first with --preview")
     with reporting() as progress:
-        report = deidentify_file(job, out, engine=LOCAL if processes == 1 else Processes(processes), progress=progress)
+        report = deidentify_file(job, out, engine=LOCAL if processes in (None, 1) else Processes(processes or 1), progress=progress)
     if as_json:
         typer.echo(json_line({name: getattr(report, name) for name in report.__slots__}))
     else:

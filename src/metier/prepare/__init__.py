@@ -3,6 +3,7 @@
 from metier.prepare.build import Origin, build
 from metier.prepare.deidentify import pseudonym
 from metier.prepare.inspect import dropped, examples, sample, summary
+from metier.prepare.outside import Outside, look_outside
 from metier.prepare.settings import CleanSettings, DedupSettings, DeidentifySettings, PrepareSettings, SplitSettings
 
 __all__ = [
@@ -10,11 +11,13 @@ __all__ = [
     "DedupSettings",
     "DeidentifySettings",
     "Origin",
+    "Outside",
     "PrepareSettings",
     "SplitSettings",
     "build",
     "dropped",
     "examples",
+    "look_outside",
     "pseudonym",
     "sample",
     "summary",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Protocol
 
 from metier.artifacts import Artifact
@@ -15,18 +17,24 @@ from metier.digest import digest_of
 from metier.engines import LOCAL, Engine
 from metier.errors import Fault, InputError
 from metier.packs.spec import Pack
-from metier.prepare.card import data_card
+from metier.prepare.card import card_files
 from metier.prepare.check import check_disjoint, prompt_key
 from metier.prepare.chunks import Rows, refine_all
+from metier.prepare.clean import Boilerplate, CleanSettings, repeated_lines
 from metier.prepare.compose import Composer
 from metier.prepare.dedup import Duplicates, find_duplicates
 from metier.prepare.deidentify import identifier_rules, year_only
 from metier.prepare.drafts import Drafts
+from metier.prepare.grow import grow
+from metier.prepare.judge import judge
 from metier.prepare.minhash import implementation
+from metier.prepare.outside import Outside
 from metier.prepare.refine import Plan, refine
 from metier.prepare.settings import PrepareSettings
 from metier.prepare.split import Unit, assign
+from metier.prepare.standardize import lexicon_of
 from metier.prepare.write import DatasetWriter
+from metier.progress import Progress
 from metier.records import Drop, Record
 from metier.store import Workspace, remove_folder
 
@@ -51,48 +59,77 @@ def build(
     pack: Pack,
     settings: PrepareSettings,
     languages: Sequence[str],
+    outside: Outside | None = None,
     *,
     workspace: Workspace,
     engine: Engine = LOCAL,
 ) -> Artifact:
     """Build the dataset of a project and return it as an artefact of kind `dataset`.
 
-    Interrupted work goes on from the last finished chunk of rows; the same inputs give the same bytes. Raises InputError where
-    nothing is left, a template is missing, or there are too few rows to split; SourceError as reading the origin does.
+    Interrupted work goes on from the last finished chunk of rows; the same inputs give the same bytes. `outside` is what the settings
+    ask for beside rows and pack (see `look_outside`). Raises InputError where nothing is left, a template is missing, or there are too
+    few rows to split; SourceError as reading the origin does.
     """
-    progress = workspace.progress
-    rows = _refined(origin, pack, settings, languages, workspace, engine)
+    outside, progress = outside or Outside(), workspace.progress
+    rules = identifier_rules(pack, settings.deidentify)
+    lexicon = lexicon_of(pack, settings.standardize, outside.root) if settings.standardize.enabled else None
+    plan = Plan(
+        settings=settings,
+        rules=rules,
+        quality=pack.quality,
+        composer=Composer(pack.templates, origin.register, settings.compose),
+        languages=tuple(languages),
+        domain=pack.facts.name,
+        root=outside.root,
+        key=workspace.store.secret("surrogates"),
+        lexicon=lexicon,
+        repeated=_repeated(origin, settings.clean, progress),
+        base=outside.base,
+        maximum_tokens=outside.maximum_tokens,
+    )
+    rows = _refined(origin, plan, (pack, outside), workspace, engine)
     duplicates = find_duplicates(rows, settings.dedup, progress, folder=workspace.folder / "dedup", engine=engine)
     drafts = Drafts(rows, duplicates.dropped, year_only if settings.deidentify.enabled else _unchanged)
     drafts.remove_repeated()
-    units, names = _decided(drafts, duplicates, settings)
-    if not units:
-        raise InputError(_nothing_left(drafts))
-    splits = assign(units, settings.split)
 
     folder = workspace.folder / "dataset"
     remove_folder(folder)
     folder.mkdir(parents=True)
+    facts = judge(drafts, settings, pack, outside, work=workspace.folder / "quality", target=folder, progress=progress)
+    units, names = _decided(drafts, duplicates, settings)
+    if not units:
+        raise InputError(_nothing_left(drafts))
+    splits = assign(units, settings.split)
+    grown = grow(drafts, splits, settings, pack, rules, lexicon=lexicon, progress=progress)
+
     progress.start("write", len(units), "rows")
-    with DatasetWriter(folder) as writer:
+    with _writer(folder, workspace, settings) as writer:
         for entry in drafts.outcome():
             if isinstance(entry, Drop):
                 writer.drop(entry)
-            else:
-                writer.add(entry, drafts.publish(entry.record), split=splits[entry.row.record.id], cluster=names[duplicates.clusters[entry.number]])
-    facts = writer.facts()
+                continue
+            for draft in (entry, *grown.children.get(entry.record.id, ())):
+                writer.add(draft, drafts.publish(draft.record), split=splits[draft.row.record.id], cluster=names[int(duplicates.clusters[draft.number])])
+        for dropped in grown.drops:
+            writer.drop(dropped)
     progress.finish("write")
     facts |= {
+        **grown.facts,
+        **writer.facts(),
         "rows": len(units),
         "origin": origin.digest,
         "pack": {"name": pack.facts.name, "version": pack.facts.version, "digest": pack.digest},
         "languages": list(languages),
+        "outside": {"files": dict(outside.files), "base": outside.base.digest if outside.base else None, "notes": list(outside.notes)},
         "register": origin.register,
         "steps": _steps(settings),
         "duplicates": duplicates.counts,
         "disjoint": check_disjoint(folder, by=settings.split.by),
     }
-    (folder / "card.md").write_text(data_card(facts, title=pack.facts.name), encoding="utf-8")
+    if duplicates.conflicts is not None and duplicates.counts["arbitrations"]:
+        shutil.copyfile(duplicates.conflicts, folder / "conflicts.jsonl")
+    for name, content in card_files(facts, title=pack.facts.name).items():
+        (folder / name).write_bytes(content)
     return workspace.commit("dataset", folder, parents=(), facts=facts)
 
 
@@ -100,22 +137,27 @@ def _unchanged(record: Record) -> Record:
     return record
 
 
-def _refined(origin: Origin, pack: Pack, settings: PrepareSettings, languages: Sequence[str], workspace: Workspace, engine: Engine) -> Rows:
-    key = workspace.store.secret("surrogates")
-    identifiers, validators = identifier_rules(pack, settings.deidentify)
-    plan = Plan(
-        clean=settings.clean,
-        deidentify=settings.deidentify,
-        identifiers=identifiers,
-        validators=validators,
-        quality=pack.quality,
-        composer=Composer(pack.templates, origin.register, settings.compose),
-        languages=tuple(languages),
-        domain=pack.facts.name,
-        key=key,
-    )
-    fingerprint = hashlib.sha256(b"chunks\x00" + key).hexdigest()[:16]
-    salt = digest_of([settings_digest(settings), pack.digest, list(languages), fingerprint])
+def _writer(folder: Path, workspace: Workspace, settings: PrepareSettings) -> DatasetWriter:
+    pool = workspace.folder / "pool"
+    remove_folder(pool)
+    pool.mkdir(parents=True)
+    return DatasetWriter(folder, pool=pool, settings=settings.mix)
+
+
+def _repeated(origin: Origin, settings: CleanSettings, progress: Progress) -> Boilerplate | None:
+    """Return the lines that each source repeats, where the settings ask for it: the rows are read once more."""
+    if settings.repeated is None:
+        return None
+    progress.start("boilerplate", None, "rows")
+    found = repeated_lines((item for item in origin if isinstance(item, Record)), settings)
+    progress.finish("boilerplate")
+    return found
+
+
+def _refined(origin: Origin, plan: Plan, known: tuple[Pack, Outside], workspace: Workspace, engine: Engine) -> Rows:
+    pack, outside = known
+    fingerprint = hashlib.sha256(b"chunks\x00" + plan.key).hexdigest()[:16]
+    salt = digest_of([settings_digest(plan.settings), pack.digest, list(plan.languages), outside.digest, fingerprint])
     workspace.progress.start("refine", None, "rows")
     rows = refine_all(origin, partial(refine, plan), workspace.folder / "chunks", salt=salt, engine=engine, progress=workspace.progress)
     workspace.progress.finish("refine")
@@ -131,7 +173,7 @@ def _decided(drafts: Drafts, duplicates: Duplicates, settings: PrepareSettings) 
     names: dict[int, str] = {}
     for number, group in groupby(drafts, key=lambda draft: draft.number):
         found = list(group)
-        row, cluster = found[0].row.record, duplicates.clusters[number]
+        row, cluster = found[0].row.record, int(duplicates.clusters[number])
         prompts = {prompt_key(draft.record) for draft in found} if "prompt" in settings.split.by else set()
         tasks = Counter(draft.record.task or "" for draft in found)
         units.append(Unit(row.id, _ties(row, cluster, prompts, settings), tasks, row.time))

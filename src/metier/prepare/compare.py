@@ -19,6 +19,8 @@ from metier.records import Message, Record
 __all__ = ["asked_and_answered", "bare", "critical", "exact_key", "fold", "parts", "plain", "same_sense", "searched", "turns"]
 
 _SYSTEM = "system"
+_DERIVED = "terms"
+"""Metadata that a step wrote from the other parts (see metier.prepare.standardize): it says nothing of its own."""
 
 _SPACE = re.compile(r"\s+")
 _OTHER = re.compile(r"[\W_]+")
@@ -119,7 +121,7 @@ def parts(record: Record, *, without: str | None = None) -> dict[str, str]:
         found["answer"] = answer
     found["text"], found["label"] = record.text, record.label or ""
     for name in sorted(record.metadata):
-        if name == without:
+        if name in (without, _DERIVED):
             continue
         value = record.metadata[name]
         found[f"metadata.{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
