@@ -96,6 +96,7 @@ class HeadsFile:
             stream.flush()
             os.fsync(stream.fileno())
         aside.replace(self.path)
+        # By hand, and not by `metier.store`: the verifier reads heads files and has nothing but this package.
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
