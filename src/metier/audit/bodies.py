@@ -68,10 +68,7 @@ class Sealer:
         wanted = set(subjects)
         if not wanted:
             return {}
-        if len(wanted) == 1:
-            rows = self._statements.keys_of(connection, {"subject": next(iter(wanted))})
-        else:
-            rows = connection.execute(sql.select(KEYS.c.id, KEYS.c.subject, KEYS.c.wrapped).where(KEYS.c.subject.in_(wanted)))
+        rows = self._statements.keys_of(connection, wanted)
         found = {subject: self._unwrap(name, subject, wrapped) for name, subject, wrapped in rows}
         new = []
         for subject in wanted - found.keys():

@@ -6,14 +6,16 @@ than its two flushes. Here each is compiled when the log is opened, and what is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sql
 
 from metier.audit.tables import BODIES, ENTRIES, HEADS, KEYS, NEWEST, ONLY
 
-__all__ = ["Prepared", "Statements"]
+__all__ = ["Inserting", "Prepared", "Statements"]
+
+_KEY_ROWS = sql.select(KEYS.c.id, KEYS.c.subject, KEYS.c.wrapped)
 
 
 class Prepared:
@@ -30,21 +32,41 @@ class Prepared:
         return connection.exec_driver_sql(self._text, values if len(values) > 1 else values[0])
 
 
+class Inserting:
+    """The insertion of rows into a table: PostgreSQL gets many of them as one array for each column, which it takes in a single step."""
+
+    def __init__(self, table: sql.Table, dialect: sql.Dialect) -> None:
+        self._each = Prepared(sql.insert(table), dialect)
+        self._columns = [column.name for column in table.columns]
+        arrays = ", ".join(f"%({column.name})s::{column.type.compile(dialect)}[]" for column in table.columns)
+        names = ", ".join(self._columns)
+        text = f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays})"  # noqa: S608 - names of our own tables
+        self._together = text if dialect.name == "postgresql" else None
+
+    def __call__(self, connection: sql.Connection, *rows: Mapping[str, Any]) -> None:
+        """Insert the rows, at least one."""
+        if self._together is None or len(rows) == 1:
+            self._each(connection, *rows)
+        else:
+            connection.exec_driver_sql(self._together, {name: [row[name] for row in rows] for name in self._columns})
+
+
 class Statements:
     """What an append says to one database."""
 
     def __init__(self, dialect: sql.Dialect) -> None:
-        def prepared(statement: sql.ClauseElement) -> Prepared:
-            return Prepared(statement, dialect)
+        self.newest_note = Prepared(sql.select(NEWEST.c.note).where(NEWEST.c.id == sql.bindparam("id")), dialect)
+        self._keys_of = Prepared(_KEY_ROWS.where(KEYS.c.subject == sql.bindparam("subject")), dialect)
+        self.insert_entries, self.insert_bodies = Inserting(ENTRIES, dialect), Inserting(BODIES, dialect)
+        self.insert_keys, self.insert_head = Inserting(KEYS, dialect), Inserting(HEADS, dialect)
+        update = sql.update(NEWEST).where(NEWEST.c.id == sql.bindparam("row"))
+        self._set_newest = Prepared(update.values(note=sql.bindparam("note"), frontier=sql.bindparam("frontier")), dialect)
 
-        self.newest_note = prepared(sql.select(NEWEST.c.note).where(NEWEST.c.id == sql.bindparam("id")))
-        self.keys_of = prepared(sql.select(KEYS.c.id, KEYS.c.subject, KEYS.c.wrapped).where(KEYS.c.subject == sql.bindparam("subject")))
-        self.insert_entries = prepared(sql.insert(ENTRIES))
-        self.insert_bodies = prepared(sql.insert(BODIES))
-        self.insert_keys = prepared(sql.insert(KEYS))
-        self.insert_head = prepared(sql.insert(HEADS))
-        values = {name: sql.bindparam(name) for name in ("note", "frontier")}
-        self._set_newest = prepared(sql.update(NEWEST).where(NEWEST.c.id == sql.bindparam("row")).values(values))
+    def keys_of(self, connection: sql.Connection, subjects: Collection[str]) -> list[tuple[Any, ...]]:
+        """Return identifier, subject and wrapped key of each row that one of the subjects has."""
+        if len(subjects) == 1:
+            return [tuple(row) for row in self._keys_of(connection, {"subject": next(iter(subjects))})]
+        return [tuple(row) for row in connection.execute(_KEY_ROWS.where(KEYS.c.subject.in_(subjects)))]
 
     def set_newest(self, connection: sql.Connection, row: Mapping[str, Any]) -> None:
         """Put a head's columns in the place of the newest head's."""
