@@ -151,5 +151,5 @@ def test_nothing_is_served_over_a_spoilt_registry_key_or_log(spare: Path, tamper
 
 def test_serving_before_anything_was_released_says_what_to_do(finished: Finished, invoke: Invoke) -> None:
     ended = invoke("serve", finished.folder)
-    assert ended.code == 1
+    assert ended.code == 2
     assert "-> make one with: metier release" in ended.err
