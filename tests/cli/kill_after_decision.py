@@ -1,6 +1,6 @@
-"""Stops `metier approve` and `metier release` by a signal at every moment around what they put on record, and runs each to its end afterwards.
+"""Stops `metier approve` and `metier release` by a signal at every (or every STEPth) moment around what they put on record, then runs each to its end.
 
-    python kill_after_decision.py SIGNAL PROJECT FOLDER CONTROL...
+    python kill_after_decision.py SIGNAL STEP PROJECT FOLDER CONTROL...
 
 PROJECT waits for an approval with these controls; every life begins from a copy of it in FOLDER. Prints a list of JSON for each life: the
 command, the moment, how it ended (a signal's number below zero, else the exit code), and the exit code of the same command afterwards.
@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,9 +60,9 @@ def life(arguments: list[str], moment: int = 0, number: int = 0) -> int:
     return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def lives(command: list[str], before: Path, folder: Path, number: int) -> Path:
+def lives(command: list[str], before: Path, folder: Path, number: int, step: int) -> Path:
     """Stop a command at every moment that it has, and return the copy in which it was never stopped."""
-    for moment in itertools.count(1):
+    for moment in itertools.count(1, step):
         copy = folder / f"{command[0]}-{moment}"
         shutil.copytree(before, copy)
         arguments = [command[0], str(copy), *command[1:]]
@@ -75,7 +74,7 @@ def lives(command: list[str], before: Path, folder: Path, number: int) -> Path:
 
 
 if __name__ == "__main__":
-    signals, waiting, copies = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-    controls = [word for name in sys.argv[4:] for word in ("--control", name)]
-    approved = lives(["approve", "--by", "Zhang Wei", *controls], waiting, copies, signal.Signals(signals))
-    lives(["release"], approved, copies, signal.Signals(signals))
+    number, step, waiting, copies = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+    controls = [word for name in sys.argv[5:] for word in ("--control", name)]
+    approved = lives(["approve", "--by", "Zhang Wei", *controls], waiting, copies, number, step)
+    lives(["release"], approved, copies, number, step)
