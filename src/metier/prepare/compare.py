@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -16,9 +15,10 @@ import yaml
 
 from metier.records import Message, Record
 
-__all__ = ["asked_and_answered", "bare", "critical", "exact_key", "fold", "parts", "plain", "same_sense", "searched", "turns"]
+__all__ = ["asked_and_answered", "bare", "clauses", "critical", "exact_key", "fold", "parts", "plain", "same_sense", "searched", "turns"]
 
 _SYSTEM = "system"
+_REMEMBERED = 1000
 
 _SPACE = re.compile(r"\s+")
 _OTHER = re.compile(r"[\W_]+")
@@ -64,25 +64,28 @@ def _turns(word: str, words: frozenset[str]) -> bool:
     return word in words or (len(word) > 2 and word[-2] in "'\u2019")
 
 
-def same_sense(left: str, right: str) -> bool:
-    """Return whether two similar texts have the same critical words, clause by clause.
+def clauses(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the clauses of a text, in order and as a set: what `same_sense` compares."""
+    found = tuple(_CLAUSE.split(text))
+    return found, frozenset(found)
+
+
+def same_sense(left: tuple[tuple[str, ...], frozenset[str]], right: tuple[tuple[str, ...], frozenset[str]]) -> bool:
+    """Return whether two similar texts, given as their clauses, have the same critical words.
 
     Clauses that both have say the same in both and need no reading; the others are compared in their order. So a sentence that moved is no difference.
     """
-    one, other = (_CLAUSE.split(text) for text in (left, right))
-    shared = Counter(one) & Counter(other)
-    return critical(_others(one, shared)) == critical(_others(other, shared))
+    return _own(left[0], right[1]) == _own(right[0], left[1])
 
 
-def _others(clauses: Sequence[str], shared: Counter[str]) -> str:
-    """Return the clauses but for as many of each as are shared."""
-    rest, found = shared.copy(), []
-    for clause in clauses:
-        if rest[clause] > 0:
-            rest[clause] -= 1
-        else:
-            found.append(clause)
-    return "\n".join(found)
+def _own(found: Sequence[str], other: frozenset[str]) -> tuple[str, ...]:
+    text = "\n".join(clause for clause in found if clause not in other)
+    return _remembered(text) if len(text) < _REMEMBERED else critical(text)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(text: str) -> tuple[str, ...]:
+    return critical(text)
 
 
 def fold(text: str) -> str:

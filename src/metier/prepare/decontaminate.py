@@ -125,7 +125,8 @@ def _indexed(references: Iterable[Reference], settings: DecontaminateSettings) -
     items: dict[str, int] = {}
     cut, banded = Shingling(), banding(settings.threshold)
     grammar = Shingling(settings.han, settings.words, "words")
-    exact, owners, grams, gram_owners, keys, key_items, shingles = [], [], [], [], [], [], []
+    exact, owners, grams, gram_owners, keys, key_items = [], [], [], [], [], []
+    shingles: list[Hashes] = []
     for reference in references:
         owner = len(names)
         names.append(reference.name)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metier.audit.merkle import Frontier, leaf_hash
 from metier.digest import canonical_json
@@ -89,14 +90,15 @@ def prove(
 
 def _root(folder: Path) -> tuple[str, dict[str, int]]:
     counts: Counter[str] = Counter(dict.fromkeys(SPLITS, 0))
-    blocks, waiting = [], []
+    blocks: list[NDArray[np.bytes_]] = []
+    waiting: list[bytes] = []
     for place, record in part_records(folder):
         counts[SPLITS[place]] += 1
         waiting.append(record_leaf(record.id, SPLITS[place]))
         if len(waiting) == 1 << 16:
             blocks.append(np.array(waiting, dtype=np.bytes_))
             waiting = []
-    leaves = np.sort(np.concatenate([*blocks, np.array(waiting, dtype=np.bytes_)])) if blocks or waiting else []
+    leaves = np.sort(np.concatenate([*blocks, np.array(waiting, dtype="S1" if not waiting else np.bytes_)]))
     tree = Frontier()
     for leaf in leaves:
         tree.append(leaf_hash(bytes(leaf)))
