@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -75,11 +76,26 @@ def same_sense(left: tuple[tuple[str, ...], frozenset[str]], right: tuple[tuple[
 
     Clauses that both have say the same in both and need no reading; the others are compared in their order. So a sentence that moved is no difference.
     """
-    return _own(left[0], right[1]) == _own(right[0], left[1])
+    (one, one_set), (other, other_set) = left, right
+    if len(one) == len(one_set) and len(other) == len(other_set):
+        return _read([clause for clause in one if clause not in other_set]) == _read([clause for clause in other if clause not in one_set])
+    shared = Counter(one) & Counter(other)
+    return _read(_unshared(one, shared)) == _read(_unshared(other, shared))
 
 
-def _own(found: Sequence[str], other: frozenset[str]) -> tuple[str, ...]:
-    text = "\n".join(clause for clause in found if clause not in other)
+def _unshared(found: Sequence[str], shared: Counter[str]) -> list[str]:
+    """Return the clauses but for as many of each as are shared."""
+    rest, own = shared.copy(), []
+    for clause in found:
+        if rest[clause] > 0:
+            rest[clause] -= 1
+        else:
+            own.append(clause)
+    return own
+
+
+def _read(own: Sequence[str]) -> tuple[str, ...]:
+    text = "\n".join(own)
     return _remembered(text) if len(text) < _REMEMBERED else critical(text)
 
 
