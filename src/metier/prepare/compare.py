@@ -33,13 +33,16 @@ def _critical() -> tuple[re.Pattern[str], frozenset[str]]:
     numerals, after = words["numerals"], words["after_numeral"]
     digits = "0-9\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2080-\u2089\u2150-\u215e\u2460-\u249b"
     unit = rf"\s?[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|\s?[{after}]+"
-    number = rf"[-+\u2212<>=\u2264\u2265\u00b1~$\u20ac\u00a3\u00a5]?\s?[{digits}]+(?:[.,:/][{digits}]+)*(?:{unit})?"
+    sign = "-+\u2212<>=\u2264\u2265\u00b1~$\u20ac\u00a3\u00a5"
+    number = rf"(?:[{sign}]\s?)?[{digits}]+(?:[.,:/][{digits}]+)*(?:{unit})?"
     numeral = rf"[{numerals}]{{2,}}[{after}]?|[{numerals}][{after}]"
     longer = "|".join(re.escape(word) for word in sorted(words["zh"], key=len, reverse=True) if len(word) > 1)
     chinese = "".join(word for word in words["zh"] if len(word) == 1)
     pictures = "\u2600-\u27bf\U0001f300-\U0001faff"
     signs = r"(?<=[A-Za-z(])[-+\u00b1\u2212]+(?![A-Za-z0-9])"
-    return re.compile(rf"{number}|{numeral}|{longer}|[{chinese}{pictures}]|[A-Za-z]+(?:['\u2019]t(?![A-Za-z]))?|{signs}"), frozenset(words["en"])
+    first = sign + digits + numerals + "".join(word[0] for word in words["zh"]) + pictures + "A-Za-z"  # most places are ruled out by one look
+    pattern = rf"(?=[{first}])(?:{number}|{numeral}|{longer}|[{chinese}{pictures}]|[A-Za-z]+(?:['\u2019]t(?![A-Za-z]))?|{signs})"
+    return re.compile(pattern), frozenset(words["en"])
 
 
 _WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"\u3000": " "}

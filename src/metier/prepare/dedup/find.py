@@ -146,9 +146,11 @@ def _shards(rows: Rows, most: int) -> Iterator[list[Record]]:
 def _fingerprint(records: Sequence[Record], salt: str) -> str:
     hasher = sha256(salt.encode())
     for record in records:
-        messages = [(message.role, message.content, message.learn) for message in record.messages]
-        seen = (record.id, record.text, record.label, record.time, messages, dict(record.metadata))
-        hasher.update(repr(seen).encode("utf-8", "surrogatepass"))
+        texts = [record.id, record.label or "", record.time or "", record.text]
+        texts += [item for message in record.messages for item in (message.role, str(message.learn), message.content)]
+        if record.metadata:
+            texts.append(repr(sorted(record.metadata.items())))
+        hasher.update("".join(f"{len(text)}:{text}" for text in texts).encode("utf-8", "surrogatepass"))
     return hasher.hexdigest()[:24]
 
 
