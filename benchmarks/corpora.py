@@ -23,17 +23,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from metier.prepare.dedup import DedupSettings, find_duplicates
+from metier.prepare.dedup import DedupSettings, Records, find_duplicates
 from metier.records import Record
 
 Item = tuple[str, str | None, dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What the search reads of a row."""
-
-    record: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +35,9 @@ class Rows:
 
     items: Callable[[], Iterator[Item]]
 
-    def __iter__(self) -> Iterator[tuple[int, Row]]:
+    def __iter__(self) -> Iterator[Record]:
         for number, (text, label, fields) in enumerate(self.items()):
-            yield number, Row(Record(id=f"{number:032x}", text=text, label=label, metadata=fields))
+            yield Record(id=f"{number:032x}", text=text, label=label, metadata=fields)
 
 
 def table(path: Path, encoding: str = "utf-8-sig") -> Iterator[dict[str, str]]:
@@ -141,7 +134,7 @@ def measured(folder: Path, name: str, threshold: float) -> dict[str, Any]:
     read, known = CORPORA[name]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as work:
-        found = find_duplicates(Rows(lambda: read(folder)), DedupSettings(threshold=threshold), folder=Path(work))
+        found = find_duplicates(Records(Rows(lambda: read(folder))), DedupSettings(threshold=threshold), folder=Path(work))
         queue = (found.conflicts or Path()).read_text(encoding="utf-8").splitlines()
     sizes = Counter(Counter(found.clusters.tolist()).values())
     return {

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from metier.prepare.compare import fold
-from metier.prepare.dedup import DedupSettings, Duplicates, find_duplicates
+from metier.prepare.dedup import DedupSettings, Duplicates, Records, find_duplicates
 from metier.prepare.minhash import banding, implementation
 from metier.records import Record
 
@@ -39,23 +39,16 @@ _PUBLISHED = {"text-dedup (its README, CORE-2020, several cores)": {"precision":
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What the search reads of a row."""
-
-    record: Record
-
-
-@dataclass(frozen=True, slots=True)
 class Lines:
     """Rows in a JSONL file."""
 
     path: Path
 
-    def __iter__(self) -> Iterator[tuple[int, Row]]:
+    def __iter__(self) -> Iterator[Record]:
         with self.path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream):
+            for line in stream:
                 row = json.loads(line)
-                yield number, Row(Record(id=row["id"], text=row["text"]))
+                yield Record(id=row["id"], text=row["text"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +65,9 @@ class Composed:
             return edited(self.document(number - 1 - 20 * rng.randrange(1 + number // 40)), 0.03, rng)
         return "".join(self.text[place : place + _SIZE // 5] for place in (rng.randrange(len(self.text) - _SIZE) for _ in range(5)))
 
-    def __iter__(self) -> Iterator[tuple[int, Row]]:
+    def __iter__(self) -> Iterator[Record]:
         for number in range(self.count):
-            yield number, Row(Record(id=f"{number:032x}", text=self.document(number)))
+            yield Record(id=f"{number:032x}", text=self.document(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +76,10 @@ class Templated:
 
     count: int
 
-    def __iter__(self) -> Iterator[tuple[int, Row]]:
+    def __iter__(self) -> Iterator[Record]:
         for number in range(self.count):
             text = f"本次随访记录：一般情况良好，饮食睡眠正常，血压{number // 2}毫米汞柱，继续原方案，按时复诊，不适随诊{'。！'[number % 2]}"
-            yield number, Row(Record(id=f"{number:032x}", text=text))
+            yield Record(id=f"{number:032x}", text=text)
 
 
 def read(folder: Path) -> list[str]:
@@ -130,7 +123,7 @@ class Memory:
 def searched(rows: Any, threshold: float, folder: Path) -> tuple[Duplicates, float, float]:
     """Return what is found, the seconds and the processor seconds."""
     started, worked = time.perf_counter(), time.process_time()
-    found = find_duplicates(rows, DedupSettings(threshold=threshold), folder=folder)
+    found = find_duplicates(Records(rows), DedupSettings(threshold=threshold), folder=folder)
     return found, time.perf_counter() - started, time.process_time() - worked
 
 

@@ -8,19 +8,11 @@ from hypothesis import strategies as st
 
 from corpus_of_prepare import chat, row
 from metier.prepare.decontaminate import DecontaminateSettings, Reference, contaminated, decontaminate
+from metier.prepare.dedup import Records
 
 ZH = "某公司与某供应商签订了为期三年的原料采购合同，约定每月交货两次，逾期交货应当按日支付违约金。现供应商连续两个月未能交货，公司能否解除合同并要求赔偿损失？"
 EN = "A tenant who paid two months of rent in advance wants to leave the flat early because the heating has not worked since the first week of December."
 FILLER = "春眠不觉晓处处闻啼鸟夜来风雨声花落知多少白日依山尽黄河入海流欲穷千里目更上一层楼"
-
-
-class Numbered:
-    def __init__(self, records):
-        self.records = records
-
-    def __iter__(self):
-        for number, record in enumerate(self.records):
-            yield number, type("Row", (), {"record": record})()
 
 
 def noise(seed, count=80):
@@ -34,7 +26,7 @@ def words(seed, count=40):
 
 
 def reasons(records, texts, **values):
-    return contaminated(Numbered(records), [Reference("bar-exam", texts)], DecontaminateSettings(**values))
+    return contaminated(Records(records), [Reference("bar-exam", texts)], DecontaminateSettings(**values))
 
 
 @pytest.mark.parametrize(("item", "other"), [(ZH, noise(1)), (EN, words(1))])
@@ -63,7 +55,7 @@ def test_a_short_answer_that_is_an_item_is_no_contamination_but_a_short_row_is()
 def test_boilerplate_of_many_rows_is_no_evidence(item, part):
     few = [row(number, text=f"{noise(number)} {words(number)} {part} {words(number + 99)}") for number in range(4)]
     assert len(reasons(few, [item], common=4)) == 4
-    found = decontaminate(Numbered(few), [Reference("t", [item])], DecontaminateSettings(common=3))
+    found = decontaminate(Records(few), [Reference("t", [item])], DecontaminateSettings(common=3))
     assert found.reasons == {}
     assert found.boilerplate > 0
 
@@ -77,7 +69,7 @@ def test_thirteen_words_are_the_border_and_case_and_punctuation_do_not_count():
 def test_the_reason_names_the_closest_reference_and_counts_are_by_rule():
     near = ZH.replace("三年", "五年")
     found = decontaminate(
-        Numbered([row(1, text=near), row(2, text=EN), row(3, text=noise(9))]),
+        Records([row(1, text=near), row(2, text=EN), row(3, text=noise(9))]),
         [Reference("a", [ZH.replace("原料", "设备").replace("公司", "工厂")]), Reference("b", [ZH, EN]), Reference("empty", ["", "  "])],
         DecontaminateSettings(),
     )
@@ -89,8 +81,8 @@ def test_the_reason_names_the_closest_reference_and_counts_are_by_rule():
 
 def test_nothing_is_looked_for_when_switched_off_or_without_references():
     assert reasons([row(1, text=ZH)], [ZH], enabled=False) == {}
-    assert contaminated(Numbered([row(1, text=ZH)]), [], DecontaminateSettings()) == {}
-    assert contaminated(Numbered([]), [Reference("x", [ZH])], DecontaminateSettings()) == {}
+    assert contaminated(Records([row(1, text=ZH)]), [], DecontaminateSettings()) == {}
+    assert contaminated(Records([]), [Reference("x", [ZH])], DecontaminateSettings()) == {}
 
 
 def test_odd_texts_pass():

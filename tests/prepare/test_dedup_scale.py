@@ -16,20 +16,9 @@ import pytest
 from corpus_of_prepare import chat, row
 from metier.engines import Processes
 from metier.errors import MetierError
-from metier.prepare.dedup import DedupSettings, find_duplicates
+from metier.prepare.dedup import DedupSettings, Records, find_duplicates
 
 LETTERS = [chr(code) for code in range(0x5000, 0x7000)]
-
-
-class Numbered:
-    """Rows as the search reads them."""
-
-    def __init__(self, records):
-        self.records = records
-
-    def __iter__(self):
-        for number, record in enumerate(self.records):
-            yield number, type("Row", (), {"record": record})()
 
 
 def passage(rng, count=120):
@@ -48,7 +37,7 @@ def corpus(count, seed=0):
 
 
 def outcome(records, **values):
-    found = find_duplicates(Numbered(records), DedupSettings(), **values)
+    found = find_duplicates(Records(records), DedupSettings(), **values)
     names = {record.id: found.cluster_name(number) for number, record in enumerate(records)}
     return {records[number].id: reason for number, reason in found.dropped.items()}, names, found.counts
 
@@ -74,12 +63,9 @@ def test_several_processes_find_the_same(tmp_path):
 
 
 def test_numbers_have_to_be_those_of_the_rows():
-    class Wrong(Numbered):
-        def __iter__(self):
-            return ((number + 1, found) for number, found in super().__iter__())
-
+    late = [(number + 1, found) for number, found in Records([row(1, text="甲")])]
     with pytest.raises(MetierError, match="row 0 has the number 1"):
-        find_duplicates(Wrong([row(1, text="甲")]), DedupSettings())
+        find_duplicates(late, DedupSettings())
 
 
 def test_finished_files_are_used_again_and_other_rows_get_their_own(tmp_path):
@@ -97,9 +83,9 @@ KILLED = """
     import sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[2])
-    from prepare.test_dedup_scale import Numbered, corpus
+    from prepare.test_dedup_scale import Records, corpus
     from metier.prepare.dedup import DedupSettings, find_duplicates
-    find_duplicates(Numbered(corpus(1500)), DedupSettings(), folder=Path(sys.argv[1]), shard=50)
+    find_duplicates(Records(corpus(1500)), DedupSettings(), folder=Path(sys.argv[1]), shard=50)
 """
 
 
@@ -128,7 +114,7 @@ def test_rows_of_one_template_take_linear_time_and_lose_only_true_copies():
     template = "关于本院收治病例的随访说明：患者按期复诊，生命体征平稳，继续原方案治疗，血压{}毫米汞柱，如有不适随时就诊，注意休息，清淡饮食，按时服药"
     marks = ("。", "！", "；")
     records = [row(number, text=template.format(1000 + number % 400) + marks[number // 400]) for number in range(1200)]
-    found = find_duplicates(Numbered(records), DedupSettings(threshold=0.7))
+    found = find_duplicates(Records(records), DedupSettings(threshold=0.7))
     assert len(found.dropped) == 800
     assert found.counts["clusters"] == 1
     assert found.counts["candidates"] < 50 * len(records)
@@ -140,7 +126,7 @@ def test_rows_of_one_template_take_linear_time_and_lose_only_true_copies():
 
 def test_many_identical_rows_are_one_node():
     records = [row(number, text="体温正常，无不适。" * 10) for number in range(5000)]
-    found = find_duplicates(Numbered(records), DedupSettings())
+    found = find_duplicates(Records(records), DedupSettings())
     assert (found.counts["exact"], found.counts["candidates"]) == (4999, 0)
 
 
@@ -162,19 +148,19 @@ def test_many_identical_rows_are_one_node():
     ],
 )
 def test_odd_texts(one, other, same):
-    found = find_duplicates(Numbered([row(1, text=one), row(2, text=other), row(3, text=passage(random.Random(1)))]), DedupSettings())
+    found = find_duplicates(Records([row(1, text=one), row(2, text=other), row(3, text=passage(random.Random(1)))]), DedupSettings())
     assert len(found.dropped) == int(same)
 
 
 def test_one_id_twice_is_two_rows():
     first = row(1, text=passage(random.Random(2)))
-    found = find_duplicates(Numbered([first, first]), DedupSettings())
+    found = find_duplicates(Records([first, first]), DedupSettings())
     assert list(found.dropped.values()) == [f"exact_duplicate:{first.id}"]
 
 
 def test_a_text_of_ten_megabytes_is_compared_like_any_other():
     text = "".join(map(chr, np.random.default_rng(0).integers(0x4E00, 0x9FA0, 3_400_000).tolist()))
-    found = find_duplicates(Numbered([row(1, text=text), row(2, text=text[:-9] + "。"), row(3, text="短文")]), DedupSettings())
+    found = find_duplicates(Records([row(1, text=text), row(2, text=text[:-9] + "。"), row(3, text="短文")]), DedupSettings())
     assert list(found.dropped) == [1]
 
 
@@ -207,7 +193,7 @@ def test_what_turns_a_statement_round_keeps_both(one, other):
     chinese, rng = ord(one[0]) > 0x3000, random.Random(3)
     rest = passage(rng, 200) if chinese else " ".join("".join(rng.choice("bcdfgklmprst") + rng.choice("aeiou") for _ in range(3)) for _ in range(60))
     texts = [f"{rest}{stop}{text}{stop}{rest[::-1]}" for text in (one, other) for stop in ["。" if chinese else ". "]]
-    found = find_duplicates(Numbered([row(number, text=text) for number, text in enumerate(texts)]), DedupSettings())
+    found = find_duplicates(Records([row(number, text=text) for number, text in enumerate(texts)]), DedupSettings())
     assert (dict(found.dropped), found.counts["guarded"]) == ({}, 1)
 
 
@@ -217,7 +203,7 @@ def test_conflicts_are_queued_with_ids_and_digests_and_no_text(tmp_path):
     records += [row(4, text=labelled, label="心内科"), row(5, text=labelled, label="神经科"), row(6, text=labelled, label="神经科")]
     fields = {"question": passage(random.Random(7)), "answer": "甲"}
     records += [row(7, metadata=fields), row(8, metadata={**fields, "answer": "完全是另外一种长长的说法，和上面毫无关系。" * 9})]
-    found = find_duplicates(Numbered(records), DedupSettings(), folder=tmp_path)
+    found = find_duplicates(Records(records), DedupSettings(), folder=tmp_path)
     lines = [json.loads(line) for line in found.conflicts.read_text().splitlines()]
     kept = min(records[4:6], key=lambda record: record.id)
     expected = [{records[0].id, records[1].id}, {records[3].id, kept.id}, {records[6].id, records[7].id}]
@@ -230,13 +216,13 @@ def test_conflicts_are_queued_with_ids_and_digests_and_no_text(tmp_path):
 def test_the_highest_score_stays_and_is_no_difference():
     text = passage(random.Random(8))
     records = [row(number, text=text + "好" * number, metadata={"quality": score}) for number, score in enumerate([0.4, 0.9, None, "0.99"])]
-    found = find_duplicates(Numbered(records), DedupSettings(score="quality"))
+    found = find_duplicates(Records(records), DedupSettings(score="quality"))
     assert sorted(found.dropped) == [0, 2, 3]
-    assert len(find_duplicates(Numbered(records), DedupSettings()).dropped) == 0
+    assert len(find_duplicates(Records(records), DedupSettings()).dropped) == 0
 
 
 @pytest.mark.parametrize("words", [None, 5])
 def test_english_is_cut_by_characters_or_words(words):
     text = "The committee reviewed the report of the district and found that the roads were repaired in time by the contractor named in the annex. " * 2
     for other in (text.replace("district", "county", 1), text.upper().replace("annex.", "annex!!")):
-        assert len(find_duplicates(Numbered([row(1, text=text), row(2, text=other)]), DedupSettings(word_shingle=words)).dropped) == 1
+        assert len(find_duplicates(Records([row(1, text=text), row(2, text=other)]), DedupSettings(word_shingle=words)).dropped) == 1

@@ -11,6 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from metier.errors import Fault, InputError
 from metier.prepare.check import part_records, shared_keys
 from metier.prepare.compare import parts, searched
 from metier.prepare.decontaminate import DecontaminateSettings, Reference, decontaminate
-from metier.prepare.dedup import DedupSettings, find_duplicates
+from metier.prepare.dedup import DedupSettings, Records, find_duplicates
 from metier.prepare.dedup.verify import CONFLICT, GUARDED, NEAR
 from metier.prepare.minhash import implementation
 from metier.records import Record
@@ -37,20 +38,14 @@ _MOST_ITEMS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    record: Record
-
-
-@dataclass(frozen=True, slots=True)
 class _Parts:
-    """The records of some splits of a folder, numbered."""
+    """The records of some splits of a folder."""
 
     folder: Path
     places: tuple[int, ...] = (0, 1, 2)
 
-    def __iter__(self) -> Iterator[tuple[int, _Row]]:
-        records = (record for place, record in part_records(self.folder) if place in self.places)
-        return enumerate(map(_Row, records))
+    def __iter__(self) -> Iterator[Record]:
+        return (record for place, record in part_records(self.folder) if place in self.places)
 
 
 def record_leaf(record_id: str, split: str) -> bytes:
@@ -110,16 +105,16 @@ def _ngrams(folder: Path, settings: DecontaminateSettings) -> dict[str, Any]:
     references, sizes = [], {}
     for place in (1, 2):
         name = SPLITS[place]
-        texts = [searched(parts(row.record)) for number, row in _Parts(folder, (place,)) if number < _MOST_ITEMS]
+        texts = [searched(parts(record)) for record in islice(_Parts(folder, (place,)), _MOST_ITEMS)]
         sizes[name] = {"checked": len(texts), "of": sum(1 for _ in _Parts(folder, (place,)))}
         references.append(Reference(name, texts))
-    found = decontaminate(_Parts(folder, (0,)), references, settings)
+    found = decontaminate(Records(_Parts(folder, (0,))), references, settings)
     return {"held_out": sizes, "training_records": found.counts, "boilerplate_ngrams": found.boilerplate}
 
 
 def _similar(folder: Path, settings: DedupSettings) -> dict[str, int]:
     """Return the similar pairs across splits. A pair of texts counts once, however many records have them."""
-    found = find_duplicates(_Parts(folder), settings)
+    found = find_duplicates(Records(_Parts(folder)), settings)
     places = np.frombuffer(array("B", (1 << place for place, _ in part_records(folder))), dtype=np.uint8)
     left, right, verdicts = found.similar()
     bits = np.zeros(len(found.clusters), dtype=np.uint8)
