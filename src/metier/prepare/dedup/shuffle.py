@@ -28,7 +28,8 @@ _PAIRS_A_RANGE = 1 << 21
 def packed(left: NDArray[Any], right: NDArray[Any]) -> Pairs:
     """Return pairs of node numbers below 2^32 as one word each, the smaller node in the upper half."""
     low, high = np.minimum(left, right).astype(np.uint64), np.maximum(left, right).astype(np.uint64)
-    return (low << np.uint64(32)) | high
+    pairs: Pairs = (low << np.uint64(32)) | high
+    return pairs
 
 
 def unpacked(pairs: Pairs) -> tuple[Nodes, Nodes]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.prepare.compare import bare, critical, same_sense, searched
+from metier.prepare.compare import bare, clauses, critical, same_sense, searched
 from metier.prepare.dedup.shuffle import Pairs, unpacked
 from metier.prepare.dedup.sign import Plan, blocks
 from metier.prepare.minhash import jaccard
@@ -67,12 +67,19 @@ class _Forms:
     parts: Mapping[str, str]
     bare: dict[str, str] = field(default_factory=dict)
     hashes: dict[str, Hashes] = field(default_factory=dict)
+    split: dict[str, tuple[tuple[str, ...], frozenset[str]]] = field(default_factory=dict)
 
     def letters(self, name: str) -> str:
         """Return the letters and digits of a part."""
         if name not in self.bare:
             self.bare[name] = bare(self.parts[name])
         return self.bare[name]
+
+    def clauses(self, name: str) -> tuple[tuple[str, ...], frozenset[str]]:
+        """Return the clauses of a part."""
+        if name not in self.split:
+            self.split[name] = clauses(self.parts[name])
+        return self.split[name]
 
     def shingles(self, name: str, cut: Shingling) -> Hashes:
         """Return the distinct shingles of a part."""
@@ -135,7 +142,7 @@ def verdict(left: _Forms, right: _Forms, plan: Plan) -> int:
         same = left.letters(name) == right.letters(name) != ""
         if not same and _similarity(left.shingles(name, plan.cut), right.shingles(name, plan.cut), plan.threshold) < plan.threshold:
             return CONFLICT
-    return NEAR if all(same_sense(left.parts[name], right.parts[name]) for name in differing) else GUARDED
+    return NEAR if all(same_sense(left.clauses(name), right.clauses(name)) for name in differing) else GUARDED
 
 
 def senses(path: Path, nodes: NDArray[np.int64]) -> NDArray[np.uint64]:
