@@ -69,11 +69,8 @@ def test_odd_texts_pass_as_they_are(text: str) -> None:
 
 
 def resident() -> st.SearchStrategy[str]:
-    return (
-        st.tuples(st.integers(110000, 659999), st.integers(1940, 2020), st.integers(0, 999))
-        .map(lambda p: f"{p[0]}{p[1]}0615{p[2]:03}")
-        .map(lambda body: body + resident_id_digit(body))
-    )
+    bodies = st.tuples(st.integers(110000, 659999), st.integers(1940, 2020), st.integers(0, 999)).map(lambda p: f"{p[0]}{p[1]}0615{p[2]:03}")
+    return bodies.map(lambda body: body + resident_id_digit(body))
 
 
 CARDS = st.text("0123456789", min_size=14, max_size=14).map(lambda tail: "62" + tail).map(lambda body: body + luhn_digit(body))
