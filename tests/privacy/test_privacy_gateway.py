@@ -166,7 +166,7 @@ def test_a_rule_that_breaks_sends_nothing(monkeypatch: pytest.MonkeyPatch, caplo
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError(ZH)
 
-    monkeypatch.setattr("metier.privacy.gateway.redact.second_sweep", broken)
+    monkeypatch.setattr("metier.privacy.gateway.conversation.second_sweep", broken)
     upstream = Upstream()
     with caplog.at_level(logging.DEBUG):
         answer = ask(upstream, question(ZH))

@@ -194,7 +194,7 @@ def test_intervals_between_the_dates_of_a_subject_are_kept_in_every_writing(firs
         if "/" in span.text:
             numbers = [numbers[2], numbers[0], numbers[1]]
         elif len(numbers) == 2:
-            months = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
-            numbers = [numbers[1], months.index(span.text.split()[0]) + 1, numbers[0]]
+            months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+            numbers = [numbers[1], months.index(span.text[:3]) + 1, numbers[0]]
         made.append(date(*numbers))
     assert (made[1] - made[0]).days == apart and made[0] != first

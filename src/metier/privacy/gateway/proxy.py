@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from metier.errors import MetierError, MissingExtra
-from metier.privacy.gateway.redact import Conversation
+from metier.privacy.gateway.conversation import Conversation
 from metier.privacy.gateway.stream import EventStream
 
 if TYPE_CHECKING:

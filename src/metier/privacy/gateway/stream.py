@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from metier.privacy.gateway.redact import Conversation
+from metier.privacy.gateway.conversation import Conversation
 from metier.privacy.gateway.restore import Restorer
 
 __all__ = ["EventStream"]
