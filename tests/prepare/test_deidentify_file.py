@@ -54,8 +54,13 @@ def test_named_fields_are_replaced_wherever_they_are_and_the_rest_stays(tmp_path
     assert rows[0]["chat"][0]["content"] == f"我叫{name}，头痛" and rows[0]["chat"][0]["role"] == "user"
     assert rows[1]["chat"] == ROWS[1]["chat"]
     assert (report.rows, report.written, report.quarantined, report.untouched) == (3, 3, 0, ("id", "who", "tel"))
+    assert report.still_in == {}
     assert report.replaced == {"PERSON": 4, "PHONE_NUMBER": 1, "US_SSN": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_fields_that_nobody_looked_at_and_that_hold_the_same_values_are_named(tmp_path: Path) -> None:
+    assert deidentify_file(job(jsonl(tmp_path)), tmp_path / "out.jsonl").still_in == {"chat": 1}
 
 
 def test_numbers_are_texts_where_they_are_named(tmp_path: Path) -> None:
@@ -132,11 +137,11 @@ class Stopping:
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, key: bytes) -> None:
     source, out = jsonl(tmp_path, ROWS * 400), tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        deidentify_file(job(source, key=key), out, engine=Stopping(3))
+        deidentify_file(job(source, "text", "chat", key=key), out, engine=Stopping(3))
     assert not out.exists()
     assert all(clean(path) for path in (tmp_path / ".out.jsonl.work").glob("*.json"))
     rest = Stopping(99)
-    deidentify_file(job(source, key=key), out, engine=rest)
+    deidentify_file(job(source, "text", "chat", key=key), out, engine=rest)
     assert rest.done == 2
     rows = read(out)
     assert len(rows) == 1200 and clean(out, "13987654321")
@@ -184,7 +189,7 @@ def test_a_vault_keeps_what_was_replaced_by_person(tmp_path: Path) -> None:
     make_key(tmp_path / "key")
     out = tmp_path / "out.jsonl"
     policy = load_policy("hipaa").disguised("token")
-    made = FileJob(jsonl(tmp_path), ("text",), policy, KEY, subject="who", spans=True, vault=(tmp_path / "vault", tmp_path / "key"))
+    made = FileJob(jsonl(tmp_path), ("text", "chat"), policy, KEY, subject="who", spans=True, vault=(tmp_path / "vault", tmp_path / "key"))
     deidentify_file(made, out, engine=Processes(2))
     vault = Vault(tmp_path / "vault", KeyFile(tmp_path / "key"))
     assert (vault.state().subjects, vault.state().originals) == (2, 5)
