@@ -156,6 +156,8 @@ def _check(job: FileJob, source: RowFile, out: Path) -> None:
 
 
 def _check_fields(job: FileJob, source: RowFile) -> None:
+    # A pack that is not there is a fault of the command, not of every row.
+    rules_for_policy(job.pack, job.policy)
     names: set[str] = set()
     columns: dict[str, None] = {}
     wanted = (*job.fields, *([job.subject] if job.subject else []))
