@@ -164,7 +164,9 @@ def _synonym(question: str, language: str | None, chance: random.Random, means: 
     choices = []
     for match, no in zip(matches, denied(question, matches), strict=True):
         surface = question[match.start : match.end]
-        inside = _HAN.match(question, match.end) is not None and question[match.end] not in words.get("after_name", "")
+        inside = _goes_on(question[match.start - 1 : match.start], words.get("before_name", "")) or _goes_on(
+            question[match.end : match.end + 1], words.get("after_name", "")
+        )
         if no or len(match.concepts) != 1 or (language == "zh" and (surface.isascii() or inside)):
             continue
         concept = match.concepts[0]
@@ -174,6 +176,11 @@ def _synonym(question: str, language: str | None, chance: random.Random, means: 
         return question
     match, name = choices[chance.randrange(len(choices))]
     return question[: match.start] + name + question[match.end :]
+
+
+def _goes_on(letter: str, borders: Sequence[str]) -> bool:
+    """Return whether a letter beside a name makes it a part of a longer word, as far as single letters can tell."""
+    return _HAN.fullmatch(letter) is not None and letter not in borders
 
 
 def _stands_for(name: str, surface: str, qualifiers: Sequence[str]) -> bool:
