@@ -68,8 +68,23 @@ def load_folder(
             faults.extend(_reference_faults(document, (key, index), item, validators, parsers))
     if faults or facts is None:
         raise PackError(faults)
-    tables: dict[str, Any] = {"validators": validators, "parsers": parsers, "scorers": scorers, "lexicons": lexicons}
-    return Pack(facts=facts, folder=folder, digest=folder_digest(folder), **tables, **lists)
+    return Pack(
+        facts=facts,
+        folder=folder,
+        digest=folder_digest(folder),
+        validators=validators,
+        parsers=parsers,
+        scorers=scorers,
+        lexicons=lexicons,
+        identifiers=lists["identifiers"],
+        lexicon=lists["lexicon"],
+        templates=lists["templates"],
+        quality=lists["quality"],
+        tasks=lists["tasks"],
+        controls=lists["controls"],
+        guard=lists["guard"],
+        phrases=lists["phrases"],
+    )
 
 
 def read_list(path: Path, key: str, kind: type[SettingsType]) -> tuple[Document, list[tuple[int, SettingsType]], list[Fault]]:

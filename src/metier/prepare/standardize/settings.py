@@ -21,7 +21,7 @@ class StandardizeSettings(Settings):
     pack: bool = True
     """Use the pack's own lexicon."""
     systems: tuple[str, ...] = ()
-    """Further lexicons that the pack offers by name (for the pack in use: `metier packs list`); they are read when first needed."""
+    """Further lexicons that the pack offers by name (`metier packs check NAME` says which); they are read when first needed."""
     lexicons: tuple[str, ...] = ()
     """Lexicons of your own, CSV or YAML, relative to the project; their names win over the pack's."""
     negation: bool = True
