@@ -260,7 +260,7 @@ class EnglishNames:
             (core[0] == "I" and core.strip("I") and core[-1] in "FfGgC" and (sure or told or "." in text[word.end : word.end + 2]), 0.8, "initial-family"),
             (core[-1] in "FG" and (core[0] in "FC" or (core[0] == "f" and told)), 0.75, "unknown-family"),
             (told and core[0] in "CFf" and core[-1] in "CFfGg", 0.7, "context"),
-            (core[0] in "CF" and core[-1] in "CF" and all(self.lexicon.pinyin.fullmatch(item.low) for item in (word, last)), 0.7, "pinyin"),
+            (core[0] in "CFfg" and core[-1] in "CFfg" and all(self.lexicon.pinyin.fullmatch(item.low) for item in (word, last)), 0.7, "pinyin"),
             (core in {"CC", "CIC", "CCC"} and not word.text.isupper() and self._unknown(text, words, first, len(kinds)), 0.6, "unknown"),
         )
         return next(((score, rule) for holds, score, rule in rules if holds), (0.0, ""))

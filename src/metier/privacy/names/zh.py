@@ -39,7 +39,7 @@ class Found(NamedTuple):
 class ChineseNames:
     """People in Chinese text. `neural` is a tagger whose people are taken after a look at what they are made of; None: rules alone."""
 
-    def __init__(self, neural: _Neural | None = None, *, alone: int = 4) -> None:
+    def __init__(self, neural: _Neural | None = None, *, alone: int = 2) -> None:
         self.neural = neural
         self.name = "names-zh" if neural is not None else "names-zh:rules"
         self.alone = alone
@@ -93,16 +93,16 @@ class ChineseNames:
         patterns = self.patterns
         for rule, pattern in patterns.whole:
             for match in pattern.finditer(text):
-                yield Found(*match.span("name"), 0.95, rule)
+                yield Found(match.start("name"), match.end("name"), 0.95, rule)
         for match in patterns.half.finditer(text, overlapped=True):
             end = self._half(text, match)
             if end is not None:
                 yield Found(match.start(), end, 0.95, "hidden")
         for match in patterns.foreign.finditer(text):
-            yield Found(*match.span("name"), 0.9, "interpunct")
+            yield Found(match.start("name"), match.end("name"), 0.9, "interpunct")
         for match in patterns.titled.finditer(text):
             if match.group("name") + match.group("title") not in self.lexicon.not_titled and self._titled(text, match):
-                yield Found(*match.span("name"), 0.9, "title")
+                yield Found(match.start("name"), match.end("name"), 0.9, "title")
         for match in patterns.announced.finditer(text, overlapped=True):
             found = self._name_at(text, match.end(), least=-1)
             if found is not None:
@@ -111,7 +111,7 @@ class ChineseNames:
 
     def _half(self, text: str, match: regex.Match[str]) -> int | None:
         """Return where a half-anonymised name ends, one character later where a given name goes on; None for a place, a date or a number."""
-        start, end = match.span("name")
+        start, end = int(match.start("name")), int(match.end("name"))
         following = text[end : end + 1]
         if following in self.lexicon.measures and not match.group("name").endswith(self.patterns.certain):
             return None

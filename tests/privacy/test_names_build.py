@@ -1,0 +1,40 @@
+"""Which taggers a language gets, what the manifest says of them, and how they join a detector."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from metier.privacy.names import NamesSettings, tagger_notes, taggers_for
+
+
+def test_each_language_gets_its_taggers() -> None:
+    assert [tagger.name for tagger in taggers_for("zh")] == ["names-zh", "names-latin"]
+    assert [tagger.name for tagger in taggers_for("en")] == ["names-en"]
+    assert [tagger.name for tagger in taggers_for(None)] == ["names-zh", "names-en"]
+    assert taggers_for("de", NamesSettings(en="off", zh="off")) == ()
+
+
+def test_less_than_could_be_done_is_said() -> None:
+    assert tagger_notes("zh") == ()
+    assert tagger_notes("zh", NamesSettings(zh="rules")) == ("names of people in Chinese text are found by rules alone: names.zh: rules",)
+    assert len(tagger_notes(None, NamesSettings(zh="off", en="off"))) == 2
+    assert taggers_for("zh", NamesSettings(zh="rules"))[0].name == "names-zh:rules"
+
+
+def test_settings_come_back_from_json_and_refuse_what_they_do_not_know() -> None:
+    settings = NamesSettings(zh="rules", entities=("PERSON", "LOCATION"))
+    assert NamesSettings.model_validate_json(settings.model_dump_json()) == settings
+    with pytest.raises(ValidationError):
+        NamesSettings.model_validate({"zh": "jieba"})
+
+
+def test_latin_names_in_chinese_text_need_a_given_and_a_family_name() -> None:
+    (tagger,) = [tagger for tagger in taggers_for("zh") if tagger.name == "names-latin"]
+    assert [span.text for span in tagger.tag(["主诊医生John Smith建议服用Xanax和Grace牌奶粉"])[0]] == ["John Smith"]
+
+
+def test_places_and_organisations_are_found_where_they_are_asked_for() -> None:
+    tagger = taggers_for("zh", NamesSettings(entities=("PERSON", "LOCATION", "ORGANIZATION")))[0]
+    (spans,) = tagger.tag(["张建军在上海市为中国建设银行工作。"])
+    assert [(span.text, span.type) for span in spans] == [("张建军", "PERSON"), ("上海市", "LOCATION"), ("中国建设银行", "ORGANIZATION")]
