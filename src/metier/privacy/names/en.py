@@ -15,7 +15,8 @@ from metier.records import Span
 __all__ = ["EnglishNames"]
 
 _PERSON = "PERSON"
-_TOKEN = regex.compile(r"\p{L}[\p{L}\p{M}]*(?:['\u2019\-](?!s(?!\p{L}))\p{L}[\p{L}\p{M}]*)*")
+_LETTER = r"[\p{L}\p{M}--\p{Han}]"
+_TOKEN = regex.compile(rf"(?V1)(?!\p{{M}}){_LETTER}+(?:['\u2019\-](?!s(?!\p{{L}})){_LETTER}+)*")
 _GAP = regex.compile(r" ?\.?[ \u00a0]{1,2}|\.|-")
 _POSSESSIVE = regex.compile(r"['\u2019]s?(?!\p{L})")
 _SENTENCE = regex.compile(r"(?:^|[.!?:;\n\"\u201c(\[]|\p{L}\d|\d)\s*\Z")
