@@ -25,11 +25,12 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from metier.config import load_yaml
 from metier.privacy.names import ChineseNames, EnglishNames, LacTagger
-from metier.privacy.names.lexicon_zh import chinese_lexicon
 
 _HERE = Path(__file__).parent
 _HALF = re.compile("[\u67d0xX\u00d7\uff0a*0-9A-Z]")
@@ -88,10 +89,11 @@ def labelled(language: str, part: str) -> list[Row]:
 
 def templates(n: int, seed: int = 0) -> list[Row]:
     """Return Chinese sentences from templates of this file, with names put together from the surnames in use and characters of given names."""
-    rng, lexicon = random.Random(seed), chinese_lexicon()
+    rng = random.Random(seed)
     forms = (_HERE / "data" / "name_templates_zh.txt").read_text(encoding="utf-8").splitlines()
-    surnames = sorted(lexicon.plain)[:200] + list(lexicon.compound[:12])
-    given = sorted(char for char, likely in lexicon.given.items() if likely >= 2)
+    words = load_yaml(Path(str(resources.files("metier.privacy.names"))) / "data" / "zh.yaml").value
+    surnames = [*words["surnames"][:150], *words["compound_surnames"].split()[:8]]
+    given = sorted(set(words["given"]))
     rows = []
     for number in range(n):
         text, spans = "", []

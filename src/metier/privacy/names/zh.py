@@ -81,8 +81,19 @@ class ChineseNames:
         if len(value) == 1:
             return Found(start, end, span.score, span.rule) if surname and title is not None else None
         if told or surname or self.patterns.nickname.match(value) or self._given(value):
-            return Found(start, end, span.score, span.rule)
+            return Found(*self._whole(text, start, end, surname), span.score, span.rule)
         return None
+
+    def _whole(self, text: str, start: int, end: int, surname: int) -> tuple[int, int]:
+        """Return the stretch with a surname before it or a last character behind it that the tagger left out."""
+        lexicon = self.lexicon
+        if start and lexicon.surname(text, start - 1) == 2:
+            return start - 1, end
+        if not surname and end - start == 2 and start and text[start - 1] in lexicon.plain:
+            return start - 1, end
+        if surname and end - start == surname + 1 and end < len(text) and lexicon.likely(text[end]) >= 1 and self._second(text, end):
+            return start, end + 1
+        return start, end
 
     def _given(self, value: str) -> bool:
         """Return whether a stretch without a surname is a given name, or a foreign name written in Chinese."""
@@ -139,7 +150,10 @@ class ChineseNames:
         lexicon = self.lexicon
         size = lexicon.surname(text, start)
         first = start + size
-        if not size or not _HAN.match(text, first) or text[first] in lexicon.after:
+        if not size or not _HAN.match(text, first):
+            return None
+        # A character that often follows a name may begin a given name, too, where a role or a label says that a name comes.
+        if text[first] in lexicon.after and not (least < 0 and lexicon.likely(text[first]) >= 2 and text[start] not in lexicon.doubtful):
             return None
         doubtful = size == 1 and text[start] in lexicon.doubtful
         end = first + 1
@@ -174,26 +188,42 @@ class ChineseNames:
         for match in self.patterns.candidate.finditer(text, overlapped=True):
             start = match.start()
             end = self._name_at(text, start, least=self.alone)
-            if end is not None and (end == len(text) or not _HAN.match(text, end) or text[end] in self.lexicon.after):
+            place = end is not None and (text[end - 1] in self.lexicon.measures or self.patterns.not_followed.match(text, end) is not None)
+            if end is not None and not place and self._border(text, end):
                 yield Found(start, end, 0.6, "characters")
+
+    def _border(self, text: str, end: int) -> bool:
+        """Return whether a word ends at `end`: no Chinese character follows, or one that follows names, or a common word."""
+        return not _HAN.match(text, end) or text[end] in self.lexicon.after or text[end : end + 2] in self.lexicon.words
 
     def _lists(self, text: str, found: Sequence[Found]) -> list[Found]:
         """Return the names together with their neighbours in a list: "A, B and C" where one of them is known."""
         out = list(found)
         waiting = list(found)
-        taken = {item.start for item in found}
+        taken = {item.start for item in found} | {item.end for item in found}
         while waiting:
             item = waiting.pop()
-            comma = self.patterns.comma.match(text, item.end)
-            if comma is None or comma.end() in taken:
-                continue
-            end = self._name_at(text, comma.end(), least=0)
-            if end is not None:
-                new = Found(comma.end(), end, 0.8, "list")
-                taken.add(new.start)
-                out.append(new)
-                waiting.append(new)
+            for start, end in (self._after_comma(text, item.end), self._before_comma(text, item.start)):
+                if start < end and start not in taken and end not in taken:
+                    new = Found(start, end, 0.8, "list")
+                    taken |= {start, end}
+                    out.append(new)
+                    waiting.append(new)
         return out
+
+    def _after_comma(self, text: str, place: int) -> tuple[int, int]:
+        comma = self.patterns.comma.match(text, place)
+        end = self._name_at(text, comma.end(), least=0) if comma is not None else None
+        return (comma.end(), end) if comma is not None and end is not None else (0, 0)
+
+    def _before_comma(self, text: str, place: int) -> tuple[int, int]:
+        comma = self.patterns.comma_before.search(text, 0, place)
+        if comma is not None:
+            for size in (4, 3, 2):
+                start = comma.start() - size
+                if start >= 0 and self._name_at(text, start, least=0) == comma.start() and (size < 4 or self.lexicon.surname(text, start) == 2):
+                    return start, comma.start()
+        return 0, 0
 
     def _again(self, text: str, found: Sequence[Found]) -> Iterator[Found]:
         """Yield where a full name that was found stands once more."""
