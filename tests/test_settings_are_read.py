@@ -18,6 +18,7 @@ from metier.artifacts import Artifact
 from metier.cli.chain import chain
 from metier.config import Settings
 from metier.digest import digest_file
+from metier.engines import engine_of
 from metier.models import Base
 from metier.project import Project, ProjectSettings, load_project
 from metier.serving import ApiKeys, Engine, Guard, Served, Service, build_app
@@ -111,7 +112,7 @@ def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_pat
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with chain(project) as tied:
-        outcome = flow.run(project, recorder=tied.keep, ledger=tied.verified)
+        outcome = flow.run(project, recorder=tied.keep, ledger=tied.verified, engine=engine_of(project.settings.engine))
     assert outcome.adapter is not None
     _serve(project, base, outcome.adapter)
     torch.set_num_threads(threads)

@@ -22,6 +22,14 @@ def die_on(bad, item):
     return item
 
 
+def die_once(marker, item):
+    """Kill this worker the first time that item 3 comes; count every call that ends."""
+    if item == 3 and not marker.exists():
+        marker.write_text("died")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item * 2
+
+
 def quote_data(item):
     raise KeyError("13800138000")
 

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from metier.audit import AuditSettings
 from metier.compliance import ComplianceSettings
 from metier.config import Settings, load_yaml, parse
+from metier.engines import EngineSettings
 from metier.errors import ConfigError, Fault
 from metier.evaluation import EvaluationSettings
 from metier.prepare import PrepareSettings
@@ -52,6 +53,7 @@ class ProjectSettings(Settings):
     compliance: ComplianceSettings = ComplianceSettings()
     serving: ServingSettings = ServingSettings()
     audit: AuditSettings = AuditSettings()
+    engine: EngineSettings = EngineSettings()
 
 
 @dataclass(frozen=True, slots=True)

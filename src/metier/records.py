@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from metier.digest import digest_of
 
-__all__ = ["Drop", "Message", "Record", "Role", "Source", "Span", "Step", "identify", "record_from_dict", "record_to_dict"]
+__all__ = ["Drop", "Message", "Record", "Role", "Source", "Span", "Step", "identify", "record_from_dict", "record_to_dict", "source_to_dict"]
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 
@@ -96,15 +96,26 @@ def identify(record: Record) -> str:
     return digest_of(content)[:32]
 
 
+_SPAN = tuple(item.name for item in fields(Span))
+_SOURCE = tuple(item.name for item in fields(Source))
+_RECORD = tuple(item.name for item in fields(Record))
+
+
 def record_to_dict(record: Record) -> dict[str, Any]:
     """Return a record as plain JSON values (tuples become lists, nothing is left out)."""
-    row = {item.name: getattr(record, item.name) for item in fields(record)}
-    row["messages"] = [asdict(message) for message in record.messages]
-    row["spans"] = [asdict(span) for span in record.spans]
-    row["source"] = None if record.source is None else asdict(record.source)
+    # Written out rather than by dataclasses.asdict: every record passes here several times, and asdict copies at a tenth of the speed.
+    row = {name: getattr(record, name) for name in _RECORD}
+    row["messages"] = [{"role": message.role, "content": message.content, "learn": message.learn} for message in record.messages]
+    row["spans"] = [{name: getattr(span, name) for name in _SPAN} for span in record.spans]
+    row["source"] = source_to_dict(record.source)
     row["parents"] = list(record.parents)
     row["metadata"] = dict(record.metadata)
     return row
+
+
+def source_to_dict(source: Source | None) -> dict[str, Any] | None:
+    """Return a source as plain JSON values."""
+    return None if source is None else {name: getattr(source, name) for name in _SOURCE}
 
 
 def record_from_dict(row: Mapping[str, Any]) -> Record:

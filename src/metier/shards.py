@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from metier.artifacts import Artifact
 from metier.errors import StoreError
-from metier.records import Drop, Record, Source, record_from_dict, record_to_dict
+from metier.records import Drop, Record, Source, record_from_dict, record_to_dict, source_to_dict
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["SPLITS", "dataset_records", "read_drops", "read_records", "write_drops", "write_records", "write_rows"]
+__all__ = [
+    "SPLITS",
+    "Writer",
+    "dataset_records",
+    "drop_writer",
+    "read_drops",
+    "read_records",
+    "record_writer",
+    "row_writer",
+    "write_drops",
+    "write_records",
+    "write_rows",
+]
 
 SPLITS = ("train", "validation", "test")
 
 _ROWS_A_GROUP = 4096
+
+Item = TypeVar("Item")
 
 
 def _record_schema() -> pyarrow.Schema:
@@ -56,22 +70,45 @@ def _drop_schema() -> pyarrow.Schema:
     return pa.schema([("record_id", text), ("step", text), ("reason", text), ("source", source), ("content", text)])
 
 
-def _write(path: Path, rows: Iterable[dict[str, Any]], schema: pyarrow.Schema) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class Writer(Generic[Item]):
+    """Writes items to one Parquet file, row group after row group; a context manager. The caller moves the file into place."""
 
-    count = 0
-    batch: list[dict[str, Any]] = []
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for row in rows:
-            batch.append(row)
-            count += 1
-            if len(batch) == _ROWS_A_GROUP:
-                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-                batch = []
-        if batch or not count:
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-    return count
+    def __init__(self, path: Path, schema: pyarrow.Schema, row_of: Callable[[Item], dict[str, Any]]) -> None:
+        import pyarrow.parquet as pq
+
+        self.count = 0
+        self._schema = schema
+        self._row_of = row_of
+        self._batch: list[dict[str, Any]] = []
+        self._file = pq.ParquetWriter(path, schema, compression="zstd")
+
+    def add(self, item: Item) -> None:
+        """Take one item."""
+        self._batch.append(self._row_of(item))
+        self.count += 1
+        if len(self._batch) == _ROWS_A_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self._file.write_table(pa.Table.from_pylist(self._batch, schema=self._schema))
+        self._batch = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and (self._batch or not self.count):
+            self._flush()
+        self._file.close()
+
+
+def _write(writer: Writer[Item], items: Iterable[Item]) -> int:
+    with writer:
+        for item in items:
+            writer.add(item)
+    return writer.count
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
@@ -86,16 +123,20 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         raise StoreError(f"{path} cannot be read as Parquet ({error})\n    -> the file is damaged; remove its folder and run again") from error
 
 
+def record_writer(path: Path) -> Writer[Record]:
+    """Return a writer of records."""
+    return Writer(path, _record_schema(), _record_row)
+
+
+def _record_row(record: Record) -> dict[str, Any]:
+    row = record_to_dict(record)
+    row["metadata"] = json.dumps(row["metadata"], ensure_ascii=False, sort_keys=True)
+    return row
+
+
 def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write records to one Parquet file and return how many there were. The caller moves the file into place."""
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for record in records:
-            row = record_to_dict(record)
-            row["metadata"] = json.dumps(row["metadata"], ensure_ascii=False, sort_keys=True)
-            yield row
-
-    return _write(path, rows(), _record_schema())
+    """Write records to one Parquet file and return how many there were."""
+    return _write(record_writer(path), records)
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -105,21 +146,18 @@ def read_records(path: Path) -> Iterator[Record]:
         yield record_from_dict(row)
 
 
+def drop_writer(path: Path) -> Writer[Drop]:
+    """Return a writer of drops."""
+    return Writer(path, _drop_schema(), _drop_row)
+
+
+def _drop_row(drop: Drop) -> dict[str, Any]:
+    return {"record_id": drop.record_id, "step": drop.step, "reason": drop.reason, "source": source_to_dict(drop.source), "content": drop.content}
+
+
 def write_drops(path: Path, drops: Iterable[Drop]) -> int:
     """Write the drop ledger and return how many drops it holds."""
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for drop in drops:
-            source = drop.source
-            yield {
-                "record_id": drop.record_id,
-                "step": drop.step,
-                "reason": drop.reason,
-                "source": None if source is None else {name: getattr(source, name) for name in Source.__slots__},
-                "content": drop.content,
-            }
-
-    return _write(path, rows(), _drop_schema())
+    return _write(drop_writer(path), drops)
 
 
 def read_drops(path: Path) -> Iterator[Drop]:
@@ -129,12 +167,17 @@ def read_drops(path: Path) -> Iterator[Drop]:
         yield Drop(**row, source=None if source is None else Source(**source))
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> int:
-    """Write plain rows to Parquet. `columns` maps names to 'string', 'int' or 'strings' (a list of strings)."""
+def row_writer(path: Path, columns: Mapping[str, str]) -> Writer[dict[str, Any]]:
+    """Return a writer of plain rows. `columns` maps names to 'string', 'int', 'float' or 'strings' (a list of strings)."""
     import pyarrow as pa
 
-    types = {"string": pa.string(), "int": pa.int64(), "strings": pa.list_(pa.string())}
-    return _write(path, rows, pa.schema([(name, types[kind]) for name, kind in columns.items()]))
+    types = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "strings": pa.list_(pa.string())}
+    return Writer(path, pa.schema([(name, types[kind]) for name, kind in columns.items()]), dict)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]], columns: Mapping[str, str]) -> int:
+    """Write plain rows to Parquet, with `columns` as `row_writer` takes them, and return how many there were."""
+    return _write(row_writer(path, columns), rows)
 
 
 def dataset_records(dataset: Artifact, split: str) -> Iterator[Record]:

@@ -11,7 +11,7 @@ from metier.models import Base, Generation, GenerationSettings, Likelihood, reso
 from metier.progress import SILENT, Progress
 from metier.records import Message
 
-__all__ = ["ScriptedModel", "tiny_base"]
+__all__ = ["ScriptedModel", "ScriptedWriter", "tiny_base"]
 
 _VOCABULARY = 768
 
@@ -105,3 +105,18 @@ class ScriptedModel:
             found.append([Likelihood(-1.0 if option == text else -5.0 - len(option), len(option) + 1) for option in options])
             progress.advance(task)
         return found
+
+
+class ScriptedWriter:
+    """A writer whose texts come from a function of the prompt; `prompts` keeps what it was asked."""
+
+    leaves = False
+
+    def __init__(self, text: Callable[[Sequence[Message]], str], *, name: str = "scripted", digest: str = "0" * 64) -> None:
+        self._text, self.name, self.digest = text, name, digest
+        self.prompts: list[Sequence[Message]] = []
+
+    def write(self, prompts: Sequence[Sequence[Message]], *, maximum_tokens: int, temperature: float, seed: int) -> list[str]:
+        """Return the scripted text for each prompt, cut to `maximum_tokens` characters."""
+        self.prompts.extend(prompts)
+        return [self._text(prompt)[:maximum_tokens] for prompt in prompts]

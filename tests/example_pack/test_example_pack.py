@@ -1,6 +1,6 @@
 from metier.packs import available, load
 from metier.packs.conformance import check
-from metier.privacy import Surrogates, deidentify, rules_of
+from metier.privacy import Surrogates, deidentify_texts, rules_of
 
 
 def test_a_pack_outside_the_repository_is_found_loaded_and_conforms() -> None:
@@ -10,7 +10,9 @@ def test_a_pack_outside_the_repository_is_found_loaded_and_conforms() -> None:
 
 def test_its_identifiers_join_the_general_ones() -> None:
     identifiers, validators = rules_of(load("example"))
-    result = deidentify(["蜂箱HV-12036，电话13812345678"], identifiers=identifiers, validators=validators, language="zh", surrogates=Surrogates(b"k" * 32))
+    result = deidentify_texts(
+        ["蜂箱HV-12036，电话13812345678"], identifiers=identifiers, validators=validators, language="zh", surrogates=Surrogates(b"k" * 32)
+    )
     assert [span.type for span in result.spans[0]] == ["HIVE_NUMBER", "PHONE_NUMBER"]
 
 

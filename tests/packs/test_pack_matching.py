@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.errors import PackError
-from metier.packs.matching import applies, compile_rule, find, fold_width, quality_reason, search
+from metier.packs.matching import applies, compile_rule, fold_width, quality_reason, search
+from metier.packs.scanning import find
 from metier.packs.spec import Examples, Identifier, QualityRule
 
 EXAMPLES = Examples(match=("x",), reject=("y",))

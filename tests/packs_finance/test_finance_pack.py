@@ -9,7 +9,7 @@ from metier.evaluation.scorers import metric_faults
 from metier.packs import load
 from metier.packs.conformance import check
 from metier.packs.matching import guard_finds
-from metier.privacy import Surrogates, deidentify, rules_of
+from metier.privacy import Surrogates, deidentify_texts, rules_of
 from metier_finance.scoring import figures_match
 from metier_finance.validators import iban
 
@@ -35,7 +35,7 @@ def test_a_changed_digit_of_an_iban_is_refused(place: int, by: int) -> None:
 def test_accounts_leave_the_text_and_amounts_stay() -> None:
     identifiers, validators = rules_of(PACK)
     text = "客户姓名：李明，账号：0200004509014411234，保单号：PAIC2022-0098812，贷款金额500000元，利率3.85%。"
-    result = deidentify([text], identifiers=identifiers, validators=validators, language="zh", surrogates=Surrogates(b"k" * 32))
+    result = deidentify_texts([text], identifiers=identifiers, validators=validators, language="zh", surrogates=Surrogates(b"k" * 32))
     assert [span.text for span in result.spans[0]] == ["李明", "0200004509014411234", "PAIC2022-0098812"]
     assert result.texts[0].endswith("贷款金额500000元，利率3.85%。")
     assert "0200004509014411234" not in result.texts[0]

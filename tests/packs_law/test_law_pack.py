@@ -7,7 +7,7 @@ from metier.evaluation.scorers import metric_faults
 from metier.packs import load
 from metier.packs.conformance import check
 from metier.packs.matching import guard_finds
-from metier.privacy import Surrogates, deidentify, rules_of
+from metier.privacy import Surrogates, deidentify_texts, rules_of
 from metier_law.scoring import articles_match
 
 PACK = load("law")
@@ -15,7 +15,7 @@ PACK = load("law")
 
 def found(text: str, language: str) -> tuple[str, list[str]]:
     identifiers, validators = rules_of(PACK)
-    result = deidentify([text], identifiers=identifiers, validators=validators, language=language, surrogates=Surrogates(b"k" * 32))
+    result = deidentify_texts([text], identifiers=identifiers, validators=validators, language=language, surrogates=Surrogates(b"k" * 32))
     return result.texts[0], [span.text for span in result.spans[0]]
 
 

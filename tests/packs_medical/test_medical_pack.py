@@ -8,7 +8,7 @@ from metier.packs import load
 from metier.packs.conformance import check
 from metier.packs.matching import guard_finds, quality_reason
 from metier.packs.render import render
-from metier.privacy import Surrogates, deidentify, rules_of
+from metier.privacy import Surrogates, deidentify_texts, rules_of
 from metier_medical.parsing import consultation, icd_code
 from metier_medical.scoring import category_match, department_match, urgency_match, valid_format
 
@@ -18,7 +18,7 @@ ANSWER = '{"科室": "心脏科", "建议": "做心电图", "紧急程度": "紧
 
 def found(text: str, language: str) -> tuple[str, list[tuple[str, str]]]:
     identifiers, validators = rules_of(PACK)
-    result = deidentify([text], identifiers=identifiers, validators=validators, language=language, surrogates=Surrogates(b"k" * 32), subject="s")
+    result = deidentify_texts([text], identifiers=identifiers, validators=validators, language=language, surrogates=Surrogates(b"k" * 32), subject="s")
     return result.texts[0], [(span.type, span.text) for span in result.spans[0]]
 
 

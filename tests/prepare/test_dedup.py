@@ -83,7 +83,7 @@ def test_the_same_question_with_another_answer_is_a_conflict_and_kept(tmp_path):
     result = found(tmp_path, [chat(1, LONG * 2, "是的"), chat(2, LONG * 2, "绝对可以喝酒抽烟"), chat(3, LONG * 2, "没事")])
     assert result.dropped == {}
     assert result.counts["conflicts"] == 3
-    assert len(set(result.clusters.values())) == 1
+    assert len(set(result.clusters.tolist())) == 1
 
 
 def test_a_long_shared_passage_does_not_hide_another_label(tmp_path):

@@ -53,7 +53,7 @@ def test_cleaning_reaches_every_string_and_says_whether_it_changed_one():
     cleaned, changed = clean(record, ALL)
     assert changed
     assert (cleaned.text, cleaned.label, dict(cleaned.metadata)) == ("a", "b", {"x": ["c", {"y": "d"}], "n": 5, "t": True, "z": None})
-    assert clean(cleaned, ALL) == (cleaned, False)
+    assert clean(cleaned, ALL) == (cleaned, ())
 
 
 def test_strings_go_out_and_come_back():

@@ -1,7 +1,9 @@
+from collections.abc import Sequence
+
 import pytest
 
 from metier.privacy import VALIDATORS, Detector, detect, general_identifiers
-from metier.privacy.detect import occurrences
+from metier.privacy.detect import detector, occurrences
 from metier.records import Span
 
 
@@ -95,3 +97,37 @@ def test_overlapping_rules_leave_nothing_uncovered() -> None:
 )
 def test_occurrences_respect_borders_of_latin_words(value: str, text: str, places: list[tuple[int, int]]) -> None:
     assert list(occurrences(value, text)) == places
+
+
+class Shouting:
+    """A tagger that takes every word in capitals for a name."""
+
+    name = "shouting"
+
+    def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        places = [[(place, place + len(word)) for word in text.split() if word.isupper() for place in [text.index(word)]] for text in texts]
+        return [tuple(Span(start, end, "PERSON", text[start:end], 0.6, self.name) for start, end in found) for text, found in zip(texts, places, strict=True)]
+
+
+def test_the_spans_of_a_tagger_join_those_of_the_rules() -> None:
+    text = "call 13812345678 for WANG or MAIL x@mail.cn"
+    spans = detect(text, general_identifiers(), language="zh", validators=VALIDATORS, taggers=[Shouting()])
+    assert [(span.type, span.text, span.rule) for span in spans] == [
+        ("PHONE_NUMBER", "13812345678", "pattern"),
+        ("PERSON", "WANG", "shouting"),
+        ("PERSON", "MAIL", "shouting"),
+        ("EMAIL_ADDRESS", "x@mail.cn", "pattern"),
+    ]
+
+
+def test_what_a_tagger_finds_once_is_found_in_every_text_of_the_record() -> None:
+    spans = Detector(general_identifiers(), language="en", validators=VALIDATORS, taggers=[Shouting()]).record(["seen by SMITH", "Smithson met SMITH"])
+    assert [[span.text for span in found] for found in spans] == [["SMITH"], ["SMITH"]]
+
+
+def test_a_detector_is_made_once_for_the_same_rules_and_taggers() -> None:
+    rules, tagger = general_identifiers(), Shouting()
+    first = detector(rules, language="zh", validators=VALIDATORS, taggers=(tagger,))
+    assert detector(rules, language="zh", validators=VALIDATORS, taggers=(tagger,)) is first
+    assert detector(rules, language="zh", validators=VALIDATORS) is not first
+    assert detector(rules, language="zh", validators=VALIDATORS, taggers=(Shouting(),)) is not first

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from metier.errors import PrivacyError
 from metier.packs.spec import Examples, Identifier
-from metier.privacy import VALIDATORS, Deidentified, Surrogates, deidentify, general_identifiers
+from metier.privacy import VALIDATORS, Deidentified, Surrogates, deidentify_texts, general_identifiers
 from metier.privacy.surrogates import GENERATORS, Draw
 from metier.privacy.validators import iso7064_mod11_2, luhn, luhn_digit, resident_id_digit
 
@@ -16,7 +16,7 @@ EXAMPLES = Examples(match=("x",), reject=("y",))
 
 
 def run(*texts: str, language: str | None = "zh", key: bytes = KEY, subject: str | None = None) -> Deidentified:
-    return deidentify(texts, identifiers=general_identifiers(), validators=VALIDATORS, language=language, surrogates=Surrogates(key), subject=subject)
+    return deidentify_texts(texts, identifiers=general_identifiers(), validators=VALIDATORS, language=language, surrogates=Surrogates(key), subject=subject)
 
 
 def only(pattern: str, surrogate: str = "shape", replace: str = "surrogate") -> tuple[Identifier, ...]:
@@ -24,7 +24,7 @@ def only(pattern: str, surrogate: str = "shape", replace: str = "surrogate") -> 
 
 
 def alone(identifiers: tuple[Identifier, ...], *texts: str) -> tuple[str, ...]:
-    return deidentify(texts, identifiers=identifiers, validators={}, language=None, surrogates=Surrogates(KEY)).texts
+    return deidentify_texts(texts, identifiers=identifiers, validators={}, language=None, surrogates=Surrogates(KEY)).texts
 
 
 def test_the_same_person_is_the_same_in_every_record_and_another_key_gives_another() -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metier import models, prepare
-from metier.cli import options
+from metier.cli import deidentify, options, provenance
 from metier.cli.console import clean, output
 from metier.cli.results import json_line
 from metier.cli.run import latest, perform
@@ -23,7 +23,12 @@ from metier.records import Record
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="The project's dataset.")
+app = typer.Typer(no_args_is_help=True, help="The project's dataset, and personal data in files of any kind.")
+app.command()(deidentify.deidentify)
+app.command("policies")(deidentify.show_policies)
+app.command()(deidentify.guard)
+app.command()(provenance.trace)
+app.command()(provenance.impact)
 
 Split = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Split that examples are taken from.")]
 
@@ -34,7 +39,7 @@ def build(
     *,
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
-    processes: options.Processes = 1,
+    processes: options.Processes = None,
 ) -> None:
     """Build the dataset from the project's sources."""
     perform(project, "dataset", as_json=as_json, dry_run=dry_run, online=False, processes=processes)

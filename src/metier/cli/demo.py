@@ -51,7 +51,7 @@ def demo(
     scale: Annotated[float, typer.Option("--scale", min=0.001, help="How much data: 1 is the full demo.")] = 1.0,
     name: Annotated[str | None, typer.Option("--demo", metavar="NAME", help="Which demo, where several are installed.")] = None,
     as_json: options.Json = False,
-    processes: options.Processes = 1,
+    processes: options.Processes = None,
 ) -> None:
     """Write a complete project and run it: data, training, evaluation, decision, release, one answer over HTTP, the log verified.
 

@@ -13,21 +13,21 @@ from metier.cli import options
 from metier.cli.chain import chain
 from metier.cli.console import errors, output, reporting
 from metier.cli.results import document, json_line, show
-from metier.engines import LOCAL, Processes
+from metier.engines import engine_of
 from metier.flow import Goal, Outcome
 from metier.project import Project, load_project
 
 __all__ = ["evaluate", "latest", "perform", "run", "train", "walk"]
 
 
-def walk(project: Project, goal: Goal, *, online: bool = False, processes: int = 1) -> Outcome:
+def walk(project: Project, goal: Goal, *, online: bool = False, processes: int | None = None) -> Outcome:
     """Run the main path up to a goal with progress on stderr."""
-    engine = Processes(processes) if processes > 1 else LOCAL
+    engine = engine_of(project.settings.engine, processes=processes)
     with reporting() as progress, chain(project) as tied:
         return flow.run(project, goal=goal, recorder=tied.keep, engine=engine, progress=progress, online=online, ledger=tied.verified)
 
 
-def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: bool, processes: int) -> None:
+def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: bool, processes: int | None) -> None:
     """Run the main path of a project up to a goal and print what it made, or only what it would do."""
     project = load_project(path)
     if dry_run:
@@ -69,7 +69,7 @@ def run(
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
     online: options.Online = False,
-    processes: options.Processes = 1,
+    processes: options.Processes = None,
 ) -> None:
     """Walk the main path: prepare the data, train, evaluate, decide. What is unchanged is not done again."""
     perform(project, "decision", as_json=as_json, dry_run=dry_run, online=online, processes=processes)
@@ -81,7 +81,7 @@ def train(
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
     online: options.Online = False,
-    processes: options.Processes = 1,
+    processes: options.Processes = None,
 ) -> None:
     """Walk the main path up to the trained adapter."""
     perform(project, "adapter", as_json=as_json, dry_run=dry_run, online=online, processes=processes)
@@ -93,7 +93,7 @@ def evaluate(
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
     online: options.Online = False,
-    processes: options.Processes = 1,
+    processes: options.Processes = None,
 ) -> None:
     """Compare the expert with its base model on the same items, doing before it whatever has changed."""
     perform(project, "evaluation", as_json=as_json, dry_run=dry_run, online=online, processes=processes)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from metier.engines.attempt import attempt, result
 from metier.errors import MetierError
 
 __all__ = ["Processes"]
@@ -19,15 +19,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _SECONDS_TO_END = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """What went wrong in a child: a message for the user, or the type and place of a bug (never its text, which may quote data)."""
-
-    kind: str
-    message: str
-    place: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +35,7 @@ def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
             item = pipe.recv()
         except EOFError:
             return
-        try:
-            answer = (True, function(item))
-        except Exception as error:  # noqa: BLE001 - the outermost edge of a child process; the parent raises it again
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            message = str(error) if isinstance(error, MetierError) else ""
-            answer = (False, _Failure(type(error).__name__, message, f"{frame.filename}:{frame.lineno}"))
-        pipe.send(answer)
+        pipe.send(attempt(function, item))
 
 
 class Processes:
@@ -105,15 +90,11 @@ def _receive(busy: deque[_Worker], idle: deque[_Worker]) -> Any:
     """Wait for the oldest item under way and return its result."""
     worker = busy[0]
     try:
-        good, answer = worker.pipe.recv()
+        answer = worker.pipe.recv()
     except (EOFError, ConnectionResetError):
         raise _dead(worker) from None
     idle.append(busy.popleft())
-    if good:
-        return answer
-    if answer.message:
-        raise MetierError(answer.message)
-    raise MetierError(f"a worker process failed with {answer.kind} at {answer.place}\n    -> this is a bug of Metier or of a pack; report the line above")
+    return result(answer)
 
 
 def _dead(worker: _Worker) -> MetierError:

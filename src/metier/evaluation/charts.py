@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-__all__ = ["Row", "histogram", "lines", "ticks", "whiskers"]
+from metier.charts import WIDTH, Point, frame, line, number, text, ticks
 
-_WIDTH = 980
-_Point = tuple[float, float]
+__all__ = ["Row", "histogram", "lines", "ticks", "whiskers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,71 +24,42 @@ class Row:
     chance: float | None = None
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return round values that cover low..high: steps of 1, 2 or 5 times a power of ten, about `count` of them."""
-    if not high > low:
-        pad = abs(low) * 0.1 or 1.0
-        low, high = low - pad, high + pad
-    raw = (high - low) / count
-    power = 10 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, last + 1)]
-
-
-def _text(x: float, y: float, content: str, kind: str, anchor: str = "start") -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" class="{}" text-anchor="{}">{}</text>').format(x, y, kind, anchor, content)
-
-
-def _line(start: _Point, end: _Point, kind: str) -> Markup:
-    return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(*start, *end, kind)
-
-
-def _frame(height: float, title: str, body: Sequence[Markup]) -> Markup:
-    head = Markup('<svg viewBox="0 0 {} {:.0f}" role="img" aria-label="{}" xmlns="http://www.w3.org/2000/svg">').format(_WIDTH, height, title)
-    return head + Markup("").join(body) + Markup("</svg>")
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
-
-
-def lines(series: Mapping[str, Sequence[_Point]], *, title: str, x_label: str) -> Markup:
+def lines(series: Mapping[str, Sequence[Point]], *, title: str, x_label: str) -> Markup:
     """Return a line picture; each series is drawn in the style class of its name. Points that are no numbers are left out."""
     shown = {name: [point for point in points if all(map(math.isfinite, point))] for name, points in series.items()}
     every = [point for points in shown.values() for point in points]
     if not every:
         return Markup("")
-    height, left, right, top, bottom = 260.0, 52.0, _WIDTH - 16.0, 14.0, 222.0
+    height, left, right, top, bottom = 260.0, 52.0, WIDTH - 16.0, 14.0, 222.0
     across = ticks(min(x for x, _ in every), max(x for x, _ in every), 6)
     upward = ticks(min(y for _, y in every), max(y for _, y in every), 4)
 
-    def place(point: _Point) -> _Point:
+    def place(point: Point) -> Point:
         x = left + (point[0] - across[0]) / (across[-1] - across[0]) * (right - left)
         return x, bottom - (point[1] - upward[0]) / (upward[-1] - upward[0]) * (bottom - top)
 
     body = []
     for value in upward:
         _, y = place((across[0], value))
-        body += [_line((left, y), (right, y), "grid"), _text(left - 8, y + 4, _number(value), "tick", "end")]
+        body += [line((left, y), (right, y), "grid"), text(left - 8, y + 4, number(value), "tick", "end")]
     for value in across:
         x, _ = place((value, upward[0]))
-        body.append(_text(x, bottom + 18, _number(value), "tick", "middle"))
-    body.append(_text((left + right) / 2, height - 4, x_label, "axis", "middle"))
+        body.append(text(x, bottom + 18, number(value), "tick", "middle"))
+    body.append(text((left + right) / 2, height - 4, x_label, "axis", "middle"))
     for name, points in shown.items():
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, points))
         if len(points) > 1:
             body.append(Markup('<polyline points="{}" class="curve {}"/>').format(path, name))
         if len(points) <= 30:
             body += [Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.6" class="dot {}"/>').format(*place(point), name) for point in points]
-    return _frame(height, title, body)
+    return frame(height, title, body)
 
 
 def whiskers(rows: Sequence[Row], *, title: str, span: tuple[float, float] | None = None) -> Markup:
     """Return a dot-and-whisker picture, one line a row: base above, tuned below, a dashed mark where guessing would be."""
     if not rows:
         return Markup("")
-    pitch, left, right, top = 54.0, 270.0, _WIDTH - 28.0, 10.0
+    pitch, left, right, top = 54.0, 270.0, WIDTH - 28.0, 10.0
     bottom = top + pitch * len(rows)
     numbers = [value for row in rows for value in (*row.base, *row.tuned) if math.isfinite(value)] or [0.0, 1.0]
     marks = ticks(*(span or (min(numbers), max(numbers))), 5)
@@ -100,20 +70,20 @@ def whiskers(rows: Sequence[Row], *, title: str, span: tuple[float, float] | Non
 
     body = []
     for mark in marks:
-        body += [_line((place(mark), top), (place(mark), bottom), "grid"), _text(place(mark), bottom + 18, _number(mark), "tick", "middle")]
+        body += [line((place(mark), top), (place(mark), bottom), "grid"), text(place(mark), bottom + 18, number(mark), "tick", "middle")]
     for index, row in enumerate(rows):
         middle = top + pitch * (index + 0.5)
         if index:
-            body.append(_line((0, top + pitch * index), (right, top + pitch * index), "rule"))
-        body += [_text(0, middle - 3, _cut(row.label), "name"), _text(0, middle + 14, _cut(row.note, 40), "tick")]
+            body.append(line((0, top + pitch * index), (right, top + pitch * index), "rule"))
+        body += [text(0, middle - 3, _cut(row.label), "name"), text(0, middle + 14, _cut(row.note, 40), "tick")]
         if row.chance is not None:
-            body.append(_line((place(row.chance), middle - 20), (place(row.chance), middle + 20), "chance"))
+            body.append(line((place(row.chance), middle - 20), (place(row.chance), middle + 20), "chance"))
         for (value, low, high), y, side in ((row.base, middle - 8, "base"), (row.tuned, middle + 8, "tuned")):
             if math.isfinite(low) and math.isfinite(high):
-                body.append(_line((place(low), y), (place(high), y), f"whisker {side}"))
+                body.append(line((place(low), y), (place(high), y), f"whisker {side}"))
             if math.isfinite(value):
                 body.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="5" class="dot {}"/>').format(place(value), y, side))
-    return _frame(bottom + 28, title, body)
+    return frame(bottom + 28, title, body)
 
 
 def _cut(text: str, size: int = 30) -> str:
@@ -125,7 +95,7 @@ def histogram(base: Sequence[float], tuned: Sequence[float], *, title: str, x_la
     every = [*base, *tuned]
     if not every:
         return Markup("")
-    height, left, right, top, bottom = 200.0, 44.0, _WIDTH - 16.0, 10.0, 160.0
+    height, left, right, top, bottom = 200.0, 44.0, WIDTH - 16.0, 10.0, 160.0
     across = ticks(0, max(every), 8)
     width = across[-1] / bins
     counts = [[sum(min(bins - 1, int(value / width)) == index for value in side) for index in range(bins)] for side in (base, tuned)]
@@ -134,13 +104,13 @@ def histogram(base: Sequence[float], tuned: Sequence[float], *, title: str, x_la
     body = []
     for value in upward:
         y = bottom - value * scale
-        body += [_line((left, y), (right, y), "grid"), _text(left - 8, y + 4, _number(value), "tick", "end")]
+        body += [line((left, y), (right, y), "grid"), text(left - 8, y + 4, number(value), "tick", "end")]
     for value in across:
-        body.append(_text(left + value / across[-1] * (right - left), bottom + 18, _number(value), "tick", "middle"))
-    body.append(_text((left + right) / 2, height - 4, x_label, "axis", "middle"))
+        body.append(text(left + value / across[-1] * (right - left), bottom + 18, number(value), "tick", "middle"))
+    body.append(text((left + right) / 2, height - 4, x_label, "axis", "middle"))
     for offset, (side, name) in enumerate(zip(counts, ("base", "tuned"), strict=True)):
         for index, count in enumerate(side):
             box = (left + pitch * (index + 0.1 + 0.4 * offset), bottom - count * scale, pitch * 0.38, count * scale, name)
             if count:
                 body.append(Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="1.5" class="bar {}"/>').format(*box))
-    return _frame(height, title, body)
+    return frame(height, title, body)

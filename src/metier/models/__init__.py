@@ -12,12 +12,20 @@ from metier.models.interface import Generation, GenerationSettings, LanguageMode
 
 if TYPE_CHECKING:
     from metier.models.chat import Chat, Encoded
+    from metier.models.encode import mean_states, text_likelihoods
     from metier.models.load import load_tokenizer, load_weights
     from metier.models.local import LocalModel
     from metier.models.precision import matmul_peak
 else:
     __getattr__, _, _ = lazy_loader.attach(
-        __name__, submod_attrs={"chat": ["Chat", "Encoded"], "load": ["load_tokenizer", "load_weights"], "local": ["LocalModel"], "precision": ["matmul_peak"]}
+        __name__,
+        submod_attrs={
+            "chat": ["Chat", "Encoded"],
+            "encode": ["mean_states", "text_likelihoods"],
+            "load": ["load_tokenizer", "load_weights"],
+            "local": ["LocalModel"],
+            "precision": ["matmul_peak"],
+        },
     )
 
 __all__ = [
@@ -33,5 +41,7 @@ __all__ = [
     "load_tokenizer",
     "load_weights",
     "matmul_peak",
+    "mean_states",
     "resolve",
+    "text_likelihoods",
 ]

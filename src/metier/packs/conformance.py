@@ -11,8 +11,9 @@ import regex
 from metier.config import Document, load_yaml
 from metier.errors import Fault, PackError
 from metier.packs.loader import FILES
-from metier.packs.matching import applies, compile_rule, find, guard_finds, quality_reason
+from metier.packs.matching import applies, compile_rule, guard_finds, quality_reason
 from metier.packs.render import render
+from metier.packs.scanning import find
 from metier.packs.spec import Identifier, Pack, Template
 
 __all__ = ["STANDARD_FIELDS", "check", "check_identifiers", "trap_in"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from metier.digest import digest_file, digest_of
 from metier.errors import Fault, PackError, nearest
 from metier.packs.matching import compile_pattern
 from metier.packs.render import compile_template
-from metier.packs.spec import Control, GuardRule, Identifier, Pack, PackFacts, QualityRule, TaskSpec, Template, Term
+from metier.packs.spec import Control, GuardRule, Identifier, Pack, PackFacts, Phrase, QualityRule, TaskSpec, Template, Term
 
 __all__ = ["FILES", "folder_digest", "load_folder", "read_list"]
 
@@ -25,6 +25,7 @@ FILES: Mapping[str, tuple[str, type[Settings]]] = {
     "evaluation.yaml": ("tasks", TaskSpec),
     "controls.yaml": ("controls", Control),
     "guard.yaml": ("guard", GuardRule),
+    "augment.yaml": ("phrases", Phrase),
 }
 """File name -> the key of its list and the type of the list's items."""
 
@@ -39,13 +40,16 @@ def load_folder(
     validators: Mapping[str, Callable[[str], bool]] | None = None,
     parsers: Mapping[str, Callable[[str], Any]] | None = None,
     scorers: Mapping[str, Callable[..., float]] | None = None,
+    lexicons: Mapping[str, Callable[[], Iterable[Term]]] | None = None,
 ) -> Pack:
     """Read a pack from its folder and the tables of functions that its YAML files name.
+
+    `lexicons` are called only when a project asks for one by its name.
 
     Raises PackError with all faults of all files: syntax, unknown keys, missing keys, patterns and templates that do not compile,
     names of functions that are in no table, YAML files that are not part of a pack.
     """
-    validators, parsers, scorers = validators or {}, parsers or {}, scorers or {}
+    validators, parsers, scorers, lexicons = validators or {}, parsers or {}, scorers or {}, lexicons or {}
     faults = _stray_files(folder)
     facts: PackFacts | None = None
     lists: dict[str, tuple[Any, ...]] = {}
@@ -64,7 +68,8 @@ def load_folder(
             faults.extend(_reference_faults(document, (key, index), item, validators, parsers))
     if faults or facts is None:
         raise PackError(faults)
-    return Pack(facts=facts, folder=folder, digest=folder_digest(folder), validators=validators, parsers=parsers, scorers=scorers, **lists)
+    tables: dict[str, Any] = {"validators": validators, "parsers": parsers, "scorers": scorers, "lexicons": lexicons}
+    return Pack(facts=facts, folder=folder, digest=folder_digest(folder), **tables, **lists)
 
 
 def read_list(path: Path, key: str, kind: type[SettingsType]) -> tuple[Document, list[tuple[int, SettingsType]], list[Fault]]:

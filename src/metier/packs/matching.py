@@ -6,7 +6,7 @@ number of code points, so offsets found in the folded text hold in the text itse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,27 +16,48 @@ import regex
 from metier.config import load_yaml
 from metier.errors import Fault, PackError
 from metier.packs.spec import GuardRule, Identifier, QualityRule
-from metier.records import Span
 
-__all__ = ["TIMEOUT_SECONDS", "Rule", "applies", "compile_pattern", "compile_rule", "find", "fold_width", "guard_finds", "quality_reason", "search"]
+__all__ = [
+    "TIMEOUT_SECONDS",
+    "WIDE",
+    "Rule",
+    "applies",
+    "backtracks",
+    "compile_pattern",
+    "compile_rule",
+    "fold_width",
+    "guard_finds",
+    "quality_reason",
+    "search",
+    "slow",
+]
 
 TIMEOUT_SECONDS = 2.0
 """Longest time that one pattern may spend on one text; a pattern that backtracks without end is stopped there."""
 
 _JOINTS = "@.-+_/%"
-_WIDE = {ord(char) + 0xFEE0: char for char in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" + _JOINTS}
+WIDE = {ord(char) + 0xFEE0: char for char in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" + _JOINTS}
+"""Full-width letter, digit or joint -> its ASCII form."""
+
 _HAS_WIDE = regex.compile("[\uff05\uff0b\uff0d-\uff19\uff20-\uff3a\uff3f\uff41-\uff5a]")
 
 
 def fold_width(text: str) -> str:
     """Return `text` with full-width letters, digits and ``@ . - + _ / %`` as ASCII (Unicode block U+FF00), same length."""
-    return text.translate(_WIDE) if _HAS_WIDE.search(text) else text
+    return text.translate(WIDE) if _HAS_WIDE.search(text) else text
 
 
 @lru_cache(maxsize=1)
 def _lists() -> dict[str, list[str]]:
-    document = load_yaml(Path(__file__).parent / "data" / "lists.yaml")
-    return {name: words.split() for name, words in document.value.items()}
+    folder = Path(__file__).parent / "data"
+    lists = {**load_yaml(folder / "lists.yaml").value, **load_yaml(folder / "divisions.yaml").value}
+    return {name: words.split() for name, words in lists.items()}
+
+
+@lru_cache(maxsize=1)
+def _gap() -> str:
+    gap: str = load_yaml(Path(__file__).parent / "data" / "writing.yaml").value["gap"]
+    return gap
 
 
 @lru_cache(maxsize=4096)
@@ -50,10 +71,11 @@ def search(pattern: str, text: str) -> bool:
     try:
         return compile_pattern(pattern).search(fold_width(text), timeout=TIMEOUT_SECONDS) is not None
     except TimeoutError:
-        raise _slow(pattern) from None
+        raise slow(pattern) from None
 
 
-def _slow(pattern: str) -> PackError:
+def slow(pattern: str) -> PackError:
+    """Return the error that says that a pattern ran out of time."""
     shown = pattern if len(pattern) <= 60 else pattern[:57] + "..."
     return PackError(Fault(f"the pattern {shown!r} did not finish within {TIMEOUT_SECONDS:g} s", remedy="remove nested repetition from the pattern"))
 
@@ -69,17 +91,28 @@ class Rule:
 
     identifier: Identifier
     pattern: regex.Pattern[str]
+    """The whole pattern, a label included: what may be searched for in any text."""
+    group: int | str
+    """Group of `pattern` and of `after` that is the identifier."""
+    after: regex.Pattern[str] | None
+    """What has to stand where a label ends; None for an identifier without labels."""
     context: regex.Pattern[str] | None
     validator: Callable[[str], bool] | None
+    timed: bool
+    """Whether the pattern may backtrack without end, so that it runs against the clock."""
 
 
 def compile_rule(identifier: Identifier, validators: Mapping[str, Callable[[str], bool]]) -> Rule:
     """Make an identifier ready for search. Raises PackError for a bad pattern, group or validator."""
+    group = "value" if identifier.labels and identifier.group == 0 else identifier.group
+    value = f"(?P<value>{identifier.pattern})" if group == "value" else identifier.pattern
+    follows = f"{_gap()}{value}(?![0-9A-Za-z])"
     try:
-        pattern = compile_pattern(identifier.pattern)
+        after = compile_pattern(follows) if identifier.labels else None
+        pattern = compile_pattern(f"{_label(identifier.labels)}{follows}" if identifier.labels else identifier.pattern)
     except regex.error as fault:
         raise PackError(Fault(f"the pattern of {identifier.entity} is not valid: {fault}")) from None
-    if not _has_group(pattern, identifier.group):
+    if not _has_group(pattern, group):
         raise PackError(Fault(f"the pattern of {identifier.entity} has no group {identifier.group!r}"))
     validator = None
     if identifier.validator is not None:
@@ -87,36 +120,45 @@ def compile_rule(identifier: Identifier, validators: Mapping[str, Callable[[str]
         if validator is None:
             raise PackError(Fault(f"{identifier.entity} names the validator {identifier.validator!r}, which is in no table"))
     context = "|".join(regex.escape(fold_width(word)) for word in identifier.context)
-    return Rule(identifier, pattern, compile_pattern(f"(?i){context}") if context else None, validator)
+    return Rule(identifier, pattern, group, after, compile_pattern(f"(?i){context}") if context else None, validator, backtracks(identifier.pattern))
+
+
+def _label(labels: tuple[str, ...]) -> str:
+    """Return the pattern of a label: one in ASCII stands in any capitals and does not follow a letter."""
+    words = sorted((fold_width(word) for word in labels), key=len, reverse=True)
+    latin = "|".join(regex.escape(word) for word in words if word.isascii())
+    other = "|".join(regex.escape(word) for word in words if not word.isascii())
+    both = [f"(?<![0-9A-Za-z])(?i:{latin})"] if latin else []
+    return f"(?:{'|'.join([*both, *([other] if other else [])])})"
+
+
+_PART = regex.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|(?P<many>(?:[*+]|\{[0-9]*,?[0-9]*\})(?P<mode>[+?]?))|.", regex.DOTALL)
+
+
+def backtracks(pattern: str) -> bool:
+    """Return whether a repeated part of a pattern holds something of variable length, so that the ways to match it may multiply.
+
+    A possessive repetition (``{2,9}+``) gives nothing back and does not count.
+    """
+    variable, closed, before = [False], False, ""
+    for part in _PART.finditer(pattern):
+        text, many = part.group(), part["many"] is not None
+        if many and closed and part["mode"] != "+":
+            return True
+        closed = False
+        if text == "(":
+            variable.append(False)
+        elif text == ")" and len(variable) > 1:
+            closed = variable.pop()
+            variable[-1] |= closed
+        elif many or (text == "?" and before != "("):
+            variable[-1] = True
+        before = text
+    return False
 
 
 def _has_group(pattern: regex.Pattern[str], group: int | str) -> bool:
     return group in pattern.groupindex if isinstance(group, str) else 0 <= group <= pattern.groups
-
-
-def find(rule: Rule, text: str, folded: str | None = None) -> Iterator[Span]:
-    """Yield the stretches of `text` that a rule takes for an identifier, in order.
-
-    `folded` is `fold_width(text)` where the caller has it already. Raises PackError for a pattern that runs out of time.
-    """
-    identifier = rule.identifier
-    folded = fold_width(text) if folded is None else folded
-    if identifier.hints and not any(hint in folded for hint in identifier.hints):
-        return
-    if rule.context is not None and rule.context.search(folded) is None:
-        return
-    try:
-        for match in rule.pattern.finditer(folded, timeout=TIMEOUT_SECONDS):
-            start, end = match.span(identifier.group)
-            if start >= end:
-                continue
-            if rule.context is not None and rule.context.search(folded, max(0, match.start() - identifier.window), start) is None:
-                continue
-            if rule.validator is not None and not rule.validator(folded[start:end]):
-                continue
-            yield Span(start, end, identifier.entity, text[start:end], identifier.score, identifier.validator or "pattern")
-    except TimeoutError:
-        raise _slow(identifier.pattern) from None
 
 
 def quality_reason(rule: QualityRule, text: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +19,13 @@ __all__ = [
     "Metric",
     "Pack",
     "PackFacts",
+    "Phrase",
     "QualityRule",
     "TaskSpec",
     "Template",
     "TemplateMessage",
     "Term",
+    "Writing",
 ]
 
 
@@ -51,6 +53,17 @@ class PackFacts(Settings):
     """Licence of each part that is not under the pack's own."""
 
 
+class Writing(Settings):
+    """How values of one kind stand in text: where it is worth looking for them, and in which disfigured forms they are looked for."""
+
+    digits: tuple[int, int] | None = None
+    """Fewest and most digits of a value, at most three characters apart. The rule runs only around numbers with as many."""
+    wrapped: bool = False
+    """Whether a value is looked for across a line break, too."""
+    lookalikes: bool = False
+    """Whether letters that look like digits (O, l, I, S, B) are read as such; set it only where a check digit, a label or a context confirms."""
+
+
 class Identifier(Settings):
     """One kind of personal identifier in text and how it is replaced."""
 
@@ -60,6 +73,10 @@ class Identifier(Settings):
     """Regular expression. Use ASCII look-arounds: \\b and \\w take Han characters for letters."""
     group: int | str = 0
     """Group of the pattern that is the identifier; the rest is context that stays."""
+    classes: tuple[str, ...] = ()
+    """Classes of the regimes that the kind belongs to (`hipaa-8`, `pipl-health`, `gdpr-identifier`; see metier.privacy.classes)."""
+    labels: tuple[str, ...] = ()
+    """Words after which the value stands; the pattern is then that of the value alone. What may stand between them is known: `data/writing.yaml`."""
     languages: tuple[str, ...] = ()
     """Languages of the text the rule applies to; empty means every language."""
     validator: str | None = None
@@ -72,6 +89,7 @@ class Identifier(Settings):
     """Digits that every match holds at least; a text with fewer is passed over without a search."""
     window: int = Field(default=30, ge=1)
     """How far before the match a context word may stand, in characters."""
+    writing: Writing = Writing()
     score: float = Field(default=1.0, gt=0, le=1)
     """Confidence of a match of this rule."""
     replace: Literal["surrogate", "mask", "hash"] = "surrogate"
@@ -132,6 +150,15 @@ class QualityRule(Settings):
     """Texts with more characters are dropped."""
     examples: Examples
     """`match` are texts that are dropped, `reject` texts that stay."""
+
+
+class Phrase(Settings):
+    """A sentence of the domain's own that augmented conversations use."""
+
+    use: Literal["refusal", "greeting", "opening"]
+    """`refusal`: the polite answer to a question of another field; `greeting`: begins a question; `opening`: the assistant asks to go on."""
+    language: str
+    text: str = Field(min_length=1)
 
 
 class Metric(Settings):
@@ -211,6 +238,9 @@ class Pack:
     tasks: tuple[TaskSpec, ...] = ()
     controls: tuple[Control, ...] = ()
     guard: tuple[GuardRule, ...] = ()
+    phrases: tuple[Phrase, ...] = ()
     validators: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
     parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     scorers: Mapping[str, Callable[..., float]] = field(default_factory=dict)
+    lexicons: Mapping[str, Callable[[], Iterable[Term]]] = field(default_factory=dict)
+    """Large lexicons by name, read only when a project asks for them."""

@@ -21,7 +21,9 @@ _PROMPT = "prompt"
 
 
 def prompt_key(record: Record) -> bytes:
-    """Return the key of what a record asks: its messages before the answer."""
+    """Return the key of what a record asks: its messages before the answer, or the text of a record without messages."""
+    if not record.messages:
+        return _digest(record.text)
     before, _ = turns(record)
     return _digest([(message.role, message.content) for message in before])
 

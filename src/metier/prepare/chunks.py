@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from metier.digest import canonical_json, digest_bytes
+from metier.digest import digest_bytes
 from metier.engines import Engine
 from metier.progress import Progress
 from metier.records import Drop, Record, Source, record_from_dict, record_to_dict
@@ -23,11 +23,15 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """A source row that is cleaned and de-identified, what was done to it, and the marks of the surrogates that stand in it."""
+    """A source row that is cleaned and de-identified, what was done to it, and the marks of the surrogates that stand in it.
+
+    `composed` are the conversations that the row gives, each with what made it; a row that no template fits gives none.
+    """
 
     record: Record
     transforms: tuple[str, ...]
     surrogates: tuple[str, ...] = ()
+    composed: tuple[tuple[Record, str], ...] = ()
 
 
 Entry: TypeAlias = Refined | Drop
@@ -57,20 +61,30 @@ class Rows:
 
 def _line(entry: Entry) -> bytes:
     if isinstance(entry, Drop):
-        return canonical_json({"drop": asdict(entry)})
-    return canonical_json({"record": record_to_dict(entry.record), "transforms": list(entry.transforms), "surrogates": list(entry.surrogates)})
+        return _json({"drop": asdict(entry)})
+    # A row that is a conversation already is its own composition: it is written once.
+    composed = [[None if record == entry.record else record_to_dict(record), how] for record, how in entry.composed]
+    row = {"record": record_to_dict(entry.record), "transforms": list(entry.transforms), "surrogates": list(entry.surrogates), "composed": composed}
+    return _json(row)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _entry(row: dict[str, Any]) -> Entry:
     if "drop" in row:
         source = row["drop"].pop("source")
         return Drop(**row["drop"], source=None if source is None else Source(**source))
-    return Refined(record_from_dict(row["record"]), tuple(row["transforms"]), tuple(row["surrogates"]))
+    record = record_from_dict(row["record"])
+    composed = tuple((record if other is None else record_from_dict(other), how) for other, how in row["composed"])
+    return Refined(record, tuple(row["transforms"]), tuple(row["surrogates"]), composed)
 
 
 def _name(number: int, items: Sequence[Record | Drop], salt: str) -> str:
-    content = [record_to_dict(item) if isinstance(item, Record) else asdict(item) for item in items]
-    return f"{number:06d}-{digest_bytes(salt.encode() + canonical_json(content))[:24]}.jsonl"
+    # The id of a record is a digest of its content and place, that of a drop too.
+    content = "\n".join((salt, *(item.id if isinstance(item, Record) else item.record_id for item in items)))
+    return f"{number:06d}-{digest_bytes(content.encode())[:24]}.jsonl"
 
 
 def refine_all(

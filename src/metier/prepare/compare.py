@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
 import yaml
 
-from metier.digest import digest_of
 from metier.records import Message, Record
 
-__all__ = ["bare", "critical", "exact_key", "fold", "parts", "question_key", "searched", "turns"]
+__all__ = ["asked_and_answered", "bare", "critical", "exact_key", "fold", "parts", "plain", "same_sense", "searched", "turns"]
 
 _SYSTEM = "system"
 
 _SPACE = re.compile(r"\s+")
+_OTHER = re.compile(r"[\W_]+")
+_CLAUSE = re.compile(r"[\u3002\uff1b\uff01\uff1f\uff0c\n]|[.,;!?]\s")
 
 
 @lru_cache(maxsize=1)
-def _critical() -> re.Pattern[str]:
+def _critical() -> tuple[re.Pattern[str], frozenset[str]]:
+    """Return the pattern of what may be critical, every Latin word included, and the Latin words that are."""
     words: Mapping[str, Any] = yaml.safe_load((files("metier.prepare") / "data" / "critical.yaml").read_text(encoding="utf-8"))
     numerals, after = words["numerals"], words["after_numeral"]
-    digits = "0-9\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2080-\u2089\u2150-\u215e"
-    number = rf"[-+\u2212<>\u2264\u2265\u00b1]?\s?[{digits}]+(?:[.,:/][{digits}]+)*\s?(?:[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|[{after}])?"
-    numeral = rf"[{numerals}]{{2,}}|[{numerals}](?=[{after}])"
-    english = "|".join(re.escape(word) for word in words["en"] if word[0].isalpha() and "'" not in word)
-    chinese = "".join(words["zh"])
-    return re.compile(rf"{number}|{numeral}|[{chinese}]|(?<![A-Za-z])(?i:{english})(?![A-Za-z])|n['\u2019]t(?![A-Za-z])")
+    digits = "0-9\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2080-\u2089\u2150-\u215e\u2460-\u249b"
+    unit = rf"\s?[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|\s?[{after}]+"
+    number = rf"[-+\u2212<>=\u2264\u2265\u00b1~$\u20ac\u00a3\u00a5]?\s?[{digits}]+(?:[.,:/][{digits}]+)*(?:{unit})?"
+    numeral = rf"[{numerals}]{{2,}}[{after}]?|[{numerals}][{after}]"
+    longer = "|".join(re.escape(word) for word in sorted(words["zh"], key=len, reverse=True) if len(word) > 1)
+    chinese = "".join(word for word in words["zh"] if len(word) == 1)
+    pictures = "\u2600-\u27bf\U0001f300-\U0001faff"
+    signs = r"(?<=[A-Za-z(])[-+\u00b1\u2212]+(?![A-Za-z0-9])"
+    return re.compile(rf"{number}|{numeral}|{longer}|[{chinese}{pictures}]|[A-Za-z]+(?:['\u2019]t(?![A-Za-z]))?|{signs}"), frozenset(words["en"])
 
 
 _WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"\u3000": " "}
@@ -48,7 +55,34 @@ def critical(text: str) -> tuple[str, ...]:
 
     Full-width forms are folded; superscripts are not (10 to the power of 2 is not 102). Units keep their case.
     """
-    return tuple(_SPACE.sub("", found) for found in _critical().findall(_narrow(text)))
+    pattern, words = _critical()
+    return tuple(_SPACE.sub("", found) for found in pattern.findall(_narrow(text)) if not found[0].isascii() or not found[0].isalpha() or _turns(found, words))
+
+
+def _turns(word: str, words: frozenset[str]) -> bool:
+    word = word.lower()
+    return word in words or (len(word) > 2 and word[-2] in "'\u2019")
+
+
+def same_sense(left: str, right: str) -> bool:
+    """Return whether two similar texts have the same critical words, clause by clause.
+
+    Clauses that both have say the same in both and need no reading; the others are compared in their order. So a sentence that moved is no difference.
+    """
+    one, other = (_CLAUSE.split(text) for text in (left, right))
+    shared = Counter(one) & Counter(other)
+    return critical(_others(one, shared)) == critical(_others(other, shared))
+
+
+def _others(clauses: Sequence[str], shared: Counter[str]) -> str:
+    """Return the clauses but for as many of each as are shared."""
+    rest, found = shared.copy(), []
+    for clause in clauses:
+        if rest[clause] > 0:
+            rest[clause] -= 1
+        else:
+            found.append(clause)
+    return "\n".join(found)
 
 
 def fold(text: str) -> str:
@@ -61,7 +95,7 @@ def fold(text: str) -> str:
 
 def bare(text: str) -> str:
     """Return a text's folded letters and digits alone: what remains when only punctuation and blanks differ."""
-    return "".join(character for character in fold(text) if character.isalnum())
+    return _OTHER.sub("", fold(text))
 
 
 def turns(record: Record) -> tuple[tuple[Message, ...], str]:
@@ -72,8 +106,8 @@ def turns(record: Record) -> tuple[tuple[Message, ...], str]:
     raise ValueError(f"record {record.id} has no learnt message")
 
 
-def parts(record: Record) -> dict[str, str]:
-    """Return the parts that are compared each for itself: question and answer, or text, label and each field of the metadata.
+def parts(record: Record, *, without: str | None = None) -> dict[str, str]:
+    """Return the parts that are compared each for itself: question and answer, or text, label and each field of the metadata but `without`.
 
     A system message is a part too, but not of the text by which near-duplicates are looked for: it is often the same everywhere.
     """
@@ -84,24 +118,41 @@ def parts(record: Record) -> dict[str, str]:
         found["question"] = "\n".join(message.content for message in before if message.role != "system")
         found["answer"] = answer
     found["text"], found["label"] = record.text, record.label or ""
-    for name, value in record.metadata.items():
+    for name in sorted(record.metadata):
+        if name == without:
+            continue
+        value = record.metadata[name]
         found[f"metadata.{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return {name: text for name, text in found.items() if text.strip()}
+    return {name: text for name, text in found.items() if text and not text.isspace()}
 
 
-def exact_key(record: Record) -> str:
-    """Return the digest by which records are exactly the same: every part in NFC with white space collapsed."""
-    return digest_of({name: _SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip() for name, text in parts(record).items()})
+def plain(text: str) -> str:
+    """Return a text in NFC with white space collapsed: the form in which content is exactly the same."""
+    return " ".join((text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)).split())
 
 
-def question_key(record: Record) -> str | None:
-    """Return the digest of what is asked, folded, or None for a record without messages."""
-    if not record.messages:
+def exact_key(found: Mapping[str, str]) -> bytes:
+    """Return the digest by which records are exactly the same, from a record's parts: 16 bytes of the SHA-256 of every part's name and plain form."""
+    return _digest([item for name, text in found.items() for item in (name, plain(text))])
+
+
+def _digest(items: Sequence[str]) -> bytes:
+    """Return 16 bytes of the SHA-256 of the items, each with its length before it, so that no two lists give the same bytes."""
+    return hashlib.sha256("".join(f"{len(item)}:{item}" for item in items).encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def asked_and_answered(found: Mapping[str, str], answers: Collection[str]) -> tuple[bytes, bytes] | None:
+    """Return the digest of what is asked and of what is answered, both folded, or None where a record holds no answer or nothing else.
+
+    An answer is the last learnt message, the label, or a field of the metadata that `answers` names.
+    """
+    given = {name for name in found if name in ("answer", "label") or name.removeprefix("metadata.") in answers}
+    if not given or len(given) == len(found):
         return None
-    before, _ = turns(record)
-    return digest_of([[message.role, fold(message.content)] for message in before])
+    asked = [item for name in sorted(found.keys() - given) for item in (name, fold(found[name]))]
+    return _digest(asked), _digest([item for name in sorted(given) for item in (name, fold(found[name]))])
 
 
 def searched(found: Mapping[str, str]) -> str:
-    """Return the folded text by which near-duplicates are looked for, from a record's parts."""
-    return fold("\n".join(text for name, text in found.items() if name != _SYSTEM))
+    """Return the text by which near-duplicates are looked for, from a record's parts; it is folded when it is cut into shingles."""
+    return "\n".join(text for name, text in found.items() if name != _SYSTEM)

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
+from metier.config import Settings
 from metier.errors import Fault, InputError, nearest
 from metier.packs.render import render
 from metier.packs.spec import Template
 from metier.records import Message, Record, identify
 
-__all__ = ["Composer", "conversation_key"]
+__all__ = ["ComposeSettings", "Composer", "conversation_key"]
 
 _OWN_TASK = "chat"
+_TEXT_TASK = "text"
+
+
+class ComposeSettings(Settings):
+    """What becomes of rows that are no conversations."""
+
+    text: Literal["drop", "keep"] = "drop"
+    """A row with a text that no template fits: `drop` puts it into the ledger, `keep` leaves it in the dataset as a plain text, which
+    is not taught: for datasets that are made to be handed on."""
 
 
 def conversation_key(record: Record) -> tuple[tuple[str, str], ...]:
-    """Return what makes two conversations the same text: every role and content."""
+    """Return what makes two records the same text: every role and content, or the text and label of one without messages."""
+    if not record.messages:
+        return ((record.label or "", record.text),)
     return tuple((message.role, message.content) for message in record.messages)
 
 
 class Composer:
     """Applies the templates that each source names, or all that fit."""
 
-    def __init__(self, templates: Sequence[Template], register: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, templates: Sequence[Template], register: Sequence[Mapping[str, Any]], settings: ComposeSettings | None = None) -> None:
         """Raise InputError if a source names a template that is not there."""
+        self._keep = (settings or ComposeSettings()).text == "keep"
         self._templates = tuple(templates)
         names = [template.name for template in templates]
         self._chosen: dict[str, tuple[Template, ...]] = {}
@@ -57,6 +70,8 @@ class Composer:
                 if composed.id not in made:
                     made.add(composed.id)
                     yield composed, f"template:{template.name}"
+        if not made and self._keep and record.text.strip():
+            yield replace(record, task=record.task or _TEXT_TASK), "as-is"
 
 
 def _there(value: Any) -> bool:

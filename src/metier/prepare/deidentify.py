@@ -10,21 +10,19 @@ from dataclasses import replace
 
 from metier import privacy
 from metier.packs.spec import Identifier, Pack
-from metier.prepare.settings import DeidentifySettings
 from metier.prepare.split import moment
 from metier.prepare.strings import strings, with_strings
 from metier.privacy.general import Rules
+from metier.privacy.settings import DeidentifySettings, policy_of
 from metier.records import Record
 
 __all__ = ["deidentify", "identifier_rules", "pseudonym", "year_only"]
 
 
 def identifier_rules(pack: Pack, settings: DeidentifySettings) -> Rules:
-    """Return the identifiers of the pack and the general ones, with the replacement that `settings` ask for, and the validators they name."""
+    """Return the identifiers of the pack and the general ones that the policy looks for, and the validators they name."""
     identifiers, validators = privacy.rules_of(pack)
-    if settings.replace is not None:
-        identifiers = tuple(item.model_copy(update={"replace": settings.replace}) for item in identifiers)
-    return identifiers, validators
+    return privacy.looked_for(identifiers, policy_of(settings)), validators
 
 
 def pseudonym(key: bytes, kind: str, value: str) -> str:
@@ -46,13 +44,15 @@ def deidentify(
     found: list[str] = []
     marks: tuple[str, ...] = ()
     if settings.enabled:
-        result = privacy.deidentify(
+        result = privacy.deidentify_texts(
             strings(record),
             identifiers=identifiers,
             validators=validators,
             language=record.language,
             surrogates=privacy.Surrogates(key),
             subject=record.subject,
+            policy=policy_of(settings),
+            independent=settings.sweep,
         )
         counts = Counter(span.type for spans in result.spans for span in spans)
         found = [f"deidentify:{kind}={count}" for kind, count in sorted(counts.items())]

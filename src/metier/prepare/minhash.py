@@ -1,60 +1,45 @@
-"""Near-duplicate candidates: character shingles hashed for many texts at once, MinHash signatures, banding, exact Jaccard.
+"""MinHash signatures, the banding that fits a threshold, and exact Jaccard similarity.
 
-MinHash: Broder, On the resemblance and containment of documents (1997). Banding: Leskovec, Rajaraman, Ullman, Mining of Massive
-Datasets, 3.4: 128 hashes in 16 bands of 8 find a pair of similarity s with probability 1 - (1 - s^8)^16, 0.95 at s = 0.8.
+MinHash: Broder, On the resemblance and containment of documents (1997). Banding: Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, 3.4:
+b bands of r hashes show a pair of similarity s with probability 1 - (1 - s^r)^b.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BANDS", "HASHES", "candidates", "implementation", "jaccard", "shingle_sets", "signatures"]
+from metier.prepare.shingles import Hashes, Offsets, mix
 
-HASHES, BANDS = 128, 16
+__all__ = ["HASHES", "Banding", "band_keys", "banding", "implementation", "jaccard", "signatures"]
+
+HASHES = 128
 _SEED = 42
-_ALL_PAIRS = 32
-
-Hashes: TypeAlias = NDArray[np.uint64]
-Offsets: TypeAlias = NDArray[np.int64]
-
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
+_WORKING = 1 << 20
 
 
-def _mix(values: Hashes) -> Hashes:
-    """Return SplitMix64's finaliser of each value (Steele, Lea, Flood, 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+class Banding(NamedTuple):
+    """How a signature is cut: so many bands of so many hashes each."""
+
+    bands: int
+    rows: int
+
+    def probability(self, similarity: float) -> float:
+        """Return how likely a pair of this similarity shares a band."""
+        return float(1 - (1 - similarity**self.rows) ** self.bands)
 
 
-def shingle_sets(texts: Sequence[str], size: int) -> tuple[Hashes, Offsets]:
-    """Return the 64-bit hashes of every text's shingles of `size` characters, one after the other, and where each text begins.
+def banding(threshold: float, *, recall: float = 0.95, hashes: int = HASHES) -> Banding:
+    """Return the banding with the longest bands (fewest false candidates) that shows a pair right at the threshold with probability `recall`.
 
-    Text i has the hashes from offset i to offset i + 1. A text shorter than `size` has one shingle: itself.
+    Of 128 hashes, a threshold of 0.7 takes 25 bands of 5 (0.990), 0.8 takes 18 of 7 (0.985), 0.9 takes 10 of 12 (0.964).
     """
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    padded = np.maximum(lengths, size)
-    codes = np.frombuffer("".join(text.ljust(size, "\0") for text in texts).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    if not len(codes):
-        return np.zeros(0, dtype=np.uint64), np.zeros(len(texts) + 1, dtype=np.int64)
-    count = len(codes) - size + 1
-    rolled = np.zeros(count, dtype=np.uint64)
-    for place in range(size):
-        rolled *= _PRIME
-        rolled += codes[place : place + count]
-    windows = padded - size + 1
-    starts = np.concatenate(([0], np.cumsum(padded)[:-1]))
-    keep = np.ones(len(codes), dtype=bool)
-    for place in range(size - 1):
-        keep[starts + windows + place] = False
-    offsets = np.concatenate(([0], np.cumsum(windows)))
-    return _mix(rolled[keep[:count]]), offsets
+    fitting = [found for rows in range(1, hashes + 1) if (found := Banding(hashes // rows, rows)).probability(threshold) >= recall]
+    return fitting[-1] if fitting else Banding(hashes, 1)
 
 
 def implementation() -> str:
@@ -65,7 +50,7 @@ def implementation() -> str:
 def signatures(hashes: Hashes, offsets: Offsets, *, using: str | None = None) -> NDArray[np.uint32]:
     """Return the signature of every text, [texts, HASHES]. `using` is `rensa` or `numpy`; by default what is installed.
 
-    The two give different numbers with the same meaning: equal entries estimate the Jaccard similarity.
+    The two give different numbers with the same meaning: equal entries estimate the Jaccard similarity. No text may be without shingles.
     """
     if len(offsets) == 1:
         return np.zeros((0, HASHES), dtype=np.uint32)
@@ -78,57 +63,36 @@ def signatures(hashes: Hashes, offsets: Offsets, *, using: str | None = None) ->
 
 
 def _numpy_signatures(hashes: Hashes, offsets: Offsets) -> NDArray[np.uint32]:
+    """Permute in blocks of about a million shingles, so that the workspace stays small; a longer text is a block of its own."""
     generator = np.random.default_rng(_SEED)
     factors = generator.integers(0, 2**63, HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     shifts = generator.integers(0, 2**63, HASHES, dtype=np.uint64)
     found = np.empty((len(offsets) - 1, HASHES), dtype=np.uint32)
-    for place in range(HASHES):
-        permuted = ((hashes * factors[place] + shifts[place]) >> np.uint64(32)).astype(np.uint32)
-        found[:, place] = np.minimum.reduceat(permuted, offsets[:-1])
+    first = 0
+    while first < len(found):
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _WORKING, side="right")) - 1)
+        block, starts = hashes[offsets[first] : offsets[last]], offsets[first:last] - offsets[first]
+        for place in range(HASHES):
+            permuted = ((block * factors[place] + shifts[place]) >> np.uint64(32)).astype(np.uint32)
+            found[first:last, place] = np.minimum.reduceat(permuted, starts)
+        first = last
     return found
 
 
-def candidates(matrix: NDArray[np.uint32], *, bands: int = BANDS) -> Iterator[tuple[int, int]]:
-    """Yield each pair (i < j) of rows that share a band of their signatures, once.
-
-    Of a bucket with more than 32 rows only neighbours and pairs with the first row are given: its rows are nearly all alike, and
-    the pairs that hold connect them.
-    """
-    seen: set[tuple[int, int]] = set()
-    width = matrix.shape[1] // bands
-    for band in range(bands):
-        key = np.zeros(len(matrix), dtype=np.uint64)
-        for column in matrix[:, band * width : (band + 1) * width].T:
-            key = _mix(key * _PRIME + column.astype(np.uint64) + np.uint64(1))
-        order = np.argsort(key, kind="stable")
-        ordered = key[order]
-        edges = np.flatnonzero(np.diff(ordered)) + 1
-        for bucket in _buckets(order, edges):
-            for pair in _pairs(bucket):
-                if pair not in seen:
-                    seen.add(pair)
-                    yield pair
-
-
-def _buckets(order: NDArray[Any], edges: NDArray[Any]) -> Iterator[list[int]]:
-    bounds = np.concatenate(([0], edges, [len(order)]))
-    for place in np.flatnonzero(np.diff(bounds) > 1):
-        yield order[bounds[place] : bounds[place + 1]].tolist()
-
-
-def _pairs(bucket: list[int]) -> Iterator[tuple[int, int]]:
-    if len(bucket) <= _ALL_PAIRS:
-        for place, left in enumerate(bucket):
-            for right in bucket[place + 1 :]:
-                yield left, right
-        return
-    for left, right in pairwise(bucket):
-        yield left, right
-        if left != bucket[0]:
-            yield bucket[0], right
+def band_keys(matrix: NDArray[np.uint32], cut: Banding) -> Hashes:
+    """Return for each signature one 64-bit key a band, [texts, bands]: equal keys mean equal bands, and keys of two bands differ."""
+    keys = np.broadcast_to(mix(np.arange(1, cut.bands + 1, dtype=np.uint64)), (len(matrix), cut.bands)).copy()
+    parts = matrix[:, : cut.bands * cut.rows].reshape(len(matrix), cut.bands, cut.rows)
+    for place in range(cut.rows):
+        keys = mix(keys * _PRIME + parts[:, :, place])
+    return keys
 
 
 def jaccard(left: Hashes, right: Hashes) -> float:
     """Return the exact Jaccard similarity of two sets, each given as sorted distinct hashes."""
-    shared = len(np.intersect1d(left, right, assume_unique=True))
-    return shared / (len(left) + len(right) - shared) if len(left) or len(right) else 1.0
+    if not len(left) and not len(right):
+        return 1.0
+    both = np.concatenate((left, right))
+    both.sort()
+    shared = int(np.count_nonzero(both[1:] == both[:-1]))
+    return shared / (len(both) - shared)

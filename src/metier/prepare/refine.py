@@ -1,4 +1,4 @@
-"""What happens to each source row alone: cleaning, language, de-identification, quality rules. Runs in the engine's processes."""
+"""What happens to each source row alone: cleaning, language, de-identification, rules, templates. Runs in the engine's processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from metier.packs.matching import applies, quality_reason
 from metier.packs.spec import Identifier, QualityRule
 from metier.prepare.chunks import Entry, Refined
 from metier.prepare.clean import clean
+from metier.prepare.compose import Composer
 from metier.prepare.deidentify import deidentify, year_only
 from metier.prepare.language import detect
 from metier.prepare.settings import CleanSettings, DeidentifySettings
@@ -28,6 +29,7 @@ class Plan:
     identifiers: tuple[Identifier, ...]
     validators: Mapping[str, Callable[[str], bool]]
     quality: tuple[QualityRule, ...]
+    composer: Composer
     languages: tuple[str, ...]
     domain: str
     key: bytes = field(repr=False)
@@ -58,7 +60,7 @@ def _row(plan: Plan, record: Record) -> Iterator[Entry]:
     transforms += found
     reason = _refusal(plan, record)
     if reason is None:
-        yield Refined(record, tuple(transforms), marks)
+        yield Refined(record, tuple(transforms), marks, tuple(plan.composer.compose(record)))
     else:
         yield drop(year_only(record) if plan.deidentify.enabled else record, *reason)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import regex
 
-from metier.packs.matching import Rule, applies, compile_rule, find, fold_width
+from metier.packs.matching import Rule, applies, compile_rule, fold_width
+from metier.packs.scanning import Scanner
 from metier.packs.spec import Identifier
 from metier.records import Span
 
-__all__ = ["Detector", "detect", "detector", "occurrences"]
+__all__ = ["Detector", "Tagger", "detect", "detector", "occurrences"]
 
-_NOT_DIGITS = regex.compile("[^0-9]+")
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 _MEANING = regex.compile(r"[\p{L}\p{N}]")
 _HAN = regex.compile(r"\p{Han}")
@@ -26,30 +27,53 @@ _SHORTEST_NUMBER = 5
 _SHORTEST_UNIQUE = 8
 
 
-class Detector:
-    """The rules for one language, compiled once, in the order in which the pack gives them."""
+class Tagger(Protocol):
+    """Finds identifiers that no pattern describes, such as names; its spans join those of the rules before overlaps are resolved."""
 
-    def __init__(self, identifiers: Iterable[Identifier], *, language: str | None, validators: Mapping[str, Callable[[str], bool]]) -> None:
+    name: str
+    """What the spans of this tagger say under `rule`, and what keeps two taggers apart."""
+
+    def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        """Return the spans of each text, in order, with offsets in code points of that text."""
+        ...
+
+
+class Detector:
+    """The rules for one language, compiled once, in the order in which the pack gives them, and the taggers that join them."""
+
+    def __init__(
+        self,
+        identifiers: Iterable[Identifier],
+        *,
+        language: str | None,
+        validators: Mapping[str, Callable[[str], bool]],
+        taggers: Iterable[Tagger] = (),
+        disfigured: bool = True,
+    ) -> None:
+        """Compile the rules; `disfigured` says whether values broken by a line end or misread by a scanner are looked for, too."""
         self.identifiers = tuple(identifiers)
+        self.taggers = tuple(taggers)
         self.validators = validators
         self.rules: tuple[Rule, ...] = tuple(compile_rule(item, validators) for item in self.identifiers if applies(item.languages, language))
+        self.scanner = Scanner(self.rules, disfigured=disfigured)
         self.by_entity: dict[str, Identifier] = {}
         for item in self.identifiers:
             self.by_entity.setdefault(item.entity, item)
 
     def spans(self, text: str) -> tuple[Span, ...]:
         """Return the identifiers of one text in order, without overlap. Raises PackError for a pattern that runs out of time."""
-        folded = fold_width(text)
-        digits = len(_NOT_DIGITS.sub("", folded)) if any(map(str.isdigit, folded)) else 0
-        found: list[Span] = []
-        for rule in self.rules:
-            if rule.identifier.minimum_digits <= digits:
-                found.extend(find(rule, text, folded))
-        return _without_overlap(found, text)
+        return self._texts((text,))[0]
+
+    def _texts(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        found = [self.scanner.spans(text) for text in texts]
+        for tagger in self.taggers:
+            for spans, tagged in zip(found, tagger.tag(texts), strict=True):
+                spans.extend(tagged)
+        return [_without_overlap(spans, text) for spans, text in zip(found, texts, strict=True)]
 
     def record(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         """Return the identifiers of all texts of one record: what is found in one place is found in every other place too."""
-        first = [self.spans(text) for text in texts]
+        first = self._texts(texts)
         if not any(first):
             return first
         values = _values(texts, first)
@@ -128,17 +152,23 @@ def _joined(text: str, border: int) -> bool:
     return 0 < border < len(text) and all(char.isascii() and char.isalnum() for char in text[border - 1 : border + 1])
 
 
-_DETECTORS: dict[tuple[int, int, str | None], Detector] = {}
+_DETECTORS: dict[tuple[object, ...], Detector] = {}
 _MOST_DETECTORS = 64
 
 
-def detector(identifiers: Sequence[Identifier], *, language: str | None, validators: Mapping[str, Callable[[str], bool]]) -> Detector:
-    """Return the detector for these rules; one that was made for the very same tuple and table is taken again."""
-    key = (id(identifiers), id(validators), language)
+def detector(
+    identifiers: Sequence[Identifier],
+    *,
+    language: str | None,
+    validators: Mapping[str, Callable[[str], bool]],
+    taggers: Sequence[Tagger] = (),
+) -> Detector:
+    """Return the detector for these rules; one that was made for the very same tuple, table and taggers is taken again."""
+    key = (id(identifiers), id(validators), language, *map(id, taggers))
     known = _DETECTORS.get(key)
-    if known is not None and known.identifiers is identifiers and known.validators is validators:
+    if known is not None and known.identifiers is identifiers and known.validators is validators and _same(known.taggers, taggers):
         return known
-    made = Detector(identifiers, language=language, validators=validators)
+    made = Detector(identifiers, language=language, validators=validators, taggers=taggers)
     if made.identifiers is identifiers:
         if len(_DETECTORS) >= _MOST_DETECTORS:
             _DETECTORS.clear()
@@ -146,9 +176,20 @@ def detector(identifiers: Sequence[Identifier], *, language: str | None, validat
     return made
 
 
-def detect(text: str, identifiers: Sequence[Identifier], *, language: str | None, validators: Mapping[str, Callable[[str], bool]]) -> tuple[Span, ...]:
+def _same(left: Sequence[Tagger], right: Sequence[Tagger]) -> bool:
+    return len(left) == len(right) and all(one is other for one, other in zip(left, right, strict=True))
+
+
+def detect(
+    text: str,
+    identifiers: Sequence[Identifier],
+    *,
+    language: str | None,
+    validators: Mapping[str, Callable[[str], bool]],
+    taggers: Sequence[Tagger] = (),
+) -> tuple[Span, ...]:
     """Return the identifiers of one text in order, without overlap (longest first, then highest score).
 
     Offsets are code points of `text`. Raises PackError for a rule that does not compile or runs out of time.
     """
-    return detector(identifiers, language=language, validators=validators).spans(text)
+    return detector(identifiers, language=language, validators=validators, taggers=taggers).spans(text)

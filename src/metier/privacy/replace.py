@@ -1,78 +1,60 @@
-"""Replaces the identifiers of a record: the same value gets the same surrogate in the whole project, and nothing original is left."""
+"""Replaces the identifiers of a record by a policy: the same value gets the same surrogate in the whole project, and nothing original is left."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from metier.errors import Fault, PackError, PrivacyError, nearest
-from metier.packs.matching import fold_width
 from metier.packs.spec import Identifier
-from metier.privacy.dates import shift
-from metier.privacy.detect import Detector, detector, occurrences
-from metier.privacy.surrogates import GENERATORS, Draw, normalise
+from metier.privacy.actions import Tokens, Written, identifier_of, written
+from metier.privacy.detect import Detector, Tagger, detector
+from metier.privacy.keyed import Surrogates
+from metier.privacy.policy import DATE, Policy
+from metier.privacy.surrogates import GENERATORS
+from metier.privacy.sweeping import second_sweep, sweep
 from metier.records import Span
 
-__all__ = ["Deidentified", "Surrogates", "deidentify", "surrogate_mark"]
-
-_ATTEMPTS = 32
-_SHORTEST_KEY = 16
-_MOST_DAYS = 365
-_SHORTEST_SWEPT = 5
-_DATE = "date"
+__all__ = ["Deidentified", "Replacement", "deidentify_texts", "looked_for"]
 
 
-def surrogate_mark(key: bytes, surrogate: str) -> str:
-    """Return `LENGTH:CODE` for a surrogate: its length in characters and 64 bits of its keyed hash (HMAC-SHA-256, RFC 2104).
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What stood at `start` to `end` of the original text, and what stands at `new_start` to `new_end` of the new one; code points."""
 
-    A later scan of the finished data can tell by the marks of a record which of its identifiers are Metier's own. Without the
-    key nobody can, so what stands among the surrogates does not stick out.
-    """
-    code = hmac.new(key, f"surrogate\0{surrogate}".encode(), hashlib.sha256).hexdigest()[:16]
-    return f"{len(surrogate)}:{code}"
-
-
-class Surrogates:
-    """The surrogates of one project. Whoever has the key can say which value became which surrogate, so it is kept apart from the data."""
-
-    def __init__(self, key: bytes) -> None:
-        if len(key) < _SHORTEST_KEY:
-            raise PrivacyError(f"the key of the surrogates has {len(key)} bytes\n    -> give at least {_SHORTEST_KEY} random bytes")
-        self._key = key
-
-    def days(self, subject: str) -> int:
-        """Return by how many days the dates of a subject move: 1 to 365, earlier or later, never 0."""
-        draw = Draw(self._key, "days", subject)
-        return draw.random.randrange(1, _MOST_DAYS + 1) * draw.random.choice((-1, 1))
-
-    def make(self, identifier: Identifier, value: str, attempt: int = 0) -> str:
-        """Return the surrogate for one value; another `attempt` gives another one. Dates are moved by `shifted` instead."""
-        parts = [identifier.entity, normalise(value), *([str(attempt)] if attempt else [])]
-        return GENERATORS[identifier.surrogate].make(Draw(self._key, *parts), value)
-
-    def shifted(self, identifier: Identifier, value: str, days: int) -> str:
-        """Return a date moved by `days`, or the name of its kind where its writing is not known."""
-        return shift(fold_width(value), days) or f"[{identifier.entity}]"
-
-    def hashed(self, identifier: Identifier, value: str) -> str:
-        """Return ``[ENTITY:0123456789ab]`` with 48 bits of the keyed hash of the value."""
-        code = hmac.new(self._key, f"hash\0{identifier.entity}\0{normalise(value)}".encode(), hashlib.sha256).hexdigest()[:12]
-        return f"[{identifier.entity}:{code}]"
+    start: int
+    end: int
+    entity: str
+    score: float
+    rule: str
+    action: str
+    clause: str
+    text: str
+    """What stands there now."""
+    new_start: int
+    new_end: int
+    token: str | None = None
+    """By which a vault finds the original, where one is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deidentified:
-    """The texts of one record after replacement, what was found in them (offsets of the original) and what now stands there."""
+    """The texts of one record after replacement, what was replaced in them (offsets of the original) and what now stands there."""
 
     texts: tuple[str, ...]
     spans: tuple[tuple[Span, ...], ...]
     issued: frozenset[str]
-    """The surrogates that stand in this record; a later search that finds one of them has found no leak."""
+    """What was written in the place of identifiers; a later search that finds one of them has found no leak."""
+    replacements: tuple[tuple[Replacement, ...], ...] = ()
+    """For each text, what was replaced by what, in order."""
 
 
-def deidentify(
+def looked_for(identifiers: Sequence[Identifier], policy: Policy | None) -> tuple[Identifier, ...]:
+    """Return the identifiers that a policy does not keep: what stays must not hide what has to go, so it is not even looked for."""
+    return tuple(item for item in identifiers if policy is None or not policy.keeps(item))
+
+
+def deidentify_texts(
     texts: Sequence[str],
     *,
     identifiers: Sequence[Identifier],
@@ -80,32 +62,47 @@ def deidentify(
     language: str | None,
     surrogates: Surrogates,
     subject: str | None = None,
+    policy: Policy | None = None,
+    taggers: Sequence[Tagger] = (),
+    tokens: Tokens | None = None,
+    independent: bool = True,
 ) -> Deidentified:
     """Replace every identifier in all texts of one record, taken together.
 
-    `identifiers` and `validators` are those of `rules_of(pack)`. A value found in one text is replaced in all of them. The dates of a
+    `identifiers` and `validators` are those of `rules_of(pack)`, without those that the policy keeps (`looked_for`). Without a
+    `policy` each identifier is treated as its own rule says. A value found in one text is replaced in all of them. The dates of a
     `subject` move by one number of days in the whole project, those of a record without a subject by one number within the record.
-    After the replacement the output is searched again: for every original value (shorter ones than 5 characters only where they stood,
-    names of two characters and more everywhere) and for identifiers outside the surrogates. Raises PrivacyError if anything is left or
-    the rules cannot be run; the caller sets the record aside.
+    `tokens` makes the tokens of a vault.
+
+    After the replacement the output is searched again: for every original value and for identifiers outside the surrogates, and,
+    where `independent`, a second time by rules of another make (see metier.privacy.sweeping). Raises PrivacyError if anything is
+    left or the rules cannot be run; the caller sets the record aside.
     """
     try:
-        rules = detector(identifiers, language=language, validators=validators)
+        rules = detector(identifiers, language=language, validators=validators, taggers=taggers)
         _check_generators(rules)
-        spans = rules.record(texts)
+        found = rules.record(texts)
     except PackError as fault:
         raise PrivacyError(f"the identifiers of a record could not be looked for: {fault}") from fault
-    if not any(spans):
-        return Deidentified(tuple(texts), tuple(spans), frozenset())
-    replacements = _replacements(texts, spans, rules, surrogates, subject)
-    written = [_write(text, found, replacements) for text, found in zip(texts, spans, strict=True)]
-    outputs = tuple(text for text, _ in written)
-    _sweep(outputs, [places for _, places in written], spans, rules)
-    return Deidentified(outputs, tuple(spans), frozenset(replacements.values()))
+    days = surrogates.days(f"subject\0{subject}" if subject is not None else "record\0" + "\0".join(texts))
+    values = {(span.type, span.text): identifier_of(span.type, rules.by_entity) for spans in found for span in spans}
+    texts_of = written(values, surrogates=surrogates, days=days, policy=policy, tokens=tokens)
+    spans = tuple(tuple(span for span in here if (span.type, span.text) in texts_of) for here in found)
+    made = [_write(text, here, texts_of) for text, here in zip(texts, spans, strict=True)]
+    outputs = tuple(text for text, _ in made)
+    replacements = tuple(places for _, places in made)
+    sweep(outputs, replacements, spans, rules, unchanged=values.keys() - texts_of.keys())
+    if independent:
+        second_sweep(outputs, replacements, spans, kept=_kept(policy))
+    return Deidentified(outputs, spans, frozenset(item.text for item in texts_of.values() if item.text), replacements)
+
+
+def _kept(policy: Policy | None) -> frozenset[str]:
+    return frozenset() if policy is None else policy.kept()
 
 
 def _check_generators(rules: Detector) -> None:
-    known = [*GENERATORS, _DATE]
+    known = [*GENERATORS, DATE]
     if faults := [
         Fault(f"{item.entity} names the surrogate {item.surrogate!r}, which nothing makes", remedy=nearest(item.surrogate, known))
         for item in rules.identifiers
@@ -114,71 +111,16 @@ def _check_generators(rules: Detector) -> None:
         raise PackError(faults)
 
 
-def _replacements(
-    texts: Sequence[str], spans: Sequence[tuple[Span, ...]], rules: Detector, surrogates: Surrogates, subject: str | None
-) -> dict[tuple[str, str], str]:
-    """Return (entity, value) -> what stands for it; no two values share a surrogate and none is, or holds, an original value."""
-    values = {(span.type, span.text): rules.by_entity[span.type] for found in spans for span in found}
-    originals = {value for (_, value) in values if len(value) >= 2}
-    days = surrogates.days(f"subject\0{subject}" if subject is not None else "record\0" + "\0".join(texts))
-    taken: dict[str, str] = {}
-    out: dict[tuple[str, str], str] = {}
-    for (entity, value), identifier in values.items():
-        if identifier.replace == "mask":
-            out[entity, value] = f"[{entity}]"
-        elif identifier.replace == "hash":
-            out[entity, value] = surrogates.hashed(identifier, value)
-        elif identifier.surrogate == _DATE:
-            out[entity, value] = surrogates.shifted(identifier, value, days)
-        else:
-            out[entity, value] = _fresh(identifier, value, surrogates, taken, originals)
-    return out
-
-
-def _fresh(identifier: Identifier, value: str, surrogates: Surrogates, taken: dict[str, str], originals: set[str]) -> str:
-    shared = GENERATORS[identifier.surrogate].shared
-    owner = f"{identifier.entity}\0{normalise(value)}"
-    for attempt in range(_ATTEMPTS):
-        made = surrogates.make(identifier, value, attempt)
-        if shared:
-            return made
-        if normalise(made) == normalise(value) or any(any(occurrences(original, made)) for original in originals):
-            continue
-        if taken.setdefault(normalise(made), owner) == owner:
-            return made
-    return f"[{identifier.entity}]"
-
-
-def _write(text: str, spans: Sequence[Span], replacements: Mapping[tuple[str, str], str]) -> tuple[str, list[tuple[int, int]]]:
+def _write(text: str, spans: Sequence[Span], texts_of: Mapping[tuple[str, str], Written]) -> tuple[str, tuple[Replacement, ...]]:
     parts: list[str] = []
-    places: list[tuple[int, int]] = []
+    places: list[Replacement] = []
     length = end = 0
     for span in spans:
-        surrogate = replacements[span.type, span.text]
-        parts += [text[end : span.start], surrogate]
+        new = texts_of[span.type, span.text]
+        parts += [text[end : span.start], new.text]
         length += span.start - end
-        places.append((length, length + len(surrogate)))
-        length += len(surrogate)
+        place = (length, length + len(new.text))
+        places.append(Replacement(span.start, span.end, span.type, span.score, span.rule, new.action, new.clause, new.text, *place, new.token))
+        length += len(new.text)
         end = span.end
-    return "".join([*parts, text[end:]]), places
-
-
-def _sweep(outputs: Sequence[str], places: Sequence[list[tuple[int, int]]], spans: Sequence[tuple[Span, ...]], rules: Detector) -> None:
-    """Search the output again; a thing that lies outside every surrogate and is an identifier, or holds an original value, is a leak."""
-    originals = {(span.type, span.text) for found in spans for span in found}
-    for output, taken in zip(outputs, places, strict=True):
-        for entity, value in originals:
-            swept = len(value) >= (2 if entity == "PERSON" else _SHORTEST_SWEPT)
-            if (
-                swept
-                and rules.by_entity[entity].surrogate not in (_DATE,)
-                and any(not _inside(place, taken) for place in occurrences(value, output, exact=True))
-            ):
-                raise PrivacyError(f"an original value of {entity} is still in the record after replacement")
-        for span in rules.spans(output):
-            if not any(start < span.end and span.start < end for start, end in taken):
-                raise PrivacyError(f"{span.type} is found in the record after replacement")
-
-
-def _inside(place: tuple[int, int], taken: Sequence[tuple[int, int]]) -> bool:
-    return any(start <= place[0] and place[1] <= end for start, end in taken)
+    return "".join([*parts, text[end:]]), tuple(places)

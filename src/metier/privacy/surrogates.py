@@ -20,6 +20,7 @@ __all__ = ["GENERATORS", "Draw", "normalise", "shape", "words"]
 
 _HAN = regex.compile(r"\p{Han}")
 _WIDE_ZERO = 0xFF10
+_EARLIEST_BIRTH = "1937"
 
 
 @lru_cache(maxsize=1)
@@ -89,7 +90,11 @@ def shape(draw: Draw, value: str) -> str:
 
 
 def person_name(draw: Draw, value: str) -> str:
-    """Return a name in the same script with as many characters: equal surnames become equal surnames, equal Latin parts equal parts."""
+    """Return a name in the same script: equal surnames become equal surnames, equal Latin parts equal parts.
+
+    A Chinese name keeps its length and whether its surname has one character or two. A common English given name becomes
+    another one of the same sex; every other Latin part is invented.
+    """
     if _HAN.search(value):
         compound = value[:2] in words()["compound_surnames"] and len(value) > 2
         surname = value[:2] if compound else value[:1]
@@ -104,7 +109,12 @@ def _latin_part(draw: Draw, part: str) -> str:
     if len(part) == 1:
         return own.one([letter for letter in "ABCDEFGHJKLMNPRSTW" if letter != part.upper()])
     material = words()
-    name: str = own.one(material["syllables_first"]) + own.one(material["syllables_middle"]) + own.one(material["syllables_last"])
+    known = next((material[sex] for sex in ("given_female", "given_male") if part.capitalize() in material[sex]), None)
+    name: str
+    if known is not None:
+        name = own.one([item for item in known if item != part.capitalize()])
+    else:
+        name = own.one(material["syllables_first"]) + own.one(material["syllables_middle"]) + own.one(material["syllables_last"])
     return name.upper() if part.isupper() else name if part[0].isupper() else name.lower()
 
 
@@ -122,13 +132,17 @@ def phone(draw: Draw, value: str) -> str:
 
 
 def resident_id(draw: Draw, value: str) -> str:
-    """Return a resident id with a right check character in the region 00, which GB/T 2260 never assigns; year of birth and sex stay."""
+    """Return a resident id with a right check character in the region 00, which GB/T 2260 never assigns; year of birth and sex stay.
+
+    A year of birth before 1937 becomes 1937: it may say that somebody is over 89 (45 CFR 164.514(b)(2)(i)(C)).
+    """
     compact = "".join(char for char in value if char.isalnum())
     month, day = draw.random.randrange(1, 13), draw.random.randrange(1, 29)
     if len(compact) != 18:
         return _fill(value, "00" + draw.digits(4) + compact[6:8] + f"{month:02}{day:02}" + draw.digits(3)) if len(compact) == 15 else shape(draw, value)
     sex = (draw.random.randrange(5) * 2 + int(compact[16]) % 2) % 10
-    body = "00" + draw.digits(4) + compact[6:10] + f"{month:02}{day:02}" + draw.digits(2) + str(sex)
+    born = max(compact[6:10], _EARLIEST_BIRTH) if compact[6:10].isdecimal() else compact[6:10]
+    body = "00" + draw.digits(4) + born + f"{month:02}{day:02}" + draw.digits(2) + str(sex)
     rest = list(body + resident_id_digit(body))
     return "".join(rest.pop(0) if char.isalnum() else char for char in value)
 
@@ -146,7 +160,9 @@ def url(draw: Draw, value: str) -> str:
 
 
 def ip_address(draw: Draw, value: str) -> str:
-    """Return an address of the three networks that RFC 5737 keeps for documentation."""
+    """Return an address of the networks that are kept for documentation (RFC 5737; RFC 3849 for version 6)."""
+    if ":" in value:
+        return f"2001:db8:{draw.random.randrange(1, 0xFFFF):x}::{draw.random.randrange(1, 0xFFFF):x}"
     return f"{draw.one(['192.0.2', '198.51.100', '203.0.113'])}.{draw.random.randrange(1, 255)}" if value else value
 
 
@@ -188,6 +204,40 @@ def age(draw: Draw, value: str) -> str:
     return _fill(value, "90".rjust(sum(char.isdigit() for char in value), "0")).replace("090", "90") if draw.key else value
 
 
+def organisation(draw: Draw, value: str) -> str:
+    """Return an organisation of the same kind: the end of its name stays (Ltd, University), all before it is invented."""
+    material = words()
+    if _HAN.search(value):
+        end = next((end for end in material["organisation_ends"]["zh"] if value.endswith(end)), "")
+        return draw.one(material["organisation_starts"]) + draw.one(material["organisation_starts"]) + end
+    parts = value.split()
+    end = parts[-1] if len(parts) > 1 and parts[-1].rstrip(",") in material["organisation_ends"]["en"] else ""
+    name = draw.one(material["syllables_first"]) + draw.one(material["syllables_middle"]) + draw.one(material["syllables_last"])
+    return f"{name} {end}".rstrip()
+
+
+def mac_address(draw: Draw, value: str) -> str:
+    """Return a hardware address that is locally administered (second bit of the first octet, IEEE 802): no maker was given it."""
+    rest = ("".join(draw.one("0123456789abcdef") if char.isalnum() else char for char in value))[2:]
+    made = "02" + rest
+    return made.upper() if value.upper() == value else made
+
+
+def vehicle_number(draw: Draw, value: str) -> str:
+    """Return a vehicle number of the region 0, which ISO 3780 gives to nobody; its check digit is as good as any."""
+    return "0" + shape(draw, value[1:]).upper()
+
+
+def iban(draw: Draw, value: str) -> str:
+    """Return an account number of the country XX, which ISO 3166-1 leaves to users and no register of IBANs holds."""
+    return "XX" + shape(draw, value[2:])
+
+
+def postcode(draw: Draw, value: str) -> str:
+    """Return a postal code in the zone 000, which neither the USPS nor China Post uses."""
+    return _fill(value, "000" + draw.digits(max(0, sum(char.isdigit() for char in value) - 3)))
+
+
 @dataclass(frozen=True, slots=True)
 class Generator:
     """A function that makes surrogates, and whether two values may share one."""
@@ -201,14 +251,19 @@ GENERATORS: Mapping[str, Generator] = {
     "age": Generator(age, shared=True),
     "card": Generator(card),
     "email": Generator(email),
+    "iban": Generator(iban),
     "ip_address": Generator(ip_address),
+    "mac_address": Generator(mac_address),
+    "organisation": Generator(organisation),
     "person_name": Generator(person_name),
     "phone": Generator(phone),
     "plate": Generator(plate),
+    "postcode": Generator(postcode),
     "resident_id": Generator(resident_id),
     "shape": Generator(shape),
     "ssn": Generator(ssn),
     "url": Generator(url),
     "uscc": Generator(uscc),
+    "vehicle_number": Generator(vehicle_number),
 }
 """Generators by the name that an identifier gives under ``surrogate``; dates are shifted by metier.privacy.dates instead."""

@@ -6,6 +6,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from metier.registry.approvals import approvals_of, approve
+    from metier.registry.impact import Impact, impact
     from metier.registry.lineage import Trace, trace
     from metier.registry.releases import Release, Signer, newest, open_release, refusal, release, released, releases
 else:
@@ -13,9 +14,25 @@ else:
         __name__,
         submod_attrs={
             "approvals": ["approvals_of", "approve"],
+            "impact": ["Impact", "impact"],
             "lineage": ["Trace", "trace"],
             "releases": ["Release", "Signer", "newest", "open_release", "refusal", "release", "released", "releases"],
         },
     )
 
-__all__ = ["Release", "Signer", "Trace", "approvals_of", "approve", "newest", "open_release", "refusal", "release", "released", "releases", "trace"]
+__all__ = [
+    "Impact",
+    "Release",
+    "Signer",
+    "Trace",
+    "approvals_of",
+    "approve",
+    "impact",
+    "newest",
+    "open_release",
+    "refusal",
+    "release",
+    "released",
+    "releases",
+    "trace",
+]

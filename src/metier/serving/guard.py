@@ -65,6 +65,8 @@ class Guard:
     def __init__(self, pack: Pack) -> None:
         identifiers, validators = rules_of(pack)
         self.detector = Detector(identifiers, language=None, validators=validators)
+        # an answer is let go as soon as no pattern can begin in it, which cannot be known of values broken over lines
+        self.written = Detector(identifiers, language=None, validators=validators, disfigured=False)
         self.rules = pack.guard
         self.patterns: dict[str, regex.Pattern[str]] = {rule.name: compile_pattern(rule.pattern) for rule in pack.guard}
         self.openings = {pattern: openings(pattern) for pattern in (*(rule.pattern for rule in self.detector.rules), *self.patterns.values())}

@@ -108,7 +108,7 @@ class Outgoing:
 
     def _find(self, folded: Folded) -> Iterator[Found]:
         plain = folded.plain
-        for span in self._guard.detector.spans(plain):
+        for span in self._guard.written.spans(plain):
             yield Found(folded.original(span.start), folded.end(span.end), span.type)
         for value, kind in self._known.items():
             for start, end in occurrences(value, plain):

@@ -28,10 +28,13 @@ class Row:
 def encode_records(records: Iterable[Record], chat: Chat, maximum: int) -> tuple[list[Encoded], list[Drop]]:
     """Return the examples that fit and a drop for each that does not: nothing is cut.
 
-    Left out are conversations of more than `maximum` tokens and conversations without a token to learn.
+    Left out are conversations of more than `maximum` tokens, conversations without a token to learn, and plain texts.
     """
     examples, drops = [], []
     for record in records:
+        if not record.messages:
+            drops.append(Drop(record.id, "training", "plain_text", record.source))
+            continue
         encoded = chat.encode(record.messages)
         if len(encoded) > maximum:
             drops.append(Drop(record.id, "training", f"too_many_tokens:{len(encoded)}>{maximum}", record.source))

@@ -1,0 +1,101 @@
+"""What a base model makes of plain text: one vector a text, and how likely a text is. Packed, so that nothing is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from metier.models.attention import Packed
+from metier.models.head import token_log_probabilities
+from metier.models.interface import Likelihood
+from metier.models.local import LocalModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["mean_states", "text_likelihoods"]
+
+
+@torch.inference_mode()
+def mean_states(model: LocalModel, texts: Sequence[str], *, depth: float = 0.6, maximum_tokens: int = 512) -> NDArray[np.float32]:
+    """Return one vector a text, float32 [texts, hidden]: the mean of its tokens' hidden states after `depth` of the layers.
+
+    Middle layers tell meaning apart better than the last, which is shaped for the next token (Skean et al. 2025, Layer by Layer).
+    The first `maximum_tokens` tokens of a text count. An empty text has the vector 0.
+    """
+    encoded = [_tokens(model, text)[:maximum_tokens] for text in texts]
+    found = np.zeros((len(texts), model.head.shape[1]), dtype=np.float32)
+    layer = round(depth * model.model.config.get_text_config().num_hidden_layers)
+    for batch in _batches(model, [len(tokens) for tokens in encoded]):
+        lengths = [len(encoded[index]) for index in batch]
+        plan = Packed(lengths)
+        states = _states(model, [token for index in batch for token in encoded[index]], lengths, plan, layer)
+        start = 0
+        for index, length in zip(batch, lengths, strict=True):
+            # The first token is the start of the text and says nothing of it.
+            if length > 1:
+                found[index] = states[start + 1 : start + length].float().mean(dim=0).cpu().numpy()
+            start += length
+    return found
+
+
+def _states(model: LocalModel, tokens: Sequence[int], lengths: Sequence[int], plan: Packed, layer: int) -> torch.Tensor:
+    ids = torch.tensor([list(tokens)], device=model.device)
+    places = torch.tensor([[place for length in lengths for place in range(length)]], device=model.device)
+    output = model.model.get_decoder()(input_ids=ids, position_ids=places, plan=plan, use_cache=False, output_hidden_states=True)
+    states: torch.Tensor = output.hidden_states[layer][0]
+    return states
+
+
+@torch.inference_mode()
+def text_likelihoods(model: LocalModel, texts: Sequence[str], *, maximum_tokens: int = 2048) -> list[Likelihood]:
+    """Return how likely each text is to the model without anything before it, over its first `maximum_tokens` tokens.
+
+    An empty text has the log-probability 0 and no tokens.
+    """
+    encoded = [_tokens(model, text)[: maximum_tokens + 1] for text in texts]
+    found = [Likelihood(0.0, 0)] * len(texts)
+    for batch in _batches(model, [len(tokens) for tokens in encoded]):
+        lengths = [len(encoded[index]) for index in batch]
+        rows = [token for index in batch for token in encoded[index]]
+        states = model.hidden(rows, [place for length in lengths for place in range(length)], Packed(lengths))
+        sources: list[int] = []
+        labels: list[int] = []
+        start = 0
+        for index, length in zip(batch, lengths, strict=True):
+            sources.extend(range(start, start + length - 1))
+            labels.extend(encoded[index][1:])
+            start += length
+        if not labels:
+            continue
+        asked, wanted = torch.tensor(sources, device=model.device), torch.tensor(labels, device=model.device)
+        scores = token_log_probabilities(states, model.head, asked, wanted, model.softcap).tolist()
+        at = 0
+        for index, length in zip(batch, lengths, strict=True):
+            found[index] = Likelihood(sum(scores[at : at + length - 1]), length - 1)
+            at += length - 1
+    return found
+
+
+def _tokens(model: LocalModel, text: str) -> list[int]:
+    tokenizer: Any = model.chat.tokenizer
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [start, *tokens]
+
+
+def _batches(model: LocalModel, lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield indices of texts, similar lengths together, in rows of at most the model's `batch_tokens`."""
+    batch: list[int] = []
+    total = 0
+    for index in sorted(range(len(lengths)), key=lambda item: lengths[item]):
+        if batch and total + lengths[index] > model.batch_tokens:
+            yield batch
+            batch, total = [], 0
+        batch.append(index)
+        total += lengths[index]
+    if batch:
+        yield batch

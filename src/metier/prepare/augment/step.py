@@ -1,0 +1,235 @@
+"""The step: variants of the training records, each pointing to its parent and bound to its parent's split, group and subject."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from metier.digest import digest_of
+from metier.errors import Fault, InputError
+from metier.packs.spec import Phrase, Term
+from metier.prepare.augment import dialogue, noise
+from metier.prepare.augment.phrases import phrases, prompt_templates
+from metier.prepare.augment.quality import refused
+from metier.prepare.augment.settings import AugmentSettings
+from metier.prepare.compare import critical
+from metier.prepare.standardize import Lexicon, denied
+from metier.prepare.writers import Writer
+from metier.records import Drop, Message, Record, identify, record_to_dict
+
+__all__ = ["KIND", "Means", "augment", "derive"]
+
+KIND = "augment"
+"""Key of the metadata that says which kind of variant a record is."""
+_WRITTEN = ("written", "translated")
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What variants are made with beside the records: the pack's phrases and terms, a writer, questions of other fields."""
+
+    phrases: tuple[Phrase, ...] = ()
+    terms: tuple[Term, ...] = ()
+    lexicon: Lexicon | None = None
+    writer: Writer | None = None
+    general: Sequence[Record] = ()
+    """Records of other fields, for refusals."""
+    identifies: Callable[[str], bool] | None = None
+    """Whether a text holds a personal identifier; what a model wrote is asked."""
+    names: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Filled from `terms`: the names of each concept."""
+
+    def __post_init__(self) -> None:
+        for term in self.terms:
+            self.names[term.system, term.code] = tuple(dict.fromkeys((*term.preferred.values(), *term.variants)))
+
+
+def augment(
+    records: Sequence[Record], settings: AugmentSettings, means: Means | None = None, *, splits: Mapping[str, str] | None = None
+) -> Iterator[Record | Drop]:
+    """Yield the variants of the records, and a drop for each that is not good enough; the records themselves are not yielded.
+
+    With `splits` (record id -> split) only records of `train` are taken; without it the caller gives training records only.
+    What is made of a record depends on the seed and the record alone (a wrong answer for a correction is taken from the others).
+    Raises InputError if a model is to write and there is no writer, ModelError as the writer does.
+    """
+    means = means or Means()
+    if means.writer is None and (settings.shares.written or settings.shares.translated):
+        raise InputError(
+            Fault("variants are to be written, and there is no writer", key="prepare.augment.shares", remedy="set the share to 0 or name a writer")
+        )
+    chosen = [record for record in records if splits is None or splits.get(record.id) == "train"]
+    talks = [record for record in chosen if _question(record) is not None]
+    others = _Others(talks)
+    for record in talks:
+        for kind in ("synonym", "template", "colloquial", "typo", "format", "opening", "follow_up", "negative"):
+            chance = _chance(settings, kind, record.id)
+            if chance.random() < getattr(settings.shares, kind) and (variant := _variant(record, kind, chance, means, others)) is not None:
+                yield variant
+    yield from _refusals(len(chosen), settings, means)
+    for kind in _WRITTEN:
+        share = getattr(settings.shares, kind)
+        wanted = [record for record in talks if share and _chance(settings, kind, record.id).random() < share and record.language in ("zh", "en")]
+        for start in range(0, len(wanted), settings.batch):
+            yield from _written(wanted[start : start + settings.batch], kind, settings, means)
+
+
+def _chance(settings: AugmentSettings, kind: str, record_id: str) -> random.Random:
+    return random.Random(digest_of([settings.seed, kind, record_id]))
+
+
+def derive(parent: Record, messages: Sequence[Message], kind: str, *, task: str | None = None, **metadata: Any) -> Record:
+    """Return a record made of `parent`: its split's keys (group, subject), source, language and label, and the parent's id."""
+    kept = {name: value for name, value in parent.metadata.items() if name != "terms"}
+    made = replace(
+        parent,
+        text="",
+        messages=tuple(messages),
+        spans=(),
+        task=task or parent.task,
+        parents=(parent.id,),
+        metadata={**kept, KIND: kind, **metadata},
+    )
+    return replace(made, id=identify(made))
+
+
+def _question(record: Record) -> int | None:
+    """Return the place of the question that the last learnt answer follows, or None."""
+    for place in range(len(record.messages) - 1, 0, -1):
+        if record.messages[place].learn:
+            return place - 1 if record.messages[place - 1].role == "user" else None
+    return None
+
+
+def _asked(record: Record, question: str) -> tuple[Message, ...]:
+    place = _question(record)
+    assert place is not None
+    return (*record.messages[:place], replace(record.messages[place], content=question), *record.messages[place + 1 :])
+
+
+def _variant(record: Record, kind: str, chance: random.Random, means: Means, others: _Others) -> Record | None:
+    words = phrases(record.language or "", means.phrases)
+    place = _question(record)
+    if place is None or (not words and kind not in ("synonym", "typo", "format")):
+        return None
+    if kind in ("opening", "follow_up", "negative"):
+        return _longer(record, kind, chance, words, others)
+    question = record.messages[place].content
+    changed = _reworded(question, kind, record.language, chance, means, words)
+    return None if changed == question or not changed.strip() else derive(record, _asked(record, changed), kind)
+
+
+def _reworded(question: str, kind: str, language: str | None, chance: random.Random, means: Means, words: Mapping[str, Sequence[Any]]) -> str:
+    if kind == "synonym":
+        return _synonym(question, language, chance, means)
+    if kind == "colloquial":
+        return noise.swapped(question, words["colloquial"], chance)
+    if kind == "typo":
+        return noise.typo(question, language, chance)
+    if kind == "format":
+        return noise.format_noise(question, language, chance)
+    swapped = noise.swapped(question, words["same"], chance)
+    if swapped != question and chance.random() < 0.7:
+        return swapped
+    if chance.random() < 0.6:
+        return str(words["greetings"][chance.randrange(len(words["greetings"]))]) + question
+    closing = str(words["closings"][chance.randrange(len(words["closings"]))])
+    return question + closing
+
+
+def _synonym(question: str, language: str | None, chance: random.Random, means: Means) -> str:
+    """Return the question with one asserted term under another name of its concept, in the same script, with the same numbers."""
+    if means.lexicon is None:
+        return question
+    matches = means.lexicon.matches(question)
+    choices = []
+    for match, no in zip(matches, denied(question, matches), strict=True):
+        surface = question[match.start : match.end]
+        if no or len(match.concepts) != 1:
+            continue
+        concept = match.concepts[0]
+        choices += [(match, name) for name in means.names.get((concept.system, concept.code), ()) if _stands_for(name, surface)]
+    if not choices:
+        return question
+    match, name = choices[chance.randrange(len(choices))]
+    return question[: match.start] + name + question[match.end :]
+
+
+def _stands_for(name: str, surface: str) -> bool:
+    return name.isascii() == surface.isascii() and name.casefold() != surface.casefold() and critical(name) == critical(surface)
+
+
+class _Others:
+    """Answers of other records, for what is wrong about a question."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._by_language: dict[str | None, list[Record]] = {}
+        for record in sorted(records, key=lambda record: record.id):
+            self._by_language.setdefault(record.language, []).append(record)
+
+    def wrong(self, record: Record, chance: random.Random) -> str | None:
+        """Return the answer of another question in the same language, or None if there is none."""
+        pool = self._by_language.get(record.language, [])
+        place = _question(record)
+        for _ in range(8):
+            other = pool[chance.randrange(len(pool))]
+            asked = _question(other)
+            if place is None or asked is None:
+                continue
+            one, two = record.messages[place : place + 2], other.messages[asked : asked + 2]
+            if one[0].content != two[0].content and one[1].content != two[1].content and record.group in (None, *({other.group} ^ {record.group})):
+                return two[1].content
+        return None
+
+
+def _longer(record: Record, kind: str, chance: random.Random, words: Mapping[str, Sequence[Any]], others: _Others) -> Record | None:
+    if kind == "opening":
+        return derive(record, dialogue.opened(record.messages, words, chance), kind)
+    if kind == "follow_up":
+        messages = dialogue.followed(record.messages, words, record.language, chance)
+        return None if messages is None else derive(record, messages, kind)
+    wrong = others.wrong(record, chance)
+    messages = None if wrong is None else dialogue.corrected(record.messages, wrong, words, chance)
+    return None if messages is None else derive(record, messages, kind, task="correction", rejected=wrong)
+
+
+def _refusals(size: int, settings: AugmentSettings, means: Means) -> Iterator[Record]:
+    """Yield refusals of questions of other fields, as many as their share of the records asks for and questions are there."""
+    pool = sorted((record for record in means.general if phrases(record.language or "", means.phrases)), key=lambda one: digest_of([settings.seed, one.id]))
+    wanted = round(settings.shares.refusal * size)
+    for record in pool:
+        if wanted <= 0:
+            return
+        messages = dialogue.refusing(record.messages, phrases(record.language or "", means.phrases), _chance(settings, "refusal", record.id))
+        if messages is not None:
+            wanted -= 1
+            yield derive(record, messages, "refusal", task="refusal")
+
+
+def _written(records: Sequence[Record], kind: str, settings: AugmentSettings, means: Means) -> Iterator[Record | Drop]:
+    questions = [record.messages[_question(record) or 0].content for record in records]
+    languages = [record.language or "" for record in records]
+    steps = ["paraphrase"] if kind == "written" else ["abroad", "back"]
+    texts, used = questions, []
+    for step in steps:
+        templates = [prompt_templates()[step][language] for language in languages]
+        used.append(prompt_templates()[step])
+        prompts = [(Message("user", template.replace("{text}", text)),) for template, text in zip(templates, texts, strict=True)]
+        assert means.writer is not None
+        seed = int(digest_of([settings.seed, kind, step, records[0].id])[:8], 16)
+        texts = means.writer.write(prompts, maximum_tokens=settings.maximum_tokens, temperature=settings.temperature, seed=seed)
+    assert means.writer is not None
+    by = {"name": means.writer.name, "digest": means.writer.digest, "prompt": digest_of(used)}
+    for record, question, text in zip(records, questions, texts, strict=True):
+        text = text.strip()
+        made = derive(record, _asked(record, text), kind, writer=by)
+        reason = refused(question, text, settings.filter, language=record.language, identifies=means.identifies)
+        if reason is None:
+            yield made
+        else:
+            # what holds an identifier is not kept
+            kept = "" if reason == "identifier" else json.dumps(record_to_dict(made), ensure_ascii=False, sort_keys=True)
+            yield Drop(made.id, "augment", reason, record.source, kept)
