@@ -181,6 +181,8 @@ class ChineseNames:
             score -= 2.5
         if not _HAN.match(following) or following in lexicon.after:
             score += 1.5
+        elif text[place + 1 : place + 3] in lexicon.words and text[place : place + 2] not in lexicon.words:
+            score += 2
         return score > 0
 
     def _free(self, text: str) -> Iterator[Found]:
