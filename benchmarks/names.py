@@ -22,8 +22,8 @@ import random
 import re
 import subprocess
 import sys
+import tarfile
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -145,14 +145,10 @@ def health_texts(data: Path, n: int) -> dict[str, list[str]]:
     """Return sentences of MedQuAD and of MTS-Dialog's notes, which name next to nobody."""
     rng = random.Random(0)
     answers: list[str] = []
-    for path in sorted((data / "medical/medquad").rglob("*")):
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                texts = [archive.read(name).decode("utf-8", "replace") for name in sorted(archive.namelist()) if name.endswith(".xml")]
-        elif path.suffix in {".xml", ".jsonl", ".json"}:
-            texts = [path.read_text(encoding="utf-8", errors="replace")]
-        else:
-            continue
+    for path in sorted((data / "medical/medquad").glob("*.tar.gz")):
+        with tarfile.open(path) as archive:
+            files = [archive.extractfile(item) for item in archive.getmembers() if item.name.endswith(".xml")]
+            texts = [file.read().decode("utf-8", "replace") for file in files if file is not None]
         answers += [answer for text in texts for answer in re.findall(r"<Answer>(.*?)</Answer>", text, re.DOTALL)]
     notes = []
     for path in sorted((data / "medical/mts-dialog").glob("*.csv")):

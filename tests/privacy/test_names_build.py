@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
+from metier.privacy.detect import Detector
 from metier.privacy.names import NamesSettings, tagger_notes, taggers_for
 
 
@@ -38,3 +42,20 @@ def test_places_and_organisations_are_found_where_they_are_asked_for() -> None:
     tagger = taggers_for("zh", NamesSettings(entities=("PERSON", "LOCATION", "ORGANIZATION")))[0]
     (spans,) = tagger.tag(["张建军在上海市为中国建设银行工作。"])
     assert [(span.text, span.type) for span in spans] == [("张建军", "PERSON"), ("上海市", "LOCATION"), ("中国建设银行", "ORGANIZATION")]
+
+
+def test_a_detector_finds_a_name_of_one_text_in_every_text_of_the_record() -> None:
+    made = Detector((), language="zh", validators={}, taggers=taggers_for("zh"))
+    first, second = made.record(["证人罗子涵到庭。", "关于罗子涵的材料"])
+    assert [span.text for span in first] == ["罗子涵"]
+    assert [span.text for span in second] == ["罗子涵"]
+
+
+def test_a_fresh_process_builds_the_same_taggers_from_the_settings() -> None:
+    code = (
+        "import sys; from metier.privacy.names import NamesSettings, taggers_for;"
+        "print(*[span.text for tagger in taggers_for('zh', NamesSettings.model_validate_json(sys.argv[1])) for span in tagger.tag(['\\u539f\\u544a\\u5f20\\u4f1f\\u8bf4'])[0]])"
+    )
+    settings = NamesSettings(zh="rules").model_dump_json()
+    done = subprocess.run([sys.executable, "-X", "utf8", "-c", code, settings], capture_output=True, text=True, check=True, encoding="utf-8")
+    assert done.stdout.split() == ["张伟"]

@@ -242,13 +242,18 @@ class EnglishNames:
             return (0.6, "context") if told and kinds in "Gg" and not before.endswith("by ") else (0.0, "")
         acts = self._acts(text, words, first + 1)
         rules = (
-            (kinds == "G", 0.7, "given"),
-            (told and kinds in "gfFC" and not (kinds == "C" and before.endswith(_NO_NAME_YET)), 0.65, "context"),
+            (kinds == "G" and not (word.text.isupper() and len(word.text) < 5), 0.7, "given"),
+            (told and kinds in "gfFC" and not (kinds == "C" and (before.endswith(_NO_NAME_YET) or self._code(word.text))), 0.65, "context"),
             (kinds == "F" and (acts or _POSSESSIVE.match(text, word.end)), 0.6, "family"),
             (kinds in "FC" and self._speaks(text, words, first), 0.6, "speaker"),
             (kinds == "g" and acts and not self._starts(text, word.start), 0.6, "given"),
         )
         return next(((score, rule) for holds, score, rule in rules if holds), (0.0, ""))
+
+    @staticmethod
+    def _code(text: str) -> bool:
+        """Return whether a word looks like an abbreviation: capitals inside, and short."""
+        return len(text) < 6 and any(map(str.isupper, text[1:]))
 
     def _acts(self, text: str, words: Sequence[_Word], place: int) -> bool:
         return place < len(words) and words[place].low in self.lexicon.verbs and text[words[place - 1].end : words[place].start] == " "
