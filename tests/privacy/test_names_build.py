@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 from pydantic import ValidationError
 
 from metier.privacy.detect import Detector
-from metier.privacy.names import NamesSettings, tagger_notes, taggers_for
+from metier.privacy.names import NamesSettings, Remembering, read_ahead, tagger_notes, taggers_for
+from metier.records import Span
 
 
 def test_each_language_gets_its_taggers() -> None:
@@ -52,10 +54,37 @@ def test_a_detector_finds_a_name_of_one_text_in_every_text_of_the_record() -> No
 
 
 def test_a_fresh_process_builds_the_same_taggers_from_the_settings() -> None:
-    code = (
-        "import sys; from metier.privacy.names import NamesSettings, taggers_for;"
-        "print(*[span.text for tagger in taggers_for('zh', NamesSettings.model_validate_json(sys.argv[1])) for span in tagger.tag(['\\u539f\\u544a\\u5f20\\u4f1f\\u8bf4'])[0]])"
-    )
+    code = """
+import sys
+from metier.privacy.names import NamesSettings, taggers_for
+settings = NamesSettings.model_validate_json(sys.argv[1])
+print(*[span.text for tagger in taggers_for("zh", settings) for span in tagger.tag([sys.argv[2]])[0]])
+"""
     settings = NamesSettings(zh="rules").model_dump_json()
-    done = subprocess.run([sys.executable, "-X", "utf8", "-c", code, settings], capture_output=True, text=True, check=True, encoding="utf-8")
+    done = subprocess.run([sys.executable, "-X", "utf8", "-c", code, settings, "原告张伟说"], capture_output=True, text=True, check=True, encoding="utf-8")
     assert done.stdout.split() == ["张伟"]
+
+
+class Counting:
+    """A tagger that says how many texts it was asked for."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        self.asked += len(texts)
+        return [(Span(0, len(text), "PERSON", text),) for text in texts]
+
+
+def test_texts_that_were_read_ahead_are_not_read_again() -> None:
+    counting = Counting()
+    tagger = Remembering(counting, most=10)
+    read_ahead([tagger], ["ab", "cd", "ab"])
+    assert counting.asked == 2
+    assert [spans[0].text for spans in tagger.tag(["cd", "ab"])] == ["cd", "ab"]
+    assert counting.asked == 2
+    tagger.tag(["x" * 9])
+    assert tagger.tag(["ab"])[0][0].text == "ab"
+    assert counting.asked == 4
