@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from metier.privacy.names.en import EnglishNames
 from metier.privacy.names.folder import FolderTagger
 from metier.privacy.names.lac import LacTagger, lac_installed
+from metier.privacy.names.memory import NameTagger, Remembering
 from metier.privacy.names.settings import NamesSettings
 from metier.privacy.names.zh import ChineseNames
-from metier.records import Span
 
-__all__ = ["NameTagger", "tagger_notes", "taggers_for"]
+__all__ = ["tagger_notes", "taggers_for"]
 
 _LATIN_RULES = ("given-family", "title")
 """What is sure enough to be a name in Latin letters in the middle of Chinese text."""
 _KNOWN: dict[tuple[str | None, str, str], tuple[NameTagger, ...]] = {}
 _MOST_KNOWN = 16
-
-
-class NameTagger(Protocol):
-    """What a detector asks for names: spans of each text in order, offsets in code points."""
-
-    name: str
-    """What the manifest says of it."""
-
-    def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
-        """Return the spans of each text in order."""
-        ...
 
 
 def taggers_for(language: str | None, settings: NamesSettings | None = None, *, root: Path | None = None) -> tuple[NameTagger, ...]:
@@ -43,7 +30,7 @@ def taggers_for(language: str | None, settings: NamesSettings | None = None, *, 
     if key not in _KNOWN:
         if len(_KNOWN) >= _MOST_KNOWN:
             _KNOWN.clear()
-        _KNOWN[key] = tuple(_build(language, settings, root or Path()))
+        _KNOWN[key] = tuple(map(Remembering, _build(language, settings, root or Path())))
     return _KNOWN[key]
 
 

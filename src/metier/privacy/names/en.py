@@ -9,13 +9,14 @@ from functools import lru_cache
 
 import regex
 
-from metier.privacy.names.lexicon_en import EnglishLexicon, english_lexicon, plain
+from metier.privacy.names.lexicon_en import EnglishLexicon, english_lexicon, pinyin, plain
 from metier.records import Span
 
 __all__ = ["EnglishNames"]
 
 _PERSON = "PERSON"
-_TOKEN = regex.compile(r"\p{L}[\p{L}\p{M}]*(?:['\u2019\-](?!s(?!\p{L}))\p{L}[\p{L}\p{M}]*)*")
+_LETTER = r"[\p{L}\p{M}--\p{Han}]"
+_TOKEN = regex.compile(rf"(?V1)(?!\p{{M}}){_LETTER}+(?:['\u2019\-](?!s(?!\p{{L}})){_LETTER}+)*")
 _GAP = regex.compile(r" ?\.?[ \u00a0]{1,2}|\.|-")
 _POSSESSIVE = regex.compile(r"['\u2019]s?(?!\p{L})")
 _SENTENCE = regex.compile(r"(?:^|[.!?:;\n\"\u201c(\[]|\p{L}\d|\d)\s*\Z")
@@ -68,7 +69,7 @@ class EnglishNames:
             return "P" if low in lexicon.particles else "W"
         if len(value) == 1:
             return "I"
-        if low in lexicon.never or low in lexicon.not_before or low in lexicon.titles:
+        if low in lexicon.never or low in lexicon.things or low in lexicon.titles:
             return "W"
         common = low in lexicon.common or low in lexicon.eponyms
         if low in lexicon.given:
@@ -189,46 +190,8 @@ class EnglishNames:
         if first + size < len(words):
             following = words[first + size]
             gap = text[last.end : following.start]
-            if following.low in lexicon.not_before and regex.fullmatch(r"['\u2019]?s?,? (?:& |and )?|-| & ", gap):
-                return not (
-                    following.text[0].isupper()
-                    or following.low
-                    not in {
-                        "day",
-                        "days",
-                        "house",
-                        "place",
-                        "open",
-                        "way",
-                        "post",
-                        "note",
-                        "notes",
-                        "office",
-                        "team",
-                        "plan",
-                        "state",
-                        "court",
-                        "body",
-                        "test",
-                        "group",
-                        "act",
-                        "drive",
-                        "bank",
-                        "market",
-                        "news",
-                        "review",
-                        "times",
-                        "program",
-                        "school",
-                        "town",
-                        "city",
-                        "island",
-                        "lake",
-                        "park",
-                        "model",
-                        "method",
-                    }
-                )
+            if following.low in lexicon.things and regex.fullmatch(r"['\u2019]?s?,? (?:& |and )?|-| & ", gap):
+                return following.low in lexicon.everyday_things and not following.text[0].isupper()
         before = text[: words[first].start]
         if before.endswith((" & ", "&", "@", "/", "#")):
             return False
@@ -251,7 +214,7 @@ class EnglishNames:
         word, second, last = words[first], words[first + 1], words[first + len(kinds) - 1]
         core = kinds.replace("P", "")
         sure = "G" in core or "F" in core
-        if (last.text.isupper() and len(last.text) > 1 and "G" not in core and not told) or f"{word.low} {second.low}" in self.lexicon.place_phrases:
+        if (last.text.isupper() and len(last.text) > 1 and "G" not in core and not told) or f"{word.low} {second.low}" in self.lexicon.places:
             return 0.0, ""
         rules = (
             (core[0] in "Gg" and core[-1] in "FfCGg" and (sure or (told and "C" not in core)), 0.9, "given-family"),
@@ -260,7 +223,7 @@ class EnglishNames:
             (core[0] == "I" and core.strip("I") and core[-1] in "FfGgC" and (sure or told or "." in text[word.end : word.end + 2]), 0.8, "initial-family"),
             (core[-1] in "FG" and (core[0] in "FC" or (core[0] == "f" and told)), 0.75, "unknown-family"),
             (told and core[0] in "CFf" and core[-1] in "CFfGg", 0.7, "context"),
-            (core[0] in "CF" and core[-1] in "CF" and all(self.lexicon.pinyin.fullmatch(item.low) for item in (word, last)), 0.7, "pinyin"),
+            (core[0] in "CFfg" and core[-1] in "CFfg" and all(pinyin().fullmatch(item.low) for item in (word, last)), 0.7, "pinyin"),
             (core in {"CC", "CIC", "CCC"} and not word.text.isupper() and self._unknown(text, words, first, len(kinds)), 0.6, "unknown"),
         )
         return next(((score, rule) for holds, score, rule in rules if holds), (0.0, ""))
@@ -279,13 +242,18 @@ class EnglishNames:
             return (0.6, "context") if told and kinds in "Gg" and not before.endswith("by ") else (0.0, "")
         acts = self._acts(text, words, first + 1)
         rules = (
-            (kinds == "G", 0.7, "given"),
-            (told and kinds in "gfFC" and not (kinds == "C" and before.endswith(_NO_NAME_YET)), 0.65, "context"),
+            (kinds == "G" and not (word.text.isupper() and len(word.text) < 5), 0.7, "given"),
+            (told and kinds in "gfFC" and not (kinds == "C" and (before.endswith(_NO_NAME_YET) or self._code(word.text))), 0.65, "context"),
             (kinds == "F" and (acts or _POSSESSIVE.match(text, word.end)), 0.6, "family"),
             (kinds in "FC" and self._speaks(text, words, first), 0.6, "speaker"),
             (kinds == "g" and acts and not self._starts(text, word.start), 0.6, "given"),
         )
         return next(((score, rule) for holds, score, rule in rules if holds), (0.0, ""))
+
+    @staticmethod
+    def _code(text: str) -> bool:
+        """Return whether a word looks like an abbreviation: capitals inside, and short."""
+        return len(text) < 6 and any(map(str.isupper, text[1:]))
 
     def _acts(self, text: str, words: Sequence[_Word], place: int) -> bool:
         return place < len(words) and words[place].low in self.lexicon.verbs and text[words[place - 1].end : words[place].start] == " "

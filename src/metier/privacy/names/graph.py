@@ -33,7 +33,7 @@ def with_lengths(model: bytes, lengths: str) -> bytes:
     changed = 0
     out = bytearray()
     for number, kind, value in _fields(model):
-        if (number, kind) == (_MODEL_GRAPH, _BYTES):
+        if number == _MODEL_GRAPH and isinstance(value, bytes):
             graph, changed = _graph(value, lengths.encode())
             out += _field(number, graph)
         else:
@@ -51,7 +51,7 @@ def _graph(graph: bytes, lengths: bytes) -> tuple[bytes, int]:
     cast = _field(_NODE_INPUT, lengths) + _field(_NODE_OUTPUT, _LENGTHS) + _field(_NODE_OPERATOR, b"Cast") + _field(_NODE_ATTRIBUTE, attribute)
     out, changed = bytearray(_field(_GRAPH_NODE, cast)), 0
     for number, kind, value in _fields(graph):
-        if (number, kind) == (_GRAPH_NODE, _BYTES):
+        if number == _GRAPH_NODE and isinstance(value, bytes):
             value, hit = _node(value)
             changed += hit
         out += _raw(number, kind, value)

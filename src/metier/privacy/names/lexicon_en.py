@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,7 @@ import regex
 
 from metier.config import load_yaml
 
-__all__ = ["EnglishLexicon", "english_lexicon", "plain"]
+__all__ = ["EnglishLexicon", "english_lexicon", "pinyin", "plain"]
 
 _DATA = Path(__file__).parent / "data"
 _LETTERS = str.maketrans("\u00f8\u0142\u0111\u0131\u2019", "oldi'")
@@ -20,7 +21,7 @@ _PAIRS = (("\u00e6", "ae"), ("\u0153", "oe"), ("\u00df", "ss"))
 
 @dataclass(frozen=True, slots=True)
 class EnglishLexicon:
-    """`data/en.yaml`, `data/en_names.txt` and `data/en_words.txt` in memory; everything is lower case and without accents."""
+    """`data/en.yaml`, `data/en_names.txt.gz` and `data/en_words.txt.gz` in memory; everything is lower case and without accents."""
 
     given: frozenset[str]
     family: frozenset[str]
@@ -28,7 +29,8 @@ class EnglishLexicon:
     words: frozenset[str]
     titles: frozenset[str]
     verbs: frozenset[str]
-    not_before: frozenset[str]
+    things: frozenset[str]
+    everyday_things: frozenset[str]
     not_after: frozenset[str]
     places: frozenset[str]
     eponyms: frozenset[str]
@@ -36,8 +38,6 @@ class EnglishLexicon:
     suffixes: frozenset[str]
     never: frozenset[str]
     announce: tuple[str, ...]
-    place_phrases: frozenset[str]
-    pinyin: regex.Pattern[str]
 
 
 def plain(word: str) -> str:
@@ -54,23 +54,36 @@ def plain(word: str) -> str:
 def english_lexicon() -> EnglishLexicon:
     """Return the tables, read once a process."""
     data = load_yaml(_DATA / "en.yaml").value
-    chinese = load_yaml(_DATA / "zh.yaml").value
-    names: dict[str, set[str]] = {}
-    current: set[str] = set()
-    for line in (_DATA / "en_names.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("# "):
-            current = names.setdefault(line[2:], set())
-        else:
-            current.update(line.split())
-    sets = {key: frozenset(data[key].split()) for key in ("titles", "not_before", "not_after", "places", "eponyms", "particles", "suffixes", "never", "words")}
+    names, other = _sections("en_names.txt.gz"), _sections("en_words.txt.gz")
+    sets = {key: frozenset(data[key].split()) for key in ("titles", "not_after", "places", "eponyms", "particles", "suffixes", "never", "words")}
     return EnglishLexicon(
-        given=frozenset(names["given"] | names["both"]),
-        family=frozenset(names["family"] | names["both"]),
-        common=frozenset(names["common"]) | sets["words"],
-        words=frozenset((_DATA / "en_words.txt").read_text(encoding="utf-8").split()),
+        given=names["given"] | names["both"],
+        family=names["family"] | names["both"],
+        common=names["common"] | sets["words"],
+        words=other["words"],
+        things=other["things"] | other["everyday-things"],
+        everyday_things=other["everyday-things"],
         verbs=frozenset(data["people_verbs"].split()),
         announce=tuple(data["announce"].split("|")),
-        place_phrases=frozenset(data["place_phrases"].split("|")),
-        pinyin=regex.compile("(?:" + "|".join(sorted(chinese["pinyin_syllables"].split(), key=len, reverse=True)) + "){1,3}"),
-        **{key: value for key, value in sets.items() if key != "words"},
+        places=sets["places"] | frozenset(data["place_phrases"].split("|")),
+        **{key: value for key, value in sets.items() if key not in {"words", "places"}},
     )
+
+
+@lru_cache(maxsize=1)
+def pinyin() -> regex.Pattern[str]:
+    """Return what one to three syllables of pinyin in lower case match."""
+    syllables = sorted(load_yaml(_DATA / "zh.yaml").value["pinyin_syllables"].split(), key=len, reverse=True)
+    return regex.compile(f"(?:{'|'.join(syllables)}){{1,3}}")
+
+
+def _sections(name: str) -> dict[str, frozenset[str]]:
+    """Return the words of a packed list by the heading that they stand under."""
+    sections: dict[str, set[str]] = {}
+    current: set[str] = set()
+    for line in gzip.decompress((_DATA / name).read_bytes()).decode("utf-8").splitlines():
+        if line.startswith("# "):
+            current = sections.setdefault(line[2:], set())
+        else:
+            current.update(line.split())
+    return {heading: frozenset(words) for heading, words in sections.items()}

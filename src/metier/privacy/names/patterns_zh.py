@@ -34,6 +34,7 @@ class Patterns:
     announced: regex.Pattern[str]
     candidate: regex.Pattern[str]
     comma: regex.Pattern[str]
+    comma_before: regex.Pattern[str]
     title_lead: regex.Pattern[str]
     title_end: regex.Pattern[str]
     before: regex.Pattern[str]
@@ -86,6 +87,7 @@ def chinese_patterns() -> Patterns:
         announced=regex.compile(rf"{hinted}(?={every}\p{{Han}})"),
         candidate=regex.compile(rf"{lead}(?={plain}\p{{Han}})"),
         comma=regex.compile(rf"[{_COMMA}]?[{_AND}]?(?<=[{_COMMA}{_AND}])"),
+        comma_before=regex.compile(rf"(?:\u3001|[{_AND}])\Z"),
         title_lead=regex.compile(rf"(?:(?<!\p{{Han}})|{words['title_leads']})\Z"),
         title_end=regex.compile(rf"{words['titles']}\Z"),
         before=regex.compile(rf"(?:{words['roles']}|{words['labels']}|{words['alias']})[{_COLON}{_QUOTE} ]{{0,2}}\Z"),

@@ -39,7 +39,7 @@ class Found(NamedTuple):
 class ChineseNames:
     """People in Chinese text. `neural` is a tagger whose people are taken after a look at what they are made of; None: rules alone."""
 
-    def __init__(self, neural: _Neural | None = None, *, alone: int = 4) -> None:
+    def __init__(self, neural: _Neural | None = None, *, alone: int = 2) -> None:
         self.neural = neural
         self.name = "names-zh" if neural is not None else "names-zh:rules"
         self.alone = alone
@@ -81,8 +81,19 @@ class ChineseNames:
         if len(value) == 1:
             return Found(start, end, span.score, span.rule) if surname and title is not None else None
         if told or surname or self.patterns.nickname.match(value) or self._given(value):
-            return Found(start, end, span.score, span.rule)
+            return Found(*self._whole(text, start, end, surname), span.score, span.rule)
         return None
+
+    def _whole(self, text: str, start: int, end: int, surname: int) -> tuple[int, int]:
+        """Return the stretch with a surname before it or a last character behind it that the tagger left out."""
+        lexicon = self.lexicon
+        if start and lexicon.surname(text, start - 1) == 2:
+            return start - 1, end
+        if not surname and end - start == 2 and start and text[start - 1] in lexicon.plain:
+            return start - 1, end
+        if surname and end - start == surname + 1 and end < len(text) and lexicon.likely(text[end]) >= 1 and self._second(text, end):
+            return start, end + 1
+        return start, end
 
     def _given(self, value: str) -> bool:
         """Return whether a stretch without a surname is a given name, or a foreign name written in Chinese."""
@@ -93,16 +104,16 @@ class ChineseNames:
         patterns = self.patterns
         for rule, pattern in patterns.whole:
             for match in pattern.finditer(text):
-                yield Found(*match.span("name"), 0.95, rule)
+                yield Found(match.start("name"), match.end("name"), 0.95, rule)
         for match in patterns.half.finditer(text, overlapped=True):
             end = self._half(text, match)
             if end is not None:
                 yield Found(match.start(), end, 0.95, "hidden")
         for match in patterns.foreign.finditer(text):
-            yield Found(*match.span("name"), 0.9, "interpunct")
+            yield Found(match.start("name"), match.end("name"), 0.9, "interpunct")
         for match in patterns.titled.finditer(text):
             if match.group("name") + match.group("title") not in self.lexicon.not_titled and self._titled(text, match):
-                yield Found(*match.span("name"), 0.9, "title")
+                yield Found(match.start("name"), match.end("name"), 0.9, "title")
         for match in patterns.announced.finditer(text, overlapped=True):
             found = self._name_at(text, match.end(), least=-1)
             if found is not None:
@@ -111,7 +122,7 @@ class ChineseNames:
 
     def _half(self, text: str, match: regex.Match[str]) -> int | None:
         """Return where a half-anonymised name ends, one character later where a given name goes on; None for a place, a date or a number."""
-        start, end = match.span("name")
+        start, end = int(match.start("name")), int(match.end("name"))
         following = text[end : end + 1]
         if following in self.lexicon.measures and not match.group("name").endswith(self.patterns.certain):
             return None
@@ -139,7 +150,10 @@ class ChineseNames:
         lexicon = self.lexicon
         size = lexicon.surname(text, start)
         first = start + size
-        if not size or not _HAN.match(text, first) or text[first] in lexicon.after:
+        if not size or not _HAN.match(text, first):
+            return None
+        # A character that often follows a name may begin a given name, too, where a role or a label says that a name comes.
+        if text[first] in lexicon.after and not (least < 0 and lexicon.likely(text[first]) >= 2 and text[start] not in lexicon.doubtful):
             return None
         doubtful = size == 1 and text[start] in lexicon.doubtful
         end = first + 1
@@ -167,6 +181,8 @@ class ChineseNames:
             score -= 2.5
         if not _HAN.match(following) or following in lexicon.after:
             score += 1.5
+        elif text[place + 1 : place + 3] in lexicon.words and text[place : place + 2] not in lexicon.words:
+            score += 2
         return score > 0
 
     def _free(self, text: str) -> Iterator[Found]:
@@ -174,26 +190,42 @@ class ChineseNames:
         for match in self.patterns.candidate.finditer(text, overlapped=True):
             start = match.start()
             end = self._name_at(text, start, least=self.alone)
-            if end is not None and (end == len(text) or not _HAN.match(text, end) or text[end] in self.lexicon.after):
+            place = end is not None and (text[end - 1] in self.lexicon.measures or self.patterns.not_followed.match(text, end) is not None)
+            if end is not None and not place and self._border(text, end):
                 yield Found(start, end, 0.6, "characters")
+
+    def _border(self, text: str, end: int) -> bool:
+        """Return whether a word ends at `end`: no Chinese character follows, or one that follows names, or a common word."""
+        return not _HAN.match(text, end) or text[end] in self.lexicon.after or text[end : end + 2] in self.lexicon.words
 
     def _lists(self, text: str, found: Sequence[Found]) -> list[Found]:
         """Return the names together with their neighbours in a list: "A, B and C" where one of them is known."""
         out = list(found)
         waiting = list(found)
-        taken = {item.start for item in found}
+        taken = {item.start for item in found} | {item.end for item in found}
         while waiting:
             item = waiting.pop()
-            comma = self.patterns.comma.match(text, item.end)
-            if comma is None or comma.end() in taken:
-                continue
-            end = self._name_at(text, comma.end(), least=0)
-            if end is not None:
-                new = Found(comma.end(), end, 0.8, "list")
-                taken.add(new.start)
-                out.append(new)
-                waiting.append(new)
+            for start, end in (self._after_comma(text, item.end), self._before_comma(text, item.start)):
+                if start < end and start not in taken and end not in taken:
+                    new = Found(start, end, 0.8, "list")
+                    taken |= {start, end}
+                    out.append(new)
+                    waiting.append(new)
         return out
+
+    def _after_comma(self, text: str, place: int) -> tuple[int, int]:
+        comma = self.patterns.comma.match(text, place)
+        end = self._name_at(text, comma.end(), least=0) if comma is not None else None
+        return (comma.end(), end) if comma is not None and end is not None else (0, 0)
+
+    def _before_comma(self, text: str, place: int) -> tuple[int, int]:
+        comma = self.patterns.comma_before.search(text, 0, place)
+        if comma is not None:
+            for size in (4, 3, 2):
+                start = comma.start() - size
+                if start >= 0 and self._name_at(text, start, least=0) == comma.start() and (size < 4 or self.lexicon.surname(text, start) == 2):
+                    return start, comma.start()
+        return 0, 0
 
     def _again(self, text: str, found: Sequence[Found]) -> Iterator[Found]:
         """Yield where a full name that was found stands once more."""
