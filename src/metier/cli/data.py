@@ -17,6 +17,7 @@ from metier.cli import options
 from metier.cli.console import clean, output
 from metier.cli.results import json_line
 from metier.cli.run import latest, perform
+from metier.cli.synth_pii import synth_pii
 from metier.models import Encoded
 from metier.project import load_project
 from metier.records import Record
@@ -24,6 +25,7 @@ from metier.records import Record
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="The project's dataset.")
+app.command(name="synth-pii")(synth_pii)
 
 Split = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Split that examples are taken from.")]
 

@@ -2,7 +2,21 @@
 
 from metier.packs.discovery import Installed, available, load, load_path
 from metier.packs.loader import load_folder
-from metier.packs.spec import Control, Examples, GuardRule, Identifier, Metric, Pack, PackFacts, QualityRule, TaskSpec, Template, TemplateMessage, Term
+from metier.packs.spec import (
+    Control,
+    Examples,
+    GuardRule,
+    Identifier,
+    Metric,
+    Pack,
+    PackFacts,
+    QualityRule,
+    SyntheticSet,
+    TaskSpec,
+    Template,
+    TemplateMessage,
+    Term,
+)
 
 __all__ = [
     "Control",
@@ -14,6 +28,7 @@ __all__ = [
     "Pack",
     "PackFacts",
     "QualityRule",
+    "SyntheticSet",
     "TaskSpec",
     "Template",
     "TemplateMessage",

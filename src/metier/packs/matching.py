@@ -126,7 +126,7 @@ def compile_rule(identifier: Identifier, validators: Mapping[str, Callable[[str]
 def _label(labels: tuple[str, ...]) -> str:
     """Return the pattern of a label: one in ASCII stands in any capitals and does not follow a letter."""
     words = sorted((fold_width(word) for word in labels), key=len, reverse=True)
-    latin = "|".join(regex.escape(word) for word in words if word.isascii())
+    latin = "|".join(regex.escape(word).replace("\\ ", "[ _]?") for word in words if word.isascii())
     other = "|".join(regex.escape(word) for word in words if not word.isascii())
     both = [f"(?<![0-9A-Za-z])(?i:{latin})"] if latin else []
     return f"(?:{'|'.join([*both, *([other] if other else [])])})"

@@ -87,7 +87,8 @@ class Scanner:
     def _take(self, number: int, rule: Rule) -> None:
         identifier = rule.identifier
         for label in identifier.labels:
-            self._word(label).labels.append((number, len(label)))
+            for written in {label, label.replace(" ", "")} if label.isascii() else {label}:
+                self._word(written).labels.append((number, len(written)))
         for word in identifier.context:
             self._word(word).contexts.append((number, len(word)))
         if rule.after is None and identifier.hints:
@@ -186,6 +187,7 @@ class Scanner:
         lower = plain.lower()
         if len(lower) != len(plain):
             lower = plain.translate(_LOWER)
+        lower = lower.replace("_", " ")  # keys of JSON and columns
         for pattern in (self._latin, self._other):
             if pattern is None or (pattern is self._other and plain.isascii()):
                 continue

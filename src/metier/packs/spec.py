@@ -20,6 +20,7 @@ __all__ = [
     "Pack",
     "PackFacts",
     "QualityRule",
+    "SyntheticSet",
     "TaskSpec",
     "Template",
     "TemplateMessage",
@@ -96,6 +97,20 @@ class Identifier(Settings):
     surrogate: str = "shape"
     """Name of the surrogate generator (see metier.privacy.replace); `shape` keeps letters, digits and separators."""
     examples: Examples
+
+
+class SyntheticSet(Settings):
+    """Material for sentences with invented identifiers, in one language; `metier.privacy.synthetic` writes them."""
+
+    language: str
+    sentences: tuple[str, ...] = Field(min_length=1)
+    """Sentences with one or more slots `{KIND}`; one without holds no identifier and stands beside others."""
+    labels: dict[str, tuple[str, ...]] = {}
+    """Slot -> what the column or the key of such values is called."""
+    kinds: dict[str, str] = {}
+    """Slot -> kind of identifier, where a kind has several slots; other slots are named like their kind."""
+    values: dict[str, tuple[str, ...]] = {}
+    """Slot -> how values look: `#` is a digit, `@` a capital letter, `=name` a maker of `metier.privacy.synthetic`; all else stands for itself."""
 
 
 class Term(Settings):
@@ -228,6 +243,7 @@ class Pack:
     tasks: tuple[TaskSpec, ...] = ()
     controls: tuple[Control, ...] = ()
     guard: tuple[GuardRule, ...] = ()
+    synthetic: tuple[SyntheticSet, ...] = ()
     validators: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
     parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     scorers: Mapping[str, Callable[..., float]] = field(default_factory=dict)
