@@ -16,15 +16,18 @@ import regex
 
 from metier.packs import matching
 from metier.packs.matching import Rule, fold_width, slow
-from metier.packs.views import Stretch, joined, plain_view, read_as_digits
+from metier.packs.views import Stretch, goes_on, joined, plain_view, read_as_digits
 from metier.records import Span
 
 __all__ = ["Scanner", "find"]
 
 _NUMBER = re.compile("[0-9](?:[^0-9]{0,3}[0-9])*")
 _NOT_DIGITS = re.compile("[^0-9]+")
+_LETTER = re.compile(r"[^\W\d_]")
 _LEAD = 24
 """How far a match may reach beyond the first and last digit of the number that it holds."""
+_LONG_LEAD = 96
+"""The same for values that may hold more digits than a short reach has room for."""
 _MOST_DIGITS = 40
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
@@ -52,6 +55,13 @@ def _trie(words: Sequence[str]) -> str:
     if not branches:
         return ""
     return f"(?:{'|'.join(branches)}){'?' if ends else ''}" if len(branches) > 1 or ends else branches[0]
+
+
+def _columns(plain: str, first: int, last: int) -> bool:
+    """Return whether the lines in which a stretch begins and ends hold nothing but numbers."""
+    begin = plain.rfind("\n", 0, first) + 1
+    end = plain.find("\n", last)
+    return not _LETTER.search(plain, begin, len(plain) if end < 0 else end)
 
 
 class Scanner:
@@ -124,20 +134,23 @@ class Scanner:
             for stretch in read_as_digits(plain):
                 found |= self._inside(stretch, self._confused, plain)
         out = []
-        for number, first, last in found:
+        for number, first, last in sorted(found):
             start, end = view.original(first, last)
             identifier = self.rules[number].identifier
             out.append(Span(start, end, identifier.entity, text[start:end], identifier.score, identifier.validator or "pattern"))
         return out
 
     def _across_breaks(self, plain: str, known: set[Hit]) -> set[Hit]:
-        """Return what is found across line breaks, unless the same rule has a whole value that ends at the break or begins after it."""
+        """Return what is found across line breaks; a value that is whole on one side has to show that it goes on."""
         whole = {(number, place) for number, start, end in known for place in (start, end)}
         more: set[Hit] = set()
         for stretch in joined(plain):
             joint = stretch.changed[0]
             left, right = stretch.places[joint - 1] + 1, stretch.places[joint]
-            more |= {hit for hit in self._inside(stretch, self._wrapped, plain) if (hit[0], left) not in whole and (hit[0], right) not in whole}
+            for hit in self._inside(stretch, self._wrapped, plain):
+                ended, begun = (hit[0], left) in whole, (hit[0], right) in whole
+                if (not ended and not begun) or goes_on(plain, left, right, ended=ended):
+                    more.add(hit)
         return more
 
     def _inside(self, stretch: Stretch, allowed: frozenset[int], plain: str) -> set[Hit]:
@@ -148,9 +161,8 @@ class Scanner:
                 continue
             first, last = stretch.places[start], stretch.places[end - 1] + 1
             rule = self.rules[number]
-            # columns of numbers are no broken number: without a check or a label a number begins inside its line
-            unsure = rule.validator is None and rule.after is None and rule.context is None and plain[first].isdigit()
-            if unsure and not plain[:first].rpartition("\n")[2].strip():
+            # columns of numbers are no broken number, unless a check or a label says so
+            if rule.validator is None and rule.after is None and rule.context is None and _columns(plain, first, last):
                 continue
             hits.add((number, first, last))
         return hits
@@ -159,12 +171,17 @@ class Scanner:
         found: set[Hit] = set()
         contexts: dict[int, list[tuple[int, int]]] = defaultdict(list)
         hinted: set[int] = set()
+        taken: set[int] = set()
         for place, word in self._words_in(plain):
+            new: list[int] = []
             for number, size in word.contexts:
                 contexts[number].append((place, place + size))
             hinted.update(word.hints)
             for number, size in word.labels:
-                self._match_after(number, plain, place + size, found)
+                if place + size not in taken and self._match_after(number, plain, place + size, found):
+                    new.append(place + size)
+            # of two labels that end at one place, the longer one says what the value is
+            taken.update(new)
         digits = 0
         for number_found in _NUMBER.finditer(plain):
             start, end = number_found.span()
@@ -177,7 +194,8 @@ class Scanner:
             digits += count
             for number in table[min(count, _MOST_DIGITS)]:
                 if self._possible(number, plain, hinted, contexts):
-                    self._search(number, plain, (max(0, start - _LEAD), end + _LEAD), contexts, found)
+                    lead = _LEAD if self._most(number) <= _LEAD else _LONG_LEAD
+                    self._search(number, plain, (max(0, start - lead), end + lead), contexts, found)
         for number in self._free:
             if self.rules[number].identifier.minimum_digits <= digits and self._possible(number, plain, hinted, contexts):
                 self._search(number, plain, (0, len(plain)), contexts, found)
@@ -206,16 +224,18 @@ class Scanner:
         marks = self._marks.get(number)
         return number in hinted if marks is None else any(mark in plain for mark in marks)
 
-    def _match_after(self, number: int, plain: str, place: int, found: set[Hit]) -> None:
+    def _match_after(self, number: int, plain: str, place: int, found: set[Hit]) -> bool:
         rule = self.rules[number]
         if rule.after is None:
-            return
+            return False
         try:
             match = rule.after.match(plain, place, timeout=matching.TIMEOUT_SECONDS) if rule.timed else rule.after.match(plain, place)
         except TimeoutError:
             raise slow(rule.identifier.pattern) from None
+        before = len(found)
         if match is not None:
             self._keep(number, plain, match, None, found)
+        return len(found) > before
 
     def _search(self, number: int, plain: str, window: tuple[int, int], contexts: dict[int, list[tuple[int, int]]], found: set[Hit]) -> None:
         rule = self.rules[number]

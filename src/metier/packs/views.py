@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from metier.config import load_yaml
 from metier.packs.matching import WIDE
 
-__all__ = ["Stretch", "View", "joined", "plain_view", "read_as_digits", "writing"]
+__all__ = ["Stretch", "View", "goes_on", "joined", "plain_view", "read_as_digits", "writing"]
 
 _REACH = 64
 _NEAR = 24
@@ -31,6 +31,11 @@ _HIDDEN = re.compile(f"[{_INVISIBLE}]+")
 _BREAK = re.compile(r"(?<=[^\s])-?[ \t]*\r?\n[ \t]*(?=[^\s])")
 _TELLING = re.compile("[0-9@]")
 _INNER = re.compile(r"[^\s\u3000-\u303f\uff00-\uff0c\uff1a-\uff1f,;:!?|\"'()\[\]{}<>]")
+
+
+_HEAD = re.compile(r"[0-9A-Za-z@._/?=&%+-]+|[^\s0-9A-Za-z]{1,4}")
+_TAIL = re.compile(r"(?:[0-9A-Za-z@._/?=&%+-]+|[^\s0-9A-Za-z]{1,4})$")
+_ITEM = re.compile(r"[0-9]{1,2}(?:[.)\u3001]|[ ][A-Za-z])")
 
 
 class View(NamedTuple):
@@ -87,11 +92,31 @@ def joined(plain: str) -> Iterator[Stretch]:
 
 
 def _telling(plain: str, start: int, end: int) -> bool:
-    """Return whether a digit or an @ stands close enough to a break for a value to reach across it: in the same word, where words have spaces."""
+    """Return whether a digit or an @ stands close enough to a break for a value to reach across it."""
     left, right = plain[max(0, start - _NEAR) : start], plain[end : end + _NEAR]
-    if left[-1].isascii() and right[0].isascii():
-        left, right = left.split()[-1], right.split()[0]
     return _TELLING.search(left) is not None or _TELLING.search(right) is not None
+
+
+@lru_cache(maxsize=1)
+def _signs() -> tuple[re.Pattern[str], frozenset[str]]:
+    return re.compile(f"[0-9{writing()['numerals']}]"), frozenset(writing()["line_ends"])
+
+
+def goes_on(plain: str, start: int, end: int, *, ended: bool) -> bool:
+    """Return whether a value that is whole on one side of a line break may still go on across it.
+
+    `ended` says that it is whole before the break: the next line then begins with something of a number, and with no number of a list.
+    A value whole behind the break goes on where the line before ends in something of a number, or a mail address in a word that is no
+    part of a sentence.
+    """
+    numeral, words = _signs()
+    head = _HEAD.match(plain, end)
+    if ended:
+        return head is not None and numeral.search(head.group()) is not None and _ITEM.match(plain, end) is None
+    tail = _TAIL.search(plain[max(0, start - _REACH) : start])
+    if tail is None or head is None:
+        return False
+    return numeral.search(tail.group()) is not None or ("@" in head.group() and tail.group().lower() not in words and len(tail.group()) > 2)
 
 
 @lru_cache(maxsize=1)
@@ -99,7 +124,7 @@ def _confusion() -> tuple[dict[int, str], re.Pattern[str], re.Pattern[str]]:
     table = {ord(letter): str(digit) for letter, digit in writing()["lookalikes"].items()}
     letters = "".join(re.escape(chr(letter)) for letter in table)
     sign = re.compile(f"[0-9][{letters}]|[{letters}][0-9]")
-    number = re.compile(f"(?<![0-9A-Za-z])[0-9{letters}](?:[ .-]?[0-9{letters}])*(?=[Xx]?(?![0-9A-Za-z]))")
+    number = re.compile(f"(?<![0-9A-Za-z])[0-9{letters}](?:[ .()-]{{0,2}}[0-9{letters}])*(?=[Xx]?(?![0-9A-Za-z]))")
     return table, sign, number
 
 

@@ -105,6 +105,8 @@ def _example(known: Material, rng: Random, number: int, variants: Sequence[str])
     kinds = _SLOT.findall(template)
     values = [_value(known, rng, kind) for kind in kinds]
     possible = [name for name in variants if all(applies(name, value, kind not in _FREE) for kind, value in zip(kinds, values, strict=True))]
+    if "AGE_OVER_89" in kinds:  # the word for years says that it is an age
+        possible = [name for name in possible if name != "edge"]
     if not all(kind in known.labels for kind in kinds):
         possible = [name for name in possible if name not in ("cell", "json")]
     variant = "plain" if "plain" in possible and rng.random() < _PLAIN_SHARE else rng.choice(possible or ["plain"])
