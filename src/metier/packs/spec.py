@@ -58,6 +58,12 @@ class Writing(Settings):
 
     digits: tuple[int, int] | None = None
     """Fewest and most digits of a value, at most three characters apart. The rule runs only around numbers with as many."""
+    solid: bool = True
+    """Whether the digits may stand together without anything between; if not, the rule passes over numbers that are written so."""
+    reach: int = Field(default=6, ge=1)
+    """How far a value reaches beyond the first and the last of its digits, in characters."""
+    begins: tuple[str, ...] = ()
+    """Names of the lists of words with which a value begins; the pattern is then that of the rest. Found as labels are, which is quick."""
     wrapped: bool = False
     """Whether a value is looked for across a line break, too."""
     lookalikes: bool = False
