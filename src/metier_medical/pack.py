@@ -6,9 +6,11 @@ from metier.packs import load_folder
 from metier_medical.classifications import icd10, icd10_cm
 from metier_medical.parsing import consultation, icd_code
 from metier_medical.scoring import category_match, department_match, urgency_match, valid_format
+from metier_medical.validators import dea, has_digits
 
 pack = load_folder(
     Path(__file__).parent,
+    validators={"dea": dea, "has_digits": has_digits},
     parsers={"consultation": consultation, "icd_code": icd_code},
     scorers={
         "category_match": category_match,

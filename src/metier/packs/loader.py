@@ -13,7 +13,7 @@ from metier.digest import digest_file, digest_of
 from metier.errors import Fault, PackError, nearest
 from metier.packs.matching import compile_pattern
 from metier.packs.render import compile_template
-from metier.packs.spec import Control, GuardRule, Identifier, Pack, PackFacts, Phrase, QualityRule, TaskSpec, Template, Term
+from metier.packs.spec import Control, GuardRule, Identifier, Pack, PackFacts, Phrase, QualityRule, SyntheticSet, TaskSpec, Template, Term
 
 __all__ = ["FILES", "folder_digest", "load_folder", "read_list"]
 
@@ -26,6 +26,7 @@ FILES: Mapping[str, tuple[str, type[Settings]]] = {
     "controls.yaml": ("controls", Control),
     "guard.yaml": ("guard", GuardRule),
     "augment.yaml": ("phrases", Phrase),
+    "synthetic.yaml": ("synthetic", SyntheticSet),
 }
 """File name -> the key of its list and the type of the list's items."""
 

@@ -21,6 +21,7 @@ __all__ = [
     "PackFacts",
     "Phrase",
     "QualityRule",
+    "SyntheticSet",
     "TaskSpec",
     "Template",
     "TemplateMessage",
@@ -58,6 +59,12 @@ class Writing(Settings):
 
     digits: tuple[int, int] | None = None
     """Fewest and most digits of a value, at most three characters apart. The rule runs only around numbers with as many."""
+    solid: bool = True
+    """Whether the digits may stand together without anything between; if not, the rule passes over numbers that are written so."""
+    reach: int = Field(default=6, ge=1)
+    """How far a value reaches beyond the first and the last of its digits, in characters."""
+    begins: tuple[str, ...] = ()
+    """Names of the lists of words with which a value begins; the pattern is then that of the rest. Found as labels are, which is quick."""
     wrapped: bool = False
     """Whether a value is looked for across a line break, too."""
     lookalikes: bool = False
@@ -97,6 +104,20 @@ class Identifier(Settings):
     surrogate: str = "shape"
     """Name of the surrogate generator (see metier.privacy.replace); `shape` keeps letters, digits and separators."""
     examples: Examples
+
+
+class SyntheticSet(Settings):
+    """Material for sentences with invented identifiers, in one language; `metier.privacy.synthetic` writes them."""
+
+    language: str
+    sentences: tuple[str, ...] = Field(min_length=1)
+    """Sentences with one or more slots `{KIND}`; one without holds no identifier and stands beside others."""
+    labels: dict[str, tuple[str, ...]] = {}
+    """Slot -> what the column or the key of such values is called."""
+    kinds: dict[str, str] = {}
+    """Slot -> kind of identifier, where a kind has several slots; other slots are named like their kind."""
+    values: dict[str, tuple[str, ...]] = {}
+    """Slot -> how values look: `#` is a digit, `@` a capital letter, `=name` a maker of `metier.privacy.synthetic`; all else stands for itself."""
 
 
 class Term(Settings):
@@ -239,6 +260,7 @@ class Pack:
     controls: tuple[Control, ...] = ()
     guard: tuple[GuardRule, ...] = ()
     phrases: tuple[Phrase, ...] = ()
+    synthetic: tuple[SyntheticSet, ...] = ()
     validators: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
     parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     scorers: Mapping[str, Callable[..., float]] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 
 __all__ = [
@@ -41,6 +41,7 @@ _VIN_VALUES = {
     **{str(digit): digit for digit in range(10)},
     **dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 7, 9, 2, 3, 4, 5, 6, 7, 8, 9], strict=True)),
 }
+_MOST_DOUBTFUL = 3
 _NO_LETTERS_OF_USCC = str.maketrans("OISZ", "0152")
 _NO_LETTERS_OF_VIN = str.maketrans("OQI", "001")
 _VIN_WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
@@ -162,8 +163,21 @@ def uscc(text: str) -> bool:
 
     Letters that the code does not have are read as the digits that they look like (O as 0, I as 1, S as 5, Z as 2).
     """
-    text = _compact(text).upper().translate(_NO_LETTERS_OF_USCC)
-    return len(text) == 18 and text[0] != "0" and all(char in USCC_ALPHABET for char in text) and uscc_digit(text[:17]) == text[17]
+    text = _compact(text).replace("l", "1").upper().translate(_NO_LETTERS_OF_USCC)
+    if len(text) != 18 or text[0] == "0" or any(char not in USCC_ALPHABET for char in text):
+        return False
+    return any(uscc_digit(read[:17]) == read[17] for read in _readings(text, {"B": "8"}))
+
+
+def _readings(text: str, doubtful: Mapping[str, str]) -> Iterator[str]:
+    """Yield the text and, where few enough characters are in doubt, each way in which they may be misread digits."""
+    places = [place for place, char in enumerate(text) if char in doubtful]
+    yield text
+    if len(places) > _MOST_DOUBTFUL:
+        return
+    for choice in range(1, 1 << len(places)):
+        changed = {place: doubtful[text[place]] for bit, place in enumerate(places) if choice >> bit & 1}
+        yield "".join(changed.get(place, char) for place, char in enumerate(text))
 
 
 def ipv4(text: str) -> bool:
@@ -192,7 +206,7 @@ def vehicle_number(text: str) -> bool:
 
     The letters I, O and Q, which no number has, are read as the digits that they look like.
     """
-    text = _compact(text).upper().translate(_NO_LETTERS_OF_VIN)
+    text = _compact(text).replace("l", "1").upper().translate(_NO_LETTERS_OF_VIN)
     if len(text) != 17 or any(char not in _VIN_VALUES for char in text):
         return False
     total = sum(_VIN_VALUES[char] * weight for char, weight in zip(text, _VIN_WEIGHTS, strict=True))
