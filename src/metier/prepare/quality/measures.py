@@ -129,7 +129,7 @@ def measure(text: str, language: str | None) -> dict[str, float]:
         "mojibake": sum(map(text.count, [item for item in data.literal["mojibake"] if item in text])),
         "contacts": _contacts(text, lower, digits, data),
         "markup": len(data.markup.findall(text)) if "<" in text or "&" in text else 0,
-        "placeholder": float(len(text) <= 40 and (not letters or "".join(filter(str.isalnum, lower)) in data.placeholders)),
+        "placeholder": float(len(text) <= 40 and (not (letters or digits) or "".join(filter(str.isalnum, lower)) in data.placeholders)),
         "unfinished": float(bool(text) and text[-1] not in _ENDS),
         "lines": 1 + lines_after,
     }
