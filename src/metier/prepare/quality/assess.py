@@ -34,6 +34,7 @@ __all__ = ["assess", "form", "novelty"]
 _ENOUGH_NEW = {"zh": 24, "en": 15}
 """Pairs of Han letters or words that the question did not hold, from which an answer counts as saying enough."""
 _TASK = "quality"
+_NO_MEANS = Means()
 _LABEL_CHARACTERS = 24
 _SHUFFLED = 128
 _NOTHING_FOUND = Dimension(1.0, "rules")
@@ -58,7 +59,7 @@ class _Item:
 
 
 def assess(
-    records: Iterable[Record], settings: QualitySettings, means: Means = Means(), *, folder: Path | None = None, progress: Progress = SILENT
+    records: Iterable[Record], settings: QualitySettings, means: Means = _NO_MEANS, *, folder: Path | None = None, progress: Progress = SILENT
 ) -> Iterator[Assessment]:
     """Yield what is said of each record, in order. `records` has to be iterable twice, the same way (a list, or a class that reads files).
 
