@@ -81,8 +81,11 @@ def repeated(answer: str, _: random.Random) -> str:
     return (piece * 12)[: max(len(answer), 80)] + "。"
 
 
-def garbled(answer: str, _: random.Random) -> str:
-    return answer.encode().decode("gb18030", errors="replace")
+def garbled(answer: str, rng: random.Random) -> str:
+    """Return Chinese text as UTF-8 read as GB18030 looks, English text with the letters of every word out of order."""
+    if not answer.isascii() and sum("\u4e00" <= char <= "\u9fff" for char in answer) > len(answer) // 4:
+        return answer.encode().decode("gb18030", errors="replace")
+    return " ".join("".join(rng.sample(word, len(word))) for word in answer.split())
 
 
 def renumbered(answer: str, rng: random.Random) -> str:
@@ -230,7 +233,7 @@ def main() -> None:
         knowledge = KnowledgeBase(
             passage for folder in sorted((options.data / "law" / "cn-statutes").iterdir()) if folder.is_dir() for passage in read_passages(folder)
         )
-        ours["wrong numbers against the statutes (lecoqa, facts alone)"] = facts_against_base(corpora["lecoqa"][: options.pairs], knowledge, rng)
+        ours["wrong numbers against the statutes (lecoqa, facts alone)"] = facts_against_base(corpora["lecoqa"], knowledge, rng)
     if options.model:
         ours["model"] = with_model(corpora, options.model, options.model_pairs)
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}

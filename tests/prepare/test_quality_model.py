@@ -111,3 +111,11 @@ def test_the_settings_load_what_they_ask_for(base: Base, tmp_path):
         means_for(QualitySettings(model="base"), root=tmp_path)
     with pytest.raises(ModelError, match="is no encoder"):
         means_for(QualitySettings(encoder="nowhere"), root=tmp_path)
+
+
+def test_without_an_encoder_relevance_is_what_the_question_tells_of_the_answer(model):
+    (first, *_) = assess(records(), QualitySettings(model="base", encoder="none"), Means(model=model, model_digest="m"))
+    assert first.dimensions["relevance"].how == "base model"
+    assert "nats a token of the answer" in first.dimensions["relevance"].why[0]
+    (plain, *_) = assess(records(), QualitySettings(encoder="none"))
+    assert plain.dimensions["relevance"].value is None

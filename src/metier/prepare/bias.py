@@ -152,7 +152,7 @@ def _remarks(counts: Mapping[str, int], labels: Mapping[str, Counter[str]], leas
     total = sum(counts.values())
     remarks = []
     if unknown := counts.get(UNKNOWN, 0):
-        remarks.append(f"{unknown / total:.0%} of the records give no sign")
+        remarks.append(f"{unknown / total:.1%} of the records give no sign")
     known = {group: count for group, count in counts.items() if group != UNKNOWN}
     rare = [group for group, count in known.items() if count < 0.02 * sum(known.values())]
     if rare and len(known) > 1:

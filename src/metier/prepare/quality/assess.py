@@ -224,7 +224,7 @@ def _relevance(item: _Item, known: Likely | None, alike: Related | None, calibra
     if _is_label(item):
         return Dimension(None, "none", ("the answer is a label",))
     gains = calibration.gains.get(item.language)
-    if known is not None and known.gain is not None and gains:
+    if alike is None and known is not None and known.gain is not None and gains:
         above = percentile(known.gain, gains)
         why = f"the question tells {known.gain:+.2f} nats a token of the answer, more than {above:.0%} of {len(gains)} random pairs"
         return _compared(above, "base model", why, settings)
