@@ -15,28 +15,36 @@ from typing import IO, Any, TypeAlias
 from metier.errors import Fault, SourceError
 from metier.sources.encoding import open_text
 
-__all__ = ["LARGEST_LINE", "Malformed", "Row", "Rows", "read_json", "read_parquet", "read_table"]
+__all__ = ["LARGEST_LINE", "LARGEST_WHOLE", "Malformed", "Row", "Rows", "read_json", "read_parquet", "read_table"]
 
 LARGEST_LINE = 64 << 20
+LARGEST_WHOLE = 256 << 20
+"""Characters that a file read as one value may have."""
 _LARGEST_LIST = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its values by column, the line it begins at (or its number in a Parquet file) and its raw text."""
+    """One row: its values by column, the line it begins at (or its number in a file without lines) and its raw text.
+
+    `position` says where it is in files that have more than lines: a page, a sheet, a stretch of characters.
+    """
 
     values: dict[str, Any]
     place: int
     raw: str
+    position: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A stretch of a file that is no row, and why."""
+    """A stretch of a file that is no row, and why. What the settings leave out on purpose does not count as malformed."""
 
     reason: str
     place: int
     raw: str
+    position: str = ""
+    counts: bool = True
 
 
 Rows: TypeAlias = Iterator[Row | Malformed]
@@ -58,7 +66,7 @@ def read_json(path: Path, shown: str, encoding: str) -> Rows:
         first = stream.read(1)
         while first.isspace():
             first = stream.read(1)
-        stream.seek(0)
+    with open_text(path, encoding) as stream:
         yield from _items(stream, shown) if first == "[" else _lines(stream, shown)
 
 
