@@ -101,26 +101,30 @@ def _cell(reference: str) -> tuple[int, int]:
 def _marks(path: Path, sheet: Any, shown: str) -> _Marks:
     """Read a sheet's XML once for what openpyxl's streaming reader passes over."""
     marks = _Marks()
-    state: dict[str, Any] = {"row": 0, "cell": "", "formula": False, "value": False, "kind": ""}
+    state: dict[str, Any] = {"row": 0, "cell": "", "formula": False, "value": False, "kind": "", "inside": ""}
     parser = expat.ParserCreate(namespace_separator=" ")
 
     def start(name: str, attributes: dict[str, str]) -> None:
-        tag = name.rpartition(" ")[2]
+        state["inside"] = tag = name.rpartition(" ")[2]
         if tag == "row":
             state["row"] = int(attributes.get("r", state["row"] + 1))
             if attributes.get("hidden") in ("1", "true"):
                 marks.hidden_rows.add(state["row"])
         elif tag == "c":
             state.update(cell=attributes.get("r", ""), formula=False, value=False, kind=attributes.get("t", ""))
-        elif tag in ("f", "v", "is"):
-            state["formula" if tag == "f" else "value"] = True
+        elif tag == "f":
+            state["formula"] = True
         elif tag == "mergeCell":
             first, _, last = attributes.get("ref", "").partition(":")
             marks.merged.append((*_cell(first), *_cell(last or first)))
         elif tag == "col" and attributes.get("hidden") in ("1", "true"):
             marks.hidden_columns += int(attributes.get("max", "1")) - int(attributes.get("min", "1")) + 1
 
+    def text(data: str) -> None:
+        state["value"] = state["value"] or (state["inside"] in ("v", "t") and bool(data.strip()))
+
     def end(name: str) -> None:
+        state["inside"] = ""
         if name.rpartition(" ")[2] == "c":
             row = _cell(state["cell"])[0] or state["row"]
             if state["formula"] and not state["value"]:
@@ -131,7 +135,7 @@ def _marks(path: Path, sheet: Any, shown: str) -> _Marks:
     def entity(*_: object) -> None:
         raise SourceError(Fault("the sheet declares entities of its own", shown, remedy=_BROKEN))
 
-    parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = start, end, entity
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler, parser.EntityDeclHandler = start, end, text, entity
     with zipfile.ZipFile(path) as archive, archive.open(sheet._worksheet_path.lstrip("/")) as stream:  # openpyxl has no public name for it
         parser.ParseFile(stream)
     return marks

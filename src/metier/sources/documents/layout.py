@@ -65,7 +65,7 @@ def _line(words: Sequence[dict[str, Any]]) -> Line:
     sizes = Counter(round(word["size"], 1) for word in words for _ in word["text"])
     bold = all(_BOLD.search(word["fontname"] or "") for word in words)
     box = min(word["x0"] for word in words), max(word["x1"] for word in words), min(word["top"] for word in words), max(word["bottom"] for word in words)
-    return Line(text.strip(), *box, sizes.most_common(1)[0][0], bold)
+    return Line(re.sub(" {2,}", " ", text).strip(), *box, sizes.most_common(1)[0][0], bold)
 
 
 def columns(found: Sequence[Line], width: float) -> list[Line]:

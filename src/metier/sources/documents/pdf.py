@@ -19,6 +19,9 @@ from metier.sources.documents.limits import check_streams
 __all__ = ["read_pdf"]
 
 _DIGITS = re.compile(r"\d+")
+_UNKNOWN = re.compile(r"\(cid:\d+\)")
+_MARGIN = 0.085
+_UNDECODED = 0.1
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, RecursionError, struct.error, zlib.error, OSError)
 _BROKEN = "open it in a PDF reader and print it to a new PDF; is it cut off?"
 
@@ -26,7 +29,8 @@ _BROKEN = "open it in a PDF reader and print it to a new PDF; is it cut off?"
 def read_pdf(path: Path, shown: str) -> Document:
     """Return the document of a PDF's text layer.
 
-    Lines at the head or foot of pages that come again on most of them are left out and counted. Pages with pictures and no text are in `unread`.
+    Lines at the head or foot of pages that come again on most of them are left out and counted. Pages with pictures and no text, and those of which a
+    tenth of the characters have no meaning in the file (a font without a table of Unicode), are in `unread`; elsewhere such a character is U+FFFD.
     Raises SourceError for a file that is encrypted, damaged, unpacks to too much or has no text on any page.
     """
     try:
@@ -46,26 +50,34 @@ def read_pdf(path: Path, shown: str) -> Document:
             raise SourceError(Fault("the PDF is encrypted with a password", shown, remedy="save it without the password")) from None
         raise SourceError(Fault(f"not a readable PDF ({type(error).__name__})", shown, remedy=_BROKEN)) from None
     if not any(page.lines or page.tables for page in pages):
-        what = f"no text on any of {len(pages)} pages: a scan, or empty"
+        undecodable = any(page.unread == "page_of_undecodable_text" for page in pages)
+        what = f"no {'readable ' if undecodable else ''}text on any of {len(pages)} pages: a scan, empty, or in fonts without Unicode"
         raise SourceError(Fault(what, shown, remedy="run optical character recognition on it first (for instance ocrmypdf), which adds a text layer"))
     return _assemble(pages)
 
 
 class _Page:
-    """What is kept of a page: lines of text outside its tables, the tables, and whether it holds only pictures."""
+    """What is kept of a page: lines of text outside its tables, the tables, and why it could not be read, if so."""
 
     def __init__(self, number: int, page: Any) -> None:
         self.number = number
         self.height = float(page.height)
+        unknown = sum(1 for char in page.chars if _UNKNOWN.fullmatch(char["text"]))
+        self.undecoded = unknown
+        self.unread = ""
         turned = sum(1 for char in page.chars if not char["upright"])
         self.turned = int(turned > 0)
         upright = page.filter(lambda item: item.get("upright", True)) if turned else page
         found = [table for table in upright.find_tables() if _is_table(table)] if len(page.edges) >= 6 else []
         self.tables = [(float(table.bbox[1]), [[cell or "" for cell in row] for row in table.extract()]) for table in found]
-        words = upright.extract_words(extra_attrs=["size", "fontname"], x_tolerance_ratio=0.2, use_text_flow=False)
+        words = upright.extract_words(extra_attrs=["size", "fontname"], x_tolerance_ratio=0.2, keep_blank_chars=True)
+        words = [{**word, "text": _UNKNOWN.sub("\ufffd", word["text"])} for word in words if word["text"].strip()]
         outside = [word for word in words if not any(_inside(word, table.bbox) for table in found)]
         self.lines = columns(lines(outside), float(page.width))
-        self.picture = not self.lines and not self.tables and bool(page.images)
+        if unknown > _UNDECODED * len(page.chars):
+            self.lines, self.tables, self.unread = [], [], "page_of_undecodable_text"
+        elif not self.lines and not self.tables and page.images:
+            self.unread = "page_without_text"
         page.close()
 
 
@@ -91,7 +103,7 @@ def _edge_lines(page: _Page, reach: int) -> Iterator[tuple[str, str]]:
     ordered = sorted(page.lines, key=lambda line: line.top)
     for place, some in (("head", ordered[:reach]), ("foot", ordered[-reach:])):
         for line in some:
-            if line.top < page.height * 0.15 if place == "head" else line.bottom > page.height * 0.85:
+            if line.top < page.height * _MARGIN if place == "head" else line.bottom > page.height * (1 - _MARGIN):
                 yield place, _DIGITS.sub("#", line.text)
 
 
@@ -101,8 +113,10 @@ def _assemble(pages: Sequence[_Page]) -> Document:
     type_ = Typography([line for page in pages for line in page.lines])
     text = _Text(builder, type_)
     for page in pages:
-        if page.picture:
-            builder.unread.append((page.number, "page_without_text"))
+        if page.unread:
+            builder.unread.append((page.number, page.unread))
+        else:
+            builder.counts["undecodable_character"] += page.undecoded
         builder.counts["turned_text"] += page.turned
         kept = [line for line in page.lines if not _runs(line, page, running)]
         builder.counts["page_header_or_footer"] += len(page.lines) - len(kept)
@@ -149,7 +163,7 @@ class _Text:
 
 
 def _runs(line: Line, page: _Page, running: set[tuple[str, str]]) -> bool:
-    place = "head" if line.top < page.height * 0.15 else "foot" if line.bottom > page.height * 0.85 else ""
+    place = "head" if line.top < page.height * _MARGIN else "foot" if line.bottom > page.height * (1 - _MARGIN) else ""
     return (place, _DIGITS.sub("#", line.text)) in running
 
 
