@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from metier.packs import load_folder
+from metier_medical.corpora import abstract_question, mimic_note
 from metier_medical.parsing import consultation, icd_code
 from metier_medical.scoring import category_match, department_match, urgency_match, valid_format
 
@@ -15,4 +16,5 @@ pack = load_folder(
         "urgency_match": urgency_match,
         "valid_format": valid_format,
     },
+    readers={"abstract_question": abstract_question, "mimic_note": mimic_note},
 )

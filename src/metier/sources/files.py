@@ -125,8 +125,12 @@ class File:
         if self.container == "json":
             return read_element(self.path, self.shown, encoding, element) if element else read_json(self.path, self.shown, encoding)
         if self.container == "xml":
-            return read_xml(self.path, self.shown, encoding, self.settings.rows or "")
+            return read_xml(self.path, self.shown, encoding, self.settings.rows or "", self._outer())
         return read_table(self.path, self.shown, encoding, "," if self.container == "csv" else "\t")
+
+    def _outer(self) -> list[str]:
+        named = [*self.settings.columns.values(), self.settings.subject, self.settings.group, self.settings.time]
+        return [name for name in named if name and name.startswith("/")]
 
     def _sheets(self) -> Rows:
         counts: dict[str, int] = {}

@@ -21,6 +21,7 @@ LARGEST_LINE = 64 << 20
 LARGEST_WHOLE = 256 << 20
 """Characters that a file read as one value may have."""
 _LARGEST_LIST = 2 << 30
+_LARGEST_START = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ _DECODER = json.JSONDecoder(parse_constant=_missing)
 
 
 def read_json(path: Path, shown: str, encoding: str) -> Rows:
-    """Read a JSON list, or JSON Lines: what the file's first character says.
+    """Read a JSON list, JSON Lines or one object over several lines: what the file's first character and line say.
 
     Raises SourceError where a list is broken, or a line is longer than `LARGEST_LINE` characters.
     """
@@ -66,8 +67,29 @@ def read_json(path: Path, shown: str, encoding: str) -> Rows:
         first = stream.read(1)
         while first.isspace():
             first = stream.read(1)
+    if first == "{" and (whole := _one_object(path, encoding)) is not None:
+        yield whole
+        return
     with open_text(path, encoding) as stream:
         yield from _items(stream, shown) if first == "[" else _lines(stream, shown)
+
+
+def _one_object(path: Path, encoding: str) -> Row | None:
+    """Return the object that a whole file is, where its first line alone is none; None for lines of objects."""
+    with open_text(path, encoding) as stream:
+        start = stream.readline(_LARGEST_START)
+        while start and not start.strip():
+            start = stream.readline(_LARGEST_START)
+        try:
+            json.loads(start)
+            return None
+        except (ValueError, RecursionError):
+            text = start + stream.read(LARGEST_WHOLE)
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return Row(value, 1, text) if isinstance(value, dict) else None
 
 
 def _lines(stream: IO[str], shown: str) -> Rows:

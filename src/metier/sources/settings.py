@@ -67,7 +67,8 @@ class SourceSettings(Settings):
     columns: dict[str, str] = {}
     """Which column holds what: `{prompt: question, completion: answer}`; names that a record has no field for become metadata."""
     rows: str | None = None
-    """XML only: name of the element that is one row. Columns then name children (`Question`), their attributes (`Question@type`) or the row's own (`@id`)."""
+    """XML only: name of the element that is one row. Columns then name children (`Question`), their attributes (`Question@type`), the row's own
+    (`@id`), or what stands before the rows (`/Focus`, `/@url`)."""
     read: ReadSettings = ReadSettings()
     subject: str | None = None
     """Column with the person a row is about; it becomes a pseudonym."""
