@@ -227,10 +227,15 @@ class Corpus(Settings):
     divide: bool = False
     """Whether the `text` of every row is cut into chunks as a document is."""
     columns: dict[str, str] = {}
+    """Which column holds what, as under `columns` of a source."""
     subject: str | None = None
+    """Column with the person a row is about."""
     group: str | None = None
+    """Column whose rows have to stay in one split."""
     time: str | None = None
+    """Column with the date of a row."""
     language: str | None = None
+    """Language of the texts."""
     read: dict[str, Any] = {}
     """How files are read, as under `read` of a source (chunks, missing values)."""
     sensitive: dict[str, str] | None = None

@@ -22,7 +22,9 @@ class ColumnPolicy(Settings):
     values: tuple[Value, ...] | None = None
     """Values that count as missing in this column, instead of those of the source."""
     policy: Policy
+    """What becomes of the row, as for the whole source."""
     fill: Value | None = None
+    """What is put in with the policy `fill`."""
 
     @model_validator(mode="after")
     def _sound(self) -> ColumnPolicy:
