@@ -86,6 +86,13 @@ def test_an_article_without_a_blank_is_known_by_its_number(tmp_path):
     assert [block.article for block in doc.blocks] == ["第一条", "第二条"]
 
 
+def test_an_article_may_be_marked_as_a_heading(tmp_path):
+    doc = document(tmp_path, "# 办法\n\n## 第一章 总则\n\n### 第一条 目的\n\n甲。\n\n### 第二条 范围\n\n乙。", "markdown")
+    found = chunks(doc, ChunkSettings(headings="path"))
+    assert [(chunk.block.article, chunk.block.section) for chunk in found] == [("第一条", ("办法", "第一章 总则")), ("第二条", ("办法", "第一章 总则"))]
+    assert doc.text[found[0].start : found[0].end] == "### 第一条 目的\n\n甲。"
+
+
 def test_english_sections_stand_below_their_articles(tmp_path):
     doc = document(tmp_path, CONTRACT)
     found = chunks(doc, ChunkSettings(headings="path"))

@@ -1,6 +1,7 @@
 """Each format of a document gives its words in their order, with headings, tables and pages, and says what it passes over."""
 
 import io
+import random
 import zipfile
 import zlib
 
@@ -38,6 +39,19 @@ def fault_of(call):
         call()
     (fault,) = caught.value.faults
     return fault
+
+
+@pytest.mark.parametrize("kind", ["pdf", "docx"])
+@pytest.mark.parametrize("seed", range(8))
+def test_damage_anywhere_in_a_file_is_an_error_of_ours_or_none(tmp_path, kind, seed):
+    made = pdf(tmp_path, lambda page: lines(page, ["text"] * 9)) if kind == "pdf" else word(tmp_path, lambda document: document.add_heading("x"))
+    data, chance = bytearray(made.read_bytes()), random.Random(seed)
+    for _ in range(1 + seed * 4):
+        data[chance.randrange(len(data))] = chance.randrange(256)
+    try:
+        read_document(put(tmp_path, f"b.{kind}", bytes(data[: len(data) - seed % 3 * 100])), "b", kind)
+    except SourceError as error:
+        assert all(fault.remedy for fault in error.faults)
 
 
 # Markdown and HTML

@@ -66,8 +66,8 @@ def load_folder(
             faults.extend(_reference_faults(document, (key, index), item, {"validator": validators, "parser": parsers, "reader": readers}))
     if faults or facts is None:
         raise PackError(faults)
-    tables = {"validators": validators, "parsers": parsers, "scorers": scorers, "readers": readers}
-    return Pack(facts=facts, folder=folder, digest=folder_digest(folder), **tables, **lists)
+    digest = folder_digest(folder)
+    return Pack(facts=facts, folder=folder, digest=digest, validators=validators, parsers=parsers, scorers=scorers, readers=readers, **lists)
 
 
 def read_list(path: Path, key: str, kind: type[SettingsType]) -> tuple[Document, list[tuple[int, SettingsType]], list[Fault]]:

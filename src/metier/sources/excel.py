@@ -13,7 +13,7 @@ from typing import Any
 from xml.parsers import expat
 
 from metier.errors import Fault, MissingExtra, SourceError, nearest
-from metier.sources.documents.limits import check_archive
+from metier.sources.documents.limits import DAMAGE, check_archive
 from metier.sources.rows import Malformed, Row, Rows
 from metier.sources.settings import ReadSettings
 
@@ -21,7 +21,6 @@ __all__ = ["read_excel", "sheet_notes"]
 
 _PLACE = re.compile(r"([A-Z]{1,3})(\d{1,7})")
 _BROKEN = "open it in a spreadsheet program and save it again; is it cut off?"
-_DAMAGE = (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError, zipfile.BadZipFile, expat.ExpatError, EOFError)
 
 
 @dataclass(slots=True)
@@ -49,7 +48,7 @@ def read_excel(path: Path, shown: str, settings: ReadSettings, counts: dict[str,
     check_archive(path, shown)
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
-    except (InvalidFileException, *_DAMAGE) as error:
+    except (InvalidFileException, *DAMAGE) as error:
         raise SourceError(Fault(f"not a readable workbook ({type(error).__name__})", shown, remedy=_BROKEN)) from None
     try:
         for sheet in _chosen(book, settings.sheets, shown):
@@ -58,7 +57,7 @@ def read_excel(path: Path, shown: str, settings: ReadSettings, counts: dict[str,
             counts["hidden_rows"] = counts.get("hidden_rows", 0) + len(marks.hidden_rows)
             counts["hidden_columns"] = counts.get("hidden_columns", 0) + marks.hidden_columns
             yield from _sheet(sheet, marks, settings, shown)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise SourceError(Fault(f"the workbook is damaged ({type(error).__name__})", shown, remedy=_BROKEN)) from None
     finally:
         book.close()

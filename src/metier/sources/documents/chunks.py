@@ -71,7 +71,6 @@ class _Piece:
     start: int
     end: int
     block: Block
-    last: bool
 
 
 def chunks(document: Document, settings: ChunkSettings) -> list[Chunk]:
@@ -186,8 +185,8 @@ def _pieces(text: str, block: Block) -> Iterator[_Piece]:
         spans = list(_lines(text, block))
     else:
         spans = list(sentences(text, block.start, block.end))
-    for number, (start, end) in enumerate(spans, 1):
-        yield _Piece(start, end, block, number == len(spans))
+    for start, end in spans:
+        yield _Piece(start, end, block)
 
 
 def _lines(text: str, block: Block) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,7 @@ from typing import Any
 from metier.errors import Fault, MissingExtra, SourceError
 from metier.sources.documents.blocks import Builder, Document, table_row, tidy
 from metier.sources.documents.grid import grid
-from metier.sources.documents.limits import check_archive
+from metier.sources.documents.limits import DAMAGE, check_archive
 
 __all__ = ["read_docx"]
 
@@ -40,7 +40,7 @@ def read_docx(path: Path, shown: str) -> Document:
         for element in word.element.body:
             walker.element(element)
         walker.finish()
-    except (PackageNotFoundError, KeyError, ValueError, XMLSyntaxError, AttributeError) as error:
+    except (PackageNotFoundError, XMLSyntaxError, *DAMAGE) as error:
         raise SourceError(Fault(f"not a readable Word file ({type(error).__name__})", shown, remedy=_BROKEN)) from None
     return walker.builder.document()
 

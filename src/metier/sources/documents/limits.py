@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 import zlib
 from pathlib import Path
+from xml.parsers import expat
 
 from metier.errors import Fault, SourceError
 
-__all__ = ["check_archive", "check_streams"]
+__all__ = ["DAMAGE", "LARGEST", "check_archive", "check_streams"]
+
+DAMAGE = (
+    *(KeyError, ValueError, TypeError, AttributeError, IndexError, OSError, EOFError, NotImplementedError, RuntimeError, AssertionError),
+    *(struct.error, zlib.error, zipfile.BadZipFile, expat.ExpatError),
+)
+"""What readers of office files and PDF raise where they stumble over damage, each at its own place."""
 
 LARGEST = 512 << 20
 """Bytes that an office file, or one stream of a PDF, may unpack to."""

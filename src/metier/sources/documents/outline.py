@@ -86,7 +86,7 @@ def _divided(document: Document, *, plain: bool, wide: bool) -> Iterator[Block]:
             continue
         for piece in _split(document.text, block, last):
             text = document.text[piece.start : piece.end]
-            line = text.split("\n", 1)[0]
+            line = heading_title(text) if piece.kind == "heading" else text.split("\n", 1)[0]
             rank = _section(line) if "\n" not in text.strip() or piece.kind == "heading" else None
             article = None if rank else _chinese(line, last) or _english(line, wide=wide)
             if article is not None and article.number:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 from metier.errors import Fault, MissingExtra, SourceError
 from metier.sources.documents.blocks import Builder, Document, table_row
 from metier.sources.documents.layout import Line, Typography, columns, join, lines, paragraphs
-from metier.sources.documents.limits import check_streams
+from metier.sources.documents.limits import DAMAGE, check_streams
 
 __all__ = ["read_pdf"]
 
@@ -22,7 +20,6 @@ _DIGITS = re.compile(r"\d+")
 _UNKNOWN = re.compile(r"\(cid:\d+\)")
 _MARGIN = 0.085
 _UNDECODED = 0.1
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, RecursionError, struct.error, zlib.error, OSError)
 _BROKEN = "open it in a PDF reader and print it to a new PDF; is it cut off?"
 
 
@@ -45,7 +42,7 @@ def read_pdf(path: Path, shown: str) -> Document:
     try:
         with pdfplumber.open(path) as pdf:
             pages = [_Page(number, page) for number, page in enumerate(pdf.pages, 1)]
-    except (PdfminerException, MalformedPDFException, PSException, PDFPasswordIncorrect, *_DAMAGE) as error:
+    except (PdfminerException, MalformedPDFException, PSException, PDFPasswordIncorrect, *DAMAGE) as error:
         if isinstance(error, PDFPasswordIncorrect) or "PDFPasswordIncorrect" in repr(error):
             raise SourceError(Fault("the PDF is encrypted with a password", shown, remedy="save it without the password")) from None
         raise SourceError(Fault(f"not a readable PDF ({type(error).__name__})", shown, remedy=_BROKEN)) from None

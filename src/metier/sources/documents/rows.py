@@ -77,7 +77,7 @@ def divided(row: Row, settings: ChunkSettings, place: str) -> Rows:
     """Yield a row whose `text` is long as rows of chunks, with `section`, `part` and `parts`; the other values stand in each. Text that fits stays whole."""
     text = row.values.get("text")
     if not isinstance(text, str) or (len(text) <= settings.characters and settings.by == "auto"):
-        undivided = {"section": [], "article": None, "part": None, "parts": None}
+        undivided: dict[str, Any] = {"section": [], "article": None, "part": None, "parts": None}
         yield Row({**row.values, **undivided}, row.place, row.raw, place)
         return
     found = [chunk for chunk in chunks(outline(read_text(text), plain=True), settings) if not chunk.dropped]
