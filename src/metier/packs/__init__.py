@@ -4,6 +4,7 @@ from metier.packs.discovery import Installed, available, load, load_path
 from metier.packs.loader import load_folder
 from metier.packs.spec import (
     Control,
+    Corpus,
     Examples,
     GuardRule,
     Identifier,
@@ -21,6 +22,7 @@ from metier.packs.spec import (
 
 __all__ = [
     "Control",
+    "Corpus",
     "Examples",
     "GuardRule",
     "Identifier",

@@ -13,6 +13,7 @@ from metier.config import Settings
 
 __all__ = [
     "Control",
+    "Corpus",
     "Examples",
     "GuardRule",
     "Identifier",
@@ -245,6 +246,52 @@ class GuardRule(Settings):
     examples: Examples
 
 
+class Corpus(Settings):
+    """A well-known corpus of the domain, read from the user's own copy: which files it has, what a row is and what its columns mean.
+
+    What a source of the project says itself goes before what stands here.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Name that a source gives under `corpus:`."""
+    title: str
+    """Name of the corpus, for people."""
+    url: str = Field(pattern=r"^https://")
+    """Where the corpus is to be had."""
+    files: str
+    """Which of its files are read, as a pattern below the user's copy."""
+    access: Literal["open", "credentialed"] = "open"
+    """`credentialed`: its holder lends it only to named persons, who may not pass it on."""
+    licence: str
+    """Terms of the corpus: an SPDX identifier or the name of its agreement."""
+    citation: str
+    """The publication to cite."""
+    format: Literal["csv", "tsv", "json", "xml", "parquet", "text", "markdown", "html", "pdf", "docx", "file"]
+    """Kind of its files; `file` hands the text of a whole file to `reader`."""
+    element: str | None = None
+    """XML: name of the element that is a row. JSON: the key that holds the list of rows, or `*` for every value of the top level (key: `@key`)."""
+    reader: str | None = None
+    """Name of a function `row -> rows` in the pack's table, for rows that have to be taken apart; a row that gives none is left out, into the drop ledger."""
+    divide: bool = False
+    """Whether the `text` of every row is cut into chunks as a document is."""
+    columns: dict[str, str] = {}
+    """Which column holds what, as under `columns` of a source."""
+    subject: str | None = None
+    """Column with the person a row is about."""
+    group: str | None = None
+    """Column whose rows have to stay in one split."""
+    time: str | None = None
+    """Column with the date of a row."""
+    language: str | None = None
+    """Language of the texts."""
+    read: dict[str, Any] = {}
+    """How files are read, as under `read` of a source (chunks, missing values)."""
+    sensitive: dict[str, str] | None = None
+    """Columns with personal data and their category, as under `basis.sensitive` of a source."""
+    examples: tuple[dict[str, Any], ...] = ()
+    """With `reader`: `{given: a row, rows: what it gives}`; conformance runs them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pack:
     """A loaded domain pack: data of its YAML files plus its tables of named functions."""
@@ -261,8 +308,10 @@ class Pack:
     guard: tuple[GuardRule, ...] = ()
     phrases: tuple[Phrase, ...] = ()
     synthetic: tuple[SyntheticSet, ...] = ()
+    corpora: tuple[Corpus, ...] = ()
     validators: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
     parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     scorers: Mapping[str, Callable[..., float]] = field(default_factory=dict)
     lexicons: Mapping[str, Callable[[], Iterable[Term]]] = field(default_factory=dict)
     """Large lexicons by name, read only when a project asks for them."""
+    readers: Mapping[str, Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]] = field(default_factory=dict)
