@@ -246,8 +246,8 @@ def _walk(
     `base` finds the base model once it is needed: it may have to be made first.
     """
     settings = project.settings
-    limit = settings.training.batch.maximum_tokens
-    preparation, outside = prepare.look_outside(settings.prepare, project.root, base=base, maximum_tokens=limit, languages=settings.languages)
+    limit, tests = settings.training.batch.maximum_tokens, evaluation.item_files(settings.evaluation, project.root)
+    preparation, outside = prepare.look_outside(settings.prepare, project.root, base=base, maximum_tokens=limit, languages=settings.languages, tests=tests)
     (dataset,) = stage(prepare.build, origin, pack, preparation, settings.languages, outside, engine=engine)
     if goal == "dataset":
         return (dataset,)

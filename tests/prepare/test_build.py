@@ -165,7 +165,7 @@ def test_plain_texts_stay_where_the_project_keeps_them(tmp_path):
     assert dataset.facts["counts"]["task"] == {"text": 30}
     assert sorted(record.text for record in everything(dataset)) == sorted(item.text for item in rows)
     assert {line["transforms"][-1] for line in lineage_of(dataset)} == {"as-is"}
-    assert dataset.facts["disjoint"]["prompt"] == {"distinct": 30, "shared": 0}
+    assert dataset.facts["disjoint"]["text"] == {"distinct": 30, "shared": 0}
 
 
 def test_two_rows_that_give_the_same_conversation_give_it_once(tmp_path):

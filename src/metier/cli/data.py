@@ -30,6 +30,7 @@ app.command("policies")(deidentify.show_policies)
 app.command()(deidentify.guard)
 app.command()(provenance.trace)
 app.command()(provenance.impact)
+app.command()(provenance.prove)
 app.command(name="synth-pii")(synth_pii)
 
 Split = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Split that examples are taken from.")]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,23 +13,23 @@ from metier.artifacts import Artifact
 from metier.config import settings_digest
 from metier.digest import digest_of
 from metier.engines import LOCAL, Engine
-from metier.errors import Fault, InputError
 from metier.packs.spec import Pack
 from metier.prepare.card import card_files
-from metier.prepare.check import check_disjoint, prompt_key
+from metier.prepare.check import check_disjoint
 from metier.prepare.chunks import Rows, refine_all
 from metier.prepare.clean import Boilerplate, CleanSettings, repeated_lines
 from metier.prepare.compose import Composer
-from metier.prepare.dedup import Duplicates, find_duplicates
+from metier.prepare.dedup import find_duplicates
 from metier.prepare.deidentify import identifier_rules, year_only
+from metier.prepare.divide import Kept, divide, external_rows
 from metier.prepare.drafts import Drafts
-from metier.prepare.grow import grow
+from metier.prepare.grow import Tools, grow
 from metier.prepare.judge import judge
 from metier.prepare.minhash import implementation
 from metier.prepare.outside import Outside
+from metier.prepare.proof import prove, write_proof
 from metier.prepare.refine import Plan, refine
 from metier.prepare.settings import PrepareSettings
-from metier.prepare.split import Unit, assign
 from metier.prepare.standardize import lexicon_of
 from metier.prepare.write import DatasetWriter
 from metier.progress import Progress
@@ -89,34 +87,35 @@ def build(
     )
     rows = _refined(origin, plan, (pack, outside), workspace, engine)
     duplicates = find_duplicates(rows, settings.dedup, progress, folder=workspace.folder / "dedup", engine=engine)
-    drafts = Drafts(rows, duplicates.dropped, year_only if settings.deidentify.enabled else _unchanged)
+    external = external_rows(rows, settings.split)
+    drafts = Drafts(rows, Kept(duplicates.dropped, external), year_only if settings.deidentify.enabled else _unchanged)
     drafts.remove_repeated()
 
     folder = workspace.folder / "dataset"
     remove_folder(folder)
     folder.mkdir(parents=True)
     facts = judge(drafts, settings, pack, outside, work=workspace.folder / "quality", target=folder, progress=progress)
-    units, names = _decided(drafts, duplicates, settings)
-    if not units:
-        raise InputError(_nothing_left(drafts))
-    splits = assign(units, settings.split)
-    grown = grow(drafts, splits, settings, pack, rules, lexicon=lexicon, progress=progress)
+    division = divide(drafts, rows, duplicates, external, settings, pack=pack, outside=outside, progress=progress)
+    grown = grow(drafts, division.splits, settings, Tools(pack, rules, lexicon, outside), folder=workspace.folder / "generated", progress=progress)
 
-    progress.start("write", len(units), "rows")
+    progress.start("write", division.units, "rows")
     with _writer(folder, workspace, settings) as writer:
         for entry in drafts.outcome():
             if isinstance(entry, Drop):
                 writer.drop(entry)
                 continue
             for draft in (entry, *grown.children.get(entry.record.id, ())):
-                writer.add(draft, drafts.publish(draft.record), split=splits[draft.row.record.id], cluster=names[int(duplicates.clusters[draft.number])])
+                writer.add(draft, drafts.publish(draft.record), division.place(draft, int(duplicates.clusters[draft.number])))
         for dropped in grown.drops:
             writer.drop(dropped)
     progress.finish("write")
+    proof = prove(folder, dedup=settings.dedup, decontaminate_by=settings.decontaminate, by=settings.split.by)
+    write_proof(folder, proof)
     facts |= {
+        **division.facts,
         **grown.facts,
         **writer.facts(),
-        "rows": len(units),
+        "rows": division.units,
         "origin": origin.digest,
         "pack": {"name": pack.facts.name, "version": pack.facts.version, "digest": pack.digest},
         "languages": list(languages),
@@ -125,6 +124,7 @@ def build(
         "steps": _steps(settings),
         "duplicates": duplicates.counts,
         "disjoint": check_disjoint(folder, by=settings.split.by),
+        "proof": {"root": proof["root"], "holds": proof["holds"]},
     }
     if duplicates.conflicts is not None and duplicates.counts["arbitrations"]:
         shutil.copyfile(duplicates.conflicts, folder / "conflicts.jsonl")
@@ -162,38 +162,6 @@ def _refined(origin: Origin, plan: Plan, known: tuple[Pack, Outside], workspace:
     rows = refine_all(origin, partial(refine, plan), workspace.folder / "chunks", salt=salt, engine=engine, progress=workspace.progress)
     workspace.progress.finish("refine")
     return rows
-
-
-def _decided(drafts: Drafts, duplicates: Duplicates, settings: PrepareSettings) -> tuple[list[Unit], dict[int, str]]:
-    """Return the rows that give at least one draft, as the splitter sees them, and a name for each of their clusters.
-
-    A cluster is named by the smallest id among its rows, so that the name does not depend on the rows' order.
-    """
-    units: list[Unit] = []
-    names: dict[int, str] = {}
-    for number, group in groupby(drafts, key=lambda draft: draft.number):
-        found = list(group)
-        row, cluster = found[0].row.record, int(duplicates.clusters[number])
-        prompts = {prompt_key(draft.record) for draft in found} if "prompt" in settings.split.by else set()
-        tasks = Counter(draft.record.task or "" for draft in found)
-        units.append(Unit(row.id, _ties(row, cluster, prompts, settings), tasks, row.time))
-        names[cluster] = min(names.get(cluster, row.id), row.id)
-    return units, names
-
-
-def _ties(record: Record, cluster: int, prompts: set[bytes], settings: PrepareSettings) -> tuple[str, ...]:
-    ties = [f"cluster\x00{cluster}", *(f"prompt\x00{prompt.hex()}" for prompt in sorted(prompts))]
-    for name, value in (("subject", record.subject), ("group", record.group)):
-        if value is not None and name in settings.split.by:
-            ties.append(f"{name}\x00{value}")
-    return tuple(ties)
-
-
-def _nothing_left(drafts: Drafts) -> Fault:
-    reasons = Counter("duplicate" if dropped.step == "dedup" else dropped.reason.split(":")[0] for dropped in drafts.outcome() if isinstance(dropped, Drop))
-    said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "the sources hold no rows"
-    remedy = "check `languages`, the `columns` of the sources and what the pack's templates need (metier packs list)"
-    return Fault(f"no record is left: {said}", key="prepare", remedy=remedy)
 
 
 def _steps(settings: PrepareSettings) -> list[dict[str, Any]]:

@@ -38,6 +38,10 @@ class DecontaminateSettings(Settings):
 
     enabled: bool = True
     """Look for test items in the training and validation rows, and drop the rows that hold one."""
+    against: tuple[str, ...] = ()
+    """Test files of your own, in the project: JSON Lines (every text of an object is looked at) or plain text, an item a line."""
+    held_out: bool = False
+    """Look for the project's own test split, too. Near-duplicates never stand in two splits; this also drops rows that share a long n-gram."""
     words: int = Field(default=13, ge=5, le=100)
     """Words in a row, shared with a test item, that are contamination where there are no Han letters."""
     han: int = Field(default=30, ge=5, le=200)

@@ -61,6 +61,12 @@ class Drafts:
                 self.remove(max(seen[key], draft.record.id), "compose", "repeated_conversation")
             seen[key] = min(seen.get(key, draft.record.id), draft.record.id)
 
+    def reasons(self) -> Iterator[str]:
+        """Yield, for everything that left, why: the first word of its reason."""
+        for entry in self.outcome():
+            if isinstance(entry, Drop):
+                yield "duplicate" if entry.step == "dedup" else entry.reason.split(":")[0]
+
     def outcome(self, *, ledger: bool = True) -> Iterator[Draft | Drop]:
         """Yield, in the order of the sources, every draft that is left and a drop for everything that left.
 

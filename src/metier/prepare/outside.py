@@ -29,6 +29,8 @@ class Outside:
     base: models.Base | None = None
     maximum_tokens: int = 0
     """Most tokens of a record that training takes; 0 where nothing asks for it."""
+    tests: tuple[str, ...] = ()
+    """Files with items of the project's own evaluation tasks, relative to `root`."""
     notes: tuple[str, ...] = ()
     """What an optional part that is not installed leaves undone."""
 
@@ -42,17 +44,18 @@ def needs_base(settings: PrepareSettings) -> bool:
     """Return whether the settings ask for the base model or its tokenizer."""
     quality, lengths = settings.quality, settings.lengths
     measured = quality.enabled and (quality.model == "base" or quality.encoder == "base")
-    return measured or lengths.over != "keep" or lengths.minimum_tokens > 0
+    written = settings.writer.use == "base" and (settings.generate.enabled or settings.augment.shares.written > 0 or settings.augment.shares.translated > 0)
+    return measured or written or lengths.over != "keep" or lengths.minimum_tokens > 0
 
 
 def look_outside(
-    settings: PrepareSettings, root: Path, *, base: Callable[[], models.Base], maximum_tokens: int, languages: Sequence[str]
+    settings: PrepareSettings, root: Path, *, base: Callable[[], models.Base], maximum_tokens: int, languages: Sequence[str], tests: Sequence[str] = ()
 ) -> tuple[PrepareSettings, Outside]:
     """Return the settings with a policy file read into them, and what they need of the outside. Raises InputError with every file that is not there."""
     settings = settings.model_copy(update={"deidentify": with_policy(settings.deidentify, root)})
     faults: list[Fault] = []
     files: list[tuple[str, str]] = []
-    for key, name in _named(settings):
+    for key, name in (*_named(settings), *(("evaluation.tasks", name) for name in tests)):
         found = list(_files(root / name))
         if not found:
             faults.append(Fault(f"there is no file {name}", key=f"prepare.{key}", remedy="paths start at the project folder"))
@@ -61,7 +64,7 @@ def look_outside(
         raise InputError(faults)
     needed = needs_base(settings)
     notes = [note for language in languages for note in tagger_notes(language, settings.deidentify.names)] if settings.deidentify.enabled else []
-    outside = Outside(root, tuple(files), base() if needed else None, maximum_tokens if needed else 0, tuple(dict.fromkeys(notes)))
+    outside = Outside(root, tuple(files), base() if needed else None, maximum_tokens if needed else 0, tuple(tests), tuple(dict.fromkeys(notes)))
     return settings, outside
 
 
@@ -70,6 +73,10 @@ def _named(settings: PrepareSettings) -> Iterator[tuple[str, str]]:
         yield from (("standardize.lexicons", path) for path in settings.standardize.lexicons)
     if settings.quality.enabled and settings.quality.knowledge is not None:
         yield "quality.knowledge", settings.quality.knowledge
+    if settings.decontaminate.enabled:
+        yield from (("decontaminate.against", path) for path in settings.decontaminate.against)
+    if settings.generate.enabled and settings.generate.knowledge is not None:
+        yield "generate.knowledge", settings.generate.knowledge
     if settings.deidentify.enabled:
         yield from (("deidentify.names.detectors", item.folder) for item in settings.deidentify.names.detectors)
 

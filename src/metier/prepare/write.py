@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from metier.prepare.divide import Place
 from metier.prepare.drafts import Draft
 from metier.prepare.mix import Item, MixSettings, items, mix
 from metier.records import Drop, Record
@@ -29,6 +30,7 @@ _LINEAGE = {
     "split": "string",
     "subject": "string",
     "cluster": "string",
+    "fold": "int",
 }
 
 
@@ -95,8 +97,9 @@ class DatasetWriter:
             parts.close()
         self._stack.__exit__(kind, *rest)
 
-    def add(self, draft: Draft, record: Record, *, split: str, cluster: str) -> None:
-        """Write the record of a draft, as it may be published, into a split."""
+    def add(self, draft: Draft, record: Record, place: Place) -> None:
+        """Write the record of a draft, as it may be published, into its split."""
+        split = place.split
         if self._settings is not None and split == _TRAIN:
             self._pool.add(record)
             (self._general if record.task == self._settings.replay.task else self._items).extend(items([record], self._settings))
@@ -117,7 +120,8 @@ class DatasetWriter:
                 "surrogates": list(draft.row.surrogates),
                 "split": split,
                 "subject": record.subject,
-                "cluster": cluster,
+                "cluster": place.cluster,
+                "fold": place.fold,
             }
         )
 

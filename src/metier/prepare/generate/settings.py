@@ -14,7 +14,11 @@ class GenerateSettings(Settings):
     """New conversations from examples and a knowledge base, written by a model and checked against what they rest on."""
 
     enabled: bool = False
-    """Generate at all."""
+    """Generate at all. It needs a `knowledge` folder and a writer (`prepare.writer`)."""
+    knowledge: str | None = None
+    """Folder of .txt and .md files that answers rest on, in the project."""
+    licence: str = "internal"
+    """Terms of use of the knowledge base."""
     seed: int = 0
     """Another seed gives other conversations."""
     variants: int = Field(default=3, ge=1, le=100)
