@@ -14,7 +14,7 @@ import regex
 
 from metier.packs.matching import fold_width
 from metier.privacy.names.lexicon_zh import ChineseLexicon, chinese_lexicon
-from metier.privacy.names.patterns_zh import Patterns, chinese_patterns
+from metier.privacy.names.patterns_zh import CERTAIN, Patterns, chinese_patterns
 from metier.records import Span
 
 __all__ = ["ChineseNames"]
@@ -73,7 +73,7 @@ class ChineseNames:
         if title is not None and title.start() > start:
             end = title.start()
         value = text[start:end]
-        if not value or not self.patterns.letters.search(value):
+        if not _HAN.search(value) and len(value) < 2:
             return None
         told = title is not None or self.patterns.before.search(text, max(0, start - _BEFORE), start) is not None
         surname = lexicon.surname(text, start)
@@ -127,7 +127,7 @@ class ChineseNames:
         """Return where a half-anonymised name ends, one character later where a given name goes on; None for a place, a date or a number."""
         start, end = int(match.start("name")), int(match.end("name"))
         following = text[end : end + 1]
-        if following in self.lexicon.measures and not match.group("name").endswith(self.patterns.certain):
+        if following in self.lexicon.measures and not match.group("name").endswith(CERTAIN):
             return None
         if text[start] in self.lexicon.doubtful and not self.patterns.lead.search(text, max(0, start - _BEFORE), start):
             return None
