@@ -23,6 +23,10 @@ _SENTENCE = regex.compile(r"(?:^|[.!?:;\n\"\u201c(\[]|\p{L}\d|\d)\s*\Z")
 _COMMA = regex.compile(r", |,? and |,? & |, and ")
 _NO_NAME_YET = ("this is ", "it's ", "i'm ", "i am ", "hey ", "by ")
 """After these an unknown word in capitals is a thing as often as a person."""
+_LINE_BEFORE = regex.compile(r"(?:^|\n)[ \t>]*\Z")
+_LINE_AFTER = regex.compile(r"[ ,.\t]*(?:\n|\Z)")
+_SPEAKS = regex.compile(r": ?[\"\u201c]|, (?:can|could|would|will|please|you|are|do)(?!\p{L})")
+_SPOKEN_TO = regex.compile(r"(?<!\p{L})(?:said|told|asked|married|calls? me|gender of|met|assistant to|thank you|thanks,?) \Z")
 _CAPITAL = regex.compile(r"\p{Lu}(?<!(?<!\p{L})I(?!\p{L}))")
 
 
@@ -192,7 +196,7 @@ class EnglishNames:
             gap = text[last.end : following.start]
             if following.low in lexicon.things and regex.fullmatch(r"['\u2019]?s?,? (?:& |and )?|-| & ", gap):
                 return following.low in lexicon.everyday_things and not following.text[0].isupper()
-        before = text[: words[first].start]
+        before = text[max(0, words[first].start - 4) : words[first].start]
         if before.endswith((" & ", "&", "@", "/", "#")):
             return False
         return not (
@@ -261,20 +265,18 @@ class EnglishNames:
     def _alone(self, text: str, words: Sequence[_Word], first: int, size: int) -> bool:
         """Return whether the words are all that stands in their line, as under a letter."""
         start, end = words[first].start, words[first + size - 1].end
-        return text[text.rfind("\n", 0, start) + 1 : start].strip() == "" and (text[end:].split("\n", 1)[0].strip(" ,.") == "") and "\n" in text
+        return _LINE_BEFORE.search(text, max(0, start - 40), start) is not None and _LINE_AFTER.match(text, end) is not None
 
     def _speaks(self, text: str, words: Sequence[_Word], first: int) -> bool:
         """Return whether an unknown word is a person by what it does: speaks, is spoken to, or lives somewhere."""
         word = words[first]
-        if regex.match(r": ?[\"\u201c]|, (?:can|could|would|will|please|you|are|do)\b", text[word.end :]):
+        if _SPEAKS.match(text, word.end):
             return True
         following = words[first + 1].low if first + 1 < len(words) and text[word.end : words[first + 1].start] == " " else ""
         after = words[first + 2].low if following and first + 2 < len(words) else ""
         if following in {"spent", "began", "said", "says", "lives", "lived", "told", "married", "died", "wrote", "moved", "loves"}:
             return True
-        return (following == "is" and after == "from") or bool(
-            regex.search(r"(?:^|[^\p{L}])(?:said|told|asked|married|calls? me|gender of|met|assistant to|thank you|thanks,?) \Z", text[: word.start])
-        )
+        return (following == "is" and after == "from") or _SPOKEN_TO.search(text, max(0, word.start - 16), word.start) is not None
 
     def _lists(self, text: str, words: Sequence[_Word], found: list[tuple[int, int, float, str]]) -> list[tuple[int, int, float, str]]:
         """Return the names together with their neighbours in a list: "A, B and C", where one is known and the others can be names."""
@@ -283,19 +285,17 @@ class EnglishNames:
         taken = {start for start, _, _, _ in found}
         ends = {end for _, end, _, _ in found}
         kinds = "GgFfC" if any(word.text[0].isupper() for word in words) else ""
-        more = True
-        while more:
-            more = False
-            for left, right in itertools.pairwise(words):
-                if not _COMMA.fullmatch(text[left.end : right.start]) or (left.end in ends) == (right.start in taken):
-                    continue
-                new = right if left.end in ends else left
-                possible = new.kind in kinds if kinds else (new.low in self.lexicon.given and new.low not in self.lexicon.common)
-                if possible and new.low not in self.lexicon.places and new.start not in taken:
-                    found.append((new.start, new.end, 0.6, "list"))
-                    taken.add(new.start)
-                    ends.add(new.end)
-                    more = True
+        pairs = [pair for pair in itertools.pairwise(words) if _COMMA.fullmatch(text, pair[0].end, pair[1].start)]
+        for pair in [*pairs, *reversed(pairs)]:
+            left, right = pair
+            if (left.end in ends) == (right.start in taken):
+                continue
+            new = right if left.end in ends else left
+            possible = new.kind in kinds if kinds else (new.low in self.lexicon.given and new.low not in self.lexicon.common)
+            if possible and new.low not in self.lexicon.places:
+                found.append((new.start, new.end, 0.6, "list"))
+                taken.add(new.start)
+                ends.add(new.end)
         return sorted(found)
 
     def _starts(self, text: str, start: int) -> bool:

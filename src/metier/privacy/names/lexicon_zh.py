@@ -23,6 +23,7 @@ class ChineseLexicon:
     """`data/zh.yaml`, `data/zh_given.txt` and `data/zh_words.txt` in memory."""
 
     compound: tuple[str, ...]
+    compound_first: frozenset[str]
     plain: frozenset[str]
     doubtful: frozenset[str]
     given: dict[str, int]
@@ -40,10 +41,10 @@ class ChineseLexicon:
 
     def surname(self, text: str, start: int) -> int:
         """Return the length of the surname that `text` has at `start`; 0 if there is none."""
-        if text[start : start + 2] in self.compound or text.startswith(self.compound, start):
-            return next(len(name) for name in self.compound if text.startswith(name, start))
         char = text[start : start + 1]
-        return int(bool(char) and (char in self.plain or char in self.doubtful))
+        if char in self.compound_first and text.startswith(self.compound, start):
+            return next(len(name) for name in self.compound if text.startswith(name, start))
+        return int(char in self.plain or char in self.doubtful)
 
     def is_word(self, text: str, start: int, end: int) -> bool:
         """Return whether a word that is no name begins at `start`: the stretch itself or a longer one with the same beginning."""
@@ -66,8 +67,10 @@ def chinese_lexicon() -> ChineseLexicon:
         name: tuple(sorted(set(data[name].split()), key=lambda word: (-len(word), word)))
         for name in ("roles", "labels", "alias", "titles", "title_leads", "leads", "not_followed", "pinyin_surnames", "pinyin_syllables")
     }
+    compound = tuple(sorted(data["compound_surnames"].split(), key=lambda name: (-len(name), name)))
     return ChineseLexicon(
-        compound=tuple(sorted(data["compound_surnames"].split(), key=lambda name: (-len(name), name))),
+        compound=compound,
+        compound_first=frozenset(name[0] for name in compound),
         plain=frozenset(data["surnames"]) - frozenset(data["doubtful_surnames"]),
         doubtful=frozenset(data["doubtful_surnames"]),
         given=given,

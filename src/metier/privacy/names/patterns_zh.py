@@ -9,9 +9,9 @@ import regex
 
 from metier.privacy.names.lexicon_zh import ChineseLexicon, chinese_lexicon
 
-__all__ = ["Patterns", "chinese_patterns"]
+__all__ = ["CERTAIN", "Patterns", "chinese_patterns"]
 
-_CERTAIN = "\u67d0"  # the character for "a certain", which court texts put for a given name
+CERTAIN = "\u67d0"  # the character for "a certain", which court texts put for a given name
 _STEMS = "\u7532\u4e59\u4e19\u4e01\u620a\u5df1\u5e9a\u8f9b\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d"
 _CROSS = "xX\u00d7*\uff0a\u25cb\u3007\u25cf\u2573"
 _DOT = "\u00b7\u2022\u30fb\uff0e"
@@ -26,7 +26,6 @@ _COLON = ":\uff1a"
 class Patterns:
     """Compiled once a process. `whole` find a name by themselves; the others find where one may stand."""
 
-    certain: str
     whole: tuple[tuple[str, regex.Pattern[str]], ...]
     half: regex.Pattern[str]
     foreign: regex.Pattern[str]
@@ -42,7 +41,6 @@ class Patterns:
     hidden: regex.Pattern[str]
     nickname: regex.Pattern[str]
     not_followed: regex.Pattern[str]
-    letters: regex.Pattern[str]
 
 
 @lru_cache(maxsize=1)
@@ -54,16 +52,15 @@ def chinese_patterns() -> Patterns:
     plain = _surnames(lexicon, doubtful=False)
     tail = rf"(?:[{_STEMS}]|[0-9]{{1,2}}(?![0-9.%])|(?<![A-Za-z])[A-Z](?![A-Za-z]))"
     cross = rf"[{_CROSS}]{{1,3}}(?![0-9A-Za-z{_CROSS}])"
-    filler = rf"{_CERTAIN}{{1,2}}|{cross}"
+    filler = rf"{CERTAIN}{{1,2}}|{cross}"
     # "to Zhang so-and-so", where "to" is a surname, too
-    double = rf"(?<=[{''.join(sorted(lexicon.doubtful))}]){every}[{_CERTAIN}{_CROSS}]"
-    hidden = rf"{every}(?:(?:{filler}){tail}?|[0-9]{{1,2}}{_CERTAIN}{{1,2}}|(?!{double})\p{{Han}}(?:{_CERTAIN}|{cross}))"
-    foreign = f"[{''.join(sorted(lexicon.transliteration))}{_CERTAIN}]"
+    double = rf"(?<=[{''.join(sorted(lexicon.doubtful))}]){every}[{CERTAIN}{_CROSS}]"
+    hidden = rf"{every}(?:(?:{filler}){tail}?|[0-9]{{1,2}}{CERTAIN}{{1,2}}|(?!{double})\p{{Han}}(?:{CERTAIN}|{cross}))"
+    foreign = f"[{''.join(sorted(lexicon.transliteration))}{CERTAIN}]"
     hinted = rf"(?:{words['roles']}|{words['labels']})[{_COLON}]?[ \u3000]*"
     lead = rf"(?:(?<!\p{{Han}})|(?<=[{_COMMA}{_AND}])|(?<={words['leads']}))"
     mark = rf"(?:[{_COLON}]|\u4e3a|\u662f)?[{_QUOTE}]"
     return Patterns(
-        certain=_CERTAIN,
         whole=(
             (
                 "numbered",
@@ -92,10 +89,9 @@ def chinese_patterns() -> Patterns:
         title_end=regex.compile(rf"{words['titles']}\Z"),
         before=regex.compile(rf"(?:{words['roles']}|{words['labels']}|{words['alias']})[{_COLON}{_QUOTE} ]{{0,2}}\Z"),
         lead=regex.compile(rf"(?:(?<!\p{{Han}})|{words['leads']}|{words['roles']}|{words['labels']})\Z"),
-        hidden=regex.compile(rf"{hidden}|\p{{Han}}{{1,3}}{_CERTAIN}{{1,2}}\p{{Han}}?\Z"),
+        hidden=regex.compile(rf"{hidden}|\p{{Han}}{{1,3}}{CERTAIN}{{1,2}}\p{{Han}}?\Z"),
         nickname=regex.compile(rf"[\u5c0f\u8001\u963f]{plain}\Z"),
         not_followed=regex.compile(words["not_followed"]),
-        letters=regex.compile(rf"\p{{Han}}[\p{{Han}}{_DOT}{_CROSS}]|[A-Za-z]{{2}}|\p{{Han}}"),
     )
 
 

@@ -6,6 +6,7 @@ the surname and who is who, so it is a name here and is replaced as one. Placeho
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -13,13 +14,15 @@ import regex
 
 from metier.packs.matching import fold_width
 from metier.privacy.names.lexicon_zh import ChineseLexicon, chinese_lexicon
-from metier.privacy.names.patterns_zh import Patterns, chinese_patterns
+from metier.privacy.names.patterns_zh import CERTAIN, Patterns, chinese_patterns
 from metier.records import Span
 
 __all__ = ["ChineseNames"]
 
 _PERSON = "PERSON"
 _HAN = regex.compile(r"\p{Han}")
+_BEFORE = 16
+"""How many characters before a name are looked at."""
 _INTERPUNCT = "\u00b7\u2022\u30fb\uff0e"
 
 
@@ -70,9 +73,9 @@ class ChineseNames:
         if title is not None and title.start() > start:
             end = title.start()
         value = text[start:end]
-        if not value or not self.patterns.letters.search(value):
+        if not _HAN.search(value) and len(value) < 2:
             return None
-        told = title is not None or self.patterns.before.search(text, 0, start) is not None
+        told = title is not None or self.patterns.before.search(text, max(0, start - _BEFORE), start) is not None
         surname = lexicon.surname(text, start)
         if value in lexicon.not_names or (not told and (value in lexicon.words or self.patterns.not_followed.match(text, end))):
             return None
@@ -124,9 +127,9 @@ class ChineseNames:
         """Return where a half-anonymised name ends, one character later where a given name goes on; None for a place, a date or a number."""
         start, end = int(match.start("name")), int(match.end("name"))
         following = text[end : end + 1]
-        if following in self.lexicon.measures and not match.group("name").endswith(self.patterns.certain):
+        if following in self.lexicon.measures and not match.group("name").endswith(CERTAIN):
             return None
-        if text[start] in self.lexicon.doubtful and not self.patterns.lead.search(text, 0, start):
+        if text[start] in self.lexicon.doubtful and not self.patterns.lead.search(text, max(0, start - _BEFORE), start):
             return None
         if end - start == 2 and _HAN.match(following) and self.lexicon.likely(following) >= 1 and self._second(text, end):
             return end + 1
@@ -140,7 +143,7 @@ class ChineseNames:
             return False
         if given and self.lexicon.is_word(text, start, match.end("name")):
             return False
-        return bool(given and text[start] in self.lexicon.plain) or self.patterns.title_lead.search(text, 0, start) is not None
+        return bool(given and text[start] in self.lexicon.plain) or self.patterns.title_lead.search(text, max(0, start - _BEFORE), start) is not None
 
     def _name_at(self, text: str, start: int, *, least: int) -> int | None:
         """Return where a name that begins at `start` ends: a surname and one or two characters. None if there is no name.
@@ -219,7 +222,7 @@ class ChineseNames:
         return (comma.end(), end) if comma is not None and end is not None else (0, 0)
 
     def _before_comma(self, text: str, place: int) -> tuple[int, int]:
-        comma = self.patterns.comma_before.search(text, 0, place)
+        comma = self.patterns.comma_before.search(text, max(0, place - 2), place)
         if comma is not None:
             for size in (4, 3, 2):
                 start = comma.start() - size
@@ -229,17 +232,18 @@ class ChineseNames:
 
     def _again(self, text: str, found: Sequence[Found]) -> Iterator[Found]:
         """Yield where a full name that was found stands once more."""
-        for value in {text[item.start : item.end] for item in found if item.end - item.start > 2}:
-            place = text.find(value)
-            while place >= 0:
-                yield Found(place, place + len(value), 0.8, "again")
-                place = text.find(value, place + 1)
+        values = {text[item.start : item.end] for item in found if item.end - item.start > 2}
+        if values:
+            for match in regex.finditer(r"\L<names>", text, names=values):
+                yield Found(match.start(), match.end(), 0.8, "again")
 
 
 def _longest(found: Sequence[Found]) -> list[Found]:
     """Return the stretches without overlap: of two that share characters the surer one stays, then the longer, then the first."""
     chosen: list[Found] = []
     for item in sorted(found, key=lambda item: (-item.score, item.start - item.end, item.start)):
-        if all(item.end <= other.start or other.end <= item.start for other in chosen):
-            chosen.append(item)
-    return sorted(chosen)
+        place = bisect.bisect_left(chosen, (item.start,))
+        after = place == len(chosen) or item.end <= chosen[place].start
+        if after and (place == 0 or chosen[place - 1].end <= item.start):
+            chosen.insert(place, item)
+    return chosen
