@@ -45,7 +45,7 @@ def test_the_root_is_that_of_ids_and_splits_in_order(tmp_path):
     assert proof["root"] == rfc6962(leaves).hex()
     assert proof["splits"] == {"train": 17, "validation": 3, "test": 3}
     assert proof["holds"]
-    assert proof["similar"] == {"near": 0, "guarded": 0, "conflicts": 0}
+    assert proof["similar"] == {"near": 0, "guarded": 0, "conflicts": 0, "related": 0}
 
 
 def test_a_built_dataset_is_proved_and_a_changed_one_is_not(tmp_path):
@@ -75,7 +75,7 @@ def test_what_stands_nearly_the_same_in_two_splits_is_counted_whatever_the_clust
 
 def test_a_dose_that_differs_across_splits_is_counted_apart(tmp_path):
     folder = folder_of(tmp_path / "d", {"train": [chat(1, f"{LONG * 3}每次5mg", "好。")], "test": [chat(2, f"{LONG * 3}每次50mg", "好。")]})
-    assert prove(folder)["similar"] == {"near": 0, "guarded": 1, "conflicts": 0}
+    assert prove(folder)["similar"] == {"near": 0, "guarded": 1, "conflicts": 0, "related": 0}
 
 
 def test_another_answer_across_splits_is_counted_apart_and_breaks_the_proof_where_prompts_count(tmp_path):

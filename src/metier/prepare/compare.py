@@ -16,7 +16,7 @@ import yaml
 
 from metier.records import Message, Record
 
-__all__ = ["asked_and_answered", "bare", "clauses", "critical", "exact_key", "fold", "parts", "plain", "same_sense", "searched", "turns"]
+__all__ = ["asked_and_answered", "bare", "clauses", "critical", "exact_key", "fold", "is_answer", "parts", "plain", "same_sense", "searched", "turns"]
 
 _SYSTEM = "system"
 _DERIVED = "terms"
@@ -165,12 +165,14 @@ def _digest(items: Sequence[str]) -> bytes:
     return hashlib.sha256("".join(f"{len(item)}:{item}" for item in items).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def asked_and_answered(found: Mapping[str, str], answers: Collection[str]) -> tuple[bytes, bytes] | None:
-    """Return the digest of what is asked and of what is answered, both folded, or None where a record holds no answer or nothing else.
+def is_answer(name: str, answers: Collection[str]) -> bool:
+    """Return whether a part answers: the last learnt message, the label, or a field of the metadata that `answers` names."""
+    return name in ("answer", "label") or (name.startswith("metadata.") and name.removeprefix("metadata.") in answers)
 
-    An answer is the last learnt message, the label, or a field of the metadata that `answers` names.
-    """
-    given = {name for name in found if name in ("answer", "label") or name.removeprefix("metadata.") in answers}
+
+def asked_and_answered(found: Mapping[str, str], answers: Collection[str]) -> tuple[bytes, bytes] | None:
+    """Return the digest of what is asked and of what is answered, both folded, or None where a record holds no answer or nothing else."""
+    given = {name for name in found if is_answer(name, answers)}
     if not given or len(given) == len(found):
         return None
     asked = [item for name in sorted(found.keys() - given) for item in (name, fold(found[name]))]

@@ -44,7 +44,7 @@ class DecontaminateSettings(Settings):
     """Look for the project's own test split, too. Near-duplicates never stand in two splits; this also drops rows that share a long n-gram."""
     words: int = Field(default=13, ge=5, le=100)
     """Words in a row, shared with a test item, that are contamination where there are no Han letters."""
-    han: int = Field(default=30, ge=5, le=200)
+    han: int = Field(default=20, ge=5, le=200)
     """Letters and words in a row, shared with a test item, that are contamination where there are Han letters."""
     common: int = Field(default=10, ge=0)
     """N-grams that stand in more training rows than this are boilerplate and no evidence."""

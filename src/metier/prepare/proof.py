@@ -25,7 +25,7 @@ from metier.prepare.check import part_records, shared_keys
 from metier.prepare.compare import parts, searched
 from metier.prepare.decontaminate import DecontaminateSettings, Reference, decontaminate
 from metier.prepare.dedup import DedupSettings, Records, find_duplicates
-from metier.prepare.dedup.verify import CONFLICT, GUARDED, NEAR
+from metier.prepare.dedup.verify import CONFLICT, GUARDED, NEAR, RELATED
 from metier.prepare.minhash import implementation
 from metier.records import Record
 from metier.shards import SPLITS
@@ -60,8 +60,9 @@ def prove(
 
     `keys` counts keys of each kind and those in more than one split; `ngrams` the training records that hold a long n-gram, the whole or nearly the
     whole of a held-out record; `similar` the pairs across splits whose similarity reaches the threshold, by what they are: `near` (duplicates),
-    `guarded` (another number or critical word), `conflicts` (another answer). `by` are the kinds of keys that had to be kept apart; `holds` says that
-    no record, text, cluster or key of `by` is shared. Raises InputError if the folder is not a dataset.
+    `guarded` (another number or critical word), `conflicts` (another answer), `related` (another question with much the same text). `by` are the
+    kinds of keys that had to be kept apart; `holds` says that no
+    record, text, cluster or key of `by` is shared. Raises InputError if the folder is not a dataset.
     """
     if not (folder / "lineage.parquet").is_file() or not list(folder.glob("part-*.parquet")):
         raise InputError(Fault("this folder has no parts and no lineage", path=folder, remedy="name the folder of a finished dataset"))
@@ -121,7 +122,7 @@ def _similar(folder: Path, settings: DedupSettings) -> dict[str, int]:
     np.bitwise_or.at(bits, found.nodes, places)
     both = bits[left] | bits[right]
     crossing = (both & (both - np.uint8(1))) != 0
-    names = {NEAR: "near", GUARDED: "guarded", CONFLICT: "conflicts"}
+    names = {NEAR: "near", GUARDED: "guarded", CONFLICT: "conflicts", RELATED: "related"}
     return {name: int(np.count_nonzero(crossing & (verdicts == verdict))) for verdict, name in names.items()}
 
 

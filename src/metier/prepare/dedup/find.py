@@ -34,7 +34,7 @@ from metier.prepare.dedup.result import EXACT, NEAR_COPY, Duplicates, Edges
 from metier.prepare.dedup.settings import DedupSettings
 from metier.prepare.dedup.shuffle import Pairs, bucket_pairs, candidates, merged, partition_count, unpacked
 from metier.prepare.dedup.sign import Plan, Rows, plan_of, sign
-from metier.prepare.dedup.verify import CONFLICT, GUARDED, Texts, batches, senses, verify
+from metier.prepare.dedup.verify import CONFLICT, GUARDED, RELATED, Texts, batches, senses, verify
 from metier.prepare.minhash import implementation
 from metier.prepare.union import components
 from metier.progress import SILENT, Progress
@@ -253,6 +253,7 @@ def _decided(work: _Work, columns: dict[str, NDArray[Any]], nodes: Nodes, edges:
         "near": int(np.count_nonzero(reasons.kind == NEAR_COPY)),
         "guarded": int(np.count_nonzero(edges.verdict == GUARDED)),
         "conflicts": int(np.count_nonzero(edges.verdict == CONFLICT)) + joined,
+        "related": int(np.count_nonzero(edges.verdict == RELATED)),
         "short": int(np.count_nonzero(columns["short"])),
         "empty": int(np.count_nonzero(columns["empty"])),
         "candidates": tried,

@@ -21,7 +21,7 @@ Nodes: TypeAlias = NDArray[np.int64]
 ALL_PAIRS = 32
 """Buckets up to this size give all their pairs; of a bigger one, each node gives those with its neighbour and with the first."""
 
-_ENTRIES_A_PARTITION = 1 << 22
+_ENTRIES_A_PARTITION = 1 << 21
 _PAIRS_A_RANGE = 1 << 21
 
 
