@@ -284,12 +284,12 @@ def degrees(text: str) -> bool:
 
 
 def coordinates(text: str) -> bool:
-    """Return whether two decimal numbers can be a latitude and a longitude, in either order."""
+    """Return whether two decimal numbers can be a latitude and a longitude, in either order; small ones are shares and rates, not a place at sea."""
     parts = [part for part in "".join(char if char.isdecimal() or char == "." else " " for char in text).split() if part != "."]
     if len(parts) != 2:
         return False
     first, second = (float(part) for part in parts)
-    return min(first, second) <= 90 and max(first, second) <= 180
+    return min(first, second) <= 90 and 10 <= max(first, second) <= 180
 
 
 VALIDATORS: Mapping[str, Callable[[str], bool]] = {
