@@ -30,6 +30,7 @@ __all__ = [
     "us_ein",
     "us_ssn",
     "uscc",
+    "uscc_as_read",
     "uscc_digit",
     "vehicle_number",
 ]
@@ -159,14 +160,18 @@ def uscc_digit(body: str) -> str:
 
 
 def uscc(text: str) -> bool:
-    """Return whether 18 characters are a unified social credit code (GB 32100-2015); no authority has the code 0.
+    """Return whether 18 characters are a unified social credit code (GB 32100-2015); no authority has the code 0."""
+    text = text.upper()
+    return len(text) == 18 and text[0] != "0" and all(char in USCC_ALPHABET for char in text) and uscc_digit(text[:17]) == text[17]
 
-    Letters that the code does not have are read as the digits that they look like (O as 0, I as 1, S as 5, Z as 2).
+
+def uscc_as_read(text: str) -> bool:
+    """Return whether `text` can be a unified social credit code that was written in groups or misread by a scanner.
+
+    Letters that the code does not have are read as the digits that they look like (O as 0, I as 1, S as 5, Z as 2); up to three B may be 8.
     """
     text = _compact(text).replace("l", "1").upper().translate(_NO_LETTERS_OF_USCC)
-    if len(text) != 18 or text[0] == "0" or any(char not in USCC_ALPHABET for char in text):
-        return False
-    return any(uscc_digit(read[:17]) == read[17] for read in _readings(text, {"B": "8"}))
+    return len(text) == 18 and any(uscc(read) for read in _readings(text, {"B": "8"}))
 
 
 def _readings(text: str, doubtful: Mapping[str, str]) -> Iterator[str]:
@@ -309,6 +314,7 @@ VALIDATORS: Mapping[str, Callable[[str], bool]] = {
     "us_ein": us_ein,
     "us_ssn": us_ssn,
     "uscc": uscc,
+    "uscc_as_read": uscc_as_read,
     "vehicle_number": vehicle_number,
 }
 """The functions that the general identifiers name."""
