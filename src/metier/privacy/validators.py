@@ -112,12 +112,12 @@ def luhn(text: str) -> bool:
 
 
 def payment_card(text: str) -> bool:
-    """Return whether `text` can be a payment card: 13 to 19 digits, Luhn, and the beginning and length that an issuer uses (ISO/IEC 7812-1).
+    """Return whether `text` can be a payment card: 12 to 19 digits, Luhn, and the beginning and length that an issuer uses (ISO/IEC 7812-1).
 
     Numbers beginning 9999 (national use, country code 999 is nobody's) are the surrogates of this project.
     """
     digits = _digits(text)
-    return 13 <= len(digits) <= 19 and digits[:4] != "9999" and len(set(digits)) > 1 and _issued(digits) and luhn(digits)
+    return 12 <= len(digits) <= 19 and digits[:4] != "9999" and len(set(digits)) > 1 and _issued(digits) and luhn(digits)
 
 
 def _issued(digits: str) -> bool:
@@ -127,11 +127,13 @@ def _issued(digits: str) -> bool:
         return count in (13, 16, 19)
     if 51 <= two <= 55 or 2221 <= four <= 2720:
         return count == 16
-    if two in (34, 37):
+    if two in (34, 37) or four in (1800, 2131):
         return count == 15
+    if two in (50, 56, 57, 58, 67) and count < 16:
+        return count >= 12
     if two in (36, 38, 39) or 3000 <= four <= 3059:
         return count in (14, 16, 19)
-    if 3528 <= four <= 3589 or digits[0] == "6" or two in (50, 56, 57, 58):
+    if two == 35 or digits[0] == "6" or two in (50, 56, 57, 58):
         return 16 <= count <= 19
     return digits[0] in "89" and count in (16, 18, 19)
 
