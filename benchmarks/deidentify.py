@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -28,8 +28,6 @@ from metier.privacy import Detector
 from metier.privacy.general import rules_of_all
 from metier.privacy.synthetic import Example, examples
 from metier.records import Span
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 Found = Sequence[tuple[int, int, str]]
 
@@ -121,9 +119,8 @@ def peer(python: str, texts: Sequence[str], mode: str, limit: int) -> tuple[list
 
 def shown(language: str, who: str, facts: dict[str, Any]) -> None:
     total = facts["all"]
-    print(
-        f"{language} {who}: {total['leaks']} of {total['n']} values leak ({total['rate']:.3%}, upper {total['upper']:.3%}); false alarms {facts['false_alarms']}"
-    )
+    share = f"{total['rate']:.3%}, upper {total['upper']:.3%}"
+    print(f"{language} {who}: {total['leaks']} of {total['n']} values leak ({share}); false alarms {facts['false_alarms']}")
     for part in ("by_variant", "by_kind"):
         for name, row in facts[part].items():
             print(f"    {name:24} n {row['n']:6}  leaks {row['leaks']:5}  rate {row['rate']:8.3%}  upper {row['upper']:8.3%}  kind right {row['named']:.3f}")
@@ -152,6 +149,103 @@ def synthetic(options: argparse.Namespace, language: str) -> dict[str, Any]:
     return out
 
 
+STRUCTURED = (
+    "CREDIT_CARD",
+    "PHONE_NUMBER",
+    "EMAIL_ADDRESS",
+    "US_SSN",
+    "IBAN_CODE",
+    "US_DRIVER_LICENSE",
+    "DOMAIN_NAME",
+    "ZIP_CODE",
+    "STREET_ADDRESS",
+    "ADDRESS",
+    "DATE_TIME",
+)
+"""Labels of presidio-research that rules can find; names of people, places and organisations are measured apart."""
+
+
+def research(options: argparse.Namespace) -> dict[str, Any]:
+    """Return for each frame of presidio-research which share of the values of each label is covered whole."""
+    out: dict[str, Any] = {}
+    for path in sorted(options.research.glob("*.json")):
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        sentences = [
+            Example(
+                row["full_text"],
+                tuple(
+                    Span(span["start_position"], span["end_position"], span["entity_type"], span["entity_value"], 1.0, "frame")
+                    for span in row["spans"]
+                    if span["entity_type"] in STRUCTURED
+                ),
+                "",
+                "en",
+            )
+            for row in rows
+        ]
+        texts = [example.text for example in sentences]
+        found = {"metier": ours(texts, "en")[0]}
+        if options.peer_python:
+            found["presidio"] = peer(options.peer_python, texts, "full", len(texts))[0]
+        tables = {
+            who: table([item for example, spans in zip(sentences, spans_of, strict=True) for item in leaks(example, spans)], lambda span: span.type)
+            for who, spans_of in found.items()
+        }
+        out[path.stem] = {
+            who: {kind: {"n": row["n"], "covered": round(1 - row["rate"], 4)} for kind, row in rows_of.items()} for who, rows_of in tables.items()
+        }
+        print(f"{path.name}: share of values covered whole")
+        for kind in tables["metier"]:
+            print(f"    {kind:20} n {tables['metier'][kind]['n']:5}  " + "  ".join(f"{who} {1 - rows_of[kind]['rate']:.3f}" for who, rows_of in tables.items()))
+        if options.misses:
+            for example, spans in zip(sentences, found["metier"], strict=True):
+                for span, leaked, _ in leaks(example, spans):
+                    if leaked:
+                        print("MISS", span.type, repr(span.text), [example.text[s:e] for s, e, _ in spans])
+    return out
+
+
+def real(path: Path, language: str) -> list[str]:
+    """Return the lines of the text files of a folder that tell a language."""
+    lines: list[str] = []
+    for file in sorted(item for item in path.rglob("*") if item.suffix in {".md", ".csv", ".jsonl", ".json", ".tsv", ".txt"}):
+        if file.name.upper().startswith(("NOTICE", "LICEN", "README")):
+            continue
+        data = file.read_bytes()
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("gb18030", errors="replace")
+        han = sum("\u4e00" <= char <= "\u9fff" for char in text[:20_000]) * 5 > len(text[:20_000])
+        if han == (language == "zh"):
+            lines += [line[:2000] for line in text.split("\n") if len(line) > 20]
+    return lines
+
+
+def corpora(options: argparse.Namespace) -> dict[str, Any]:
+    """Return how much is found in real text by kind, and print some of it, with its surroundings, for a person to judge."""
+    out: dict[str, Any] = {}
+    rng = random.Random(options.seed)
+    for folder in sorted(item for part in options.corpora.iterdir() if part.name != "pii" for item in part.iterdir() if item.is_dir()):
+        for language in ("zh", "en"):
+            texts = real(folder, language)
+            if not texts:
+                continue
+            texts = rng.sample(texts, min(options.corpora_lines, len(texts)))
+            found, _ = ours(texts, language)
+            shown: dict[str, list[str]] = defaultdict(list)
+            for text, spans in zip(texts, found, strict=True):
+                for start, end, kind in spans:
+                    shown[kind].append(f"{text[max(0, start - 16) : start]}[[{text[start:end]}]]{text[end : end + 10]}")
+            counts = {kind: len(items) for kind, items in sorted(shown.items())}
+            out[f"{folder.name} {language}"] = {"lines": len(texts), "characters": sum(map(len, texts)), "found": counts}
+            print(f"{folder.name} {language}: {len(texts)} lines, {sum(map(len, texts))} characters, {counts}")
+            for kind, items in sorted(shown.items()):
+                for item in rng.sample(items, min(options.sample, len(items))):
+                    print(f"    {kind} {item!r}")
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=12_000, help="sentences in each language")
@@ -161,11 +255,16 @@ def main() -> None:
     parser.add_argument("--peer-limit", type=int, default=1000, help="sentences that the peer gets")
     parser.add_argument("--research", type=Path, help="folder with the frames of presidio-research")
     parser.add_argument("--corpora", type=Path, help="folder of real corpora; what is found is counted by kind")
+    parser.add_argument("--corpora-lines", type=int, default=1000, help="lines of each corpus")
     parser.add_argument("--sample", type=int, default=0, help="findings of each kind in the corpora to print, for a person to judge")
     parser.add_argument("--misses", action="store_true", help="print the values that leak")
     options = parser.parse_args()
     out: dict[str, Any] = {"benchmark": "deidentify", "count": options.count, "seed": options.seed, "python": platform.python_version()}
     out |= {language: synthetic(options, language) for language in options.languages.split(",") if language}
+    if options.research:
+        out["research"] = research(options)
+    if options.corpora:
+        out["corpora"] = corpora(options)
     print(json.dumps(out))
 
 

@@ -29,11 +29,11 @@ _UNUSUAL = re.compile(f"[{_INVISIBLE}{_DASHES}{_SPACES}\uff05\uff0b\uff0d-\uff19
 _HIDDEN = re.compile(f"[{_INVISIBLE}]+")
 
 _BREAK = re.compile(r"(?<=[^\s])-?[ \t]*\r?\n[ \t]*(?=[^\s])")
-_TELLING = re.compile("[0-9@]")
+_TELLING = re.compile("[0-9@]|://")
 _INNER = re.compile(r"[^\s\u3000-\u303f\uff00-\uff0c\uff1a-\uff1f,;:!?|\"'()\[\]{}<>]")
 
 
-_HEAD = re.compile(r"[0-9A-Za-z@._/?=&%+-]+[^\s0-9A-Za-z]?|[^\s0-9A-Za-z]{1,4}")
+_HEAD = re.compile(r"[0-9A-Za-z@._/:?=&%+-]+[^\s0-9A-Za-z]?|[^\s0-9A-Za-z]{1,4}")
 _PREFIX = re.compile("[A-Z]{1,4}")
 _TAIL = re.compile(r"(?:[0-9A-Za-z@._/?=&%+-]+|[^\s0-9A-Za-z]{1,4})$")
 
@@ -124,7 +124,7 @@ def goes_on(plain: str, start: int, end: int, *, ended: bool) -> bool:
     return (
         numeral.search(tail.group()) is not None
         or _PREFIX.fullmatch(tail.group()) is not None
-        or ("@" in head.group() and tail.group().lower() not in words and len(tail.group()) > 2)
+        or ("@" in head.group() and tail.group().lower() not in words and len(tail.group()) > 1)
     )
 
 
@@ -132,9 +132,9 @@ def goes_on(plain: str, start: int, end: int, *, ended: bool) -> bool:
 def _confusion() -> tuple[dict[int, str], re.Pattern[str], re.Pattern[str]]:
     table = {ord(letter): str(digit) for letter, digit in writing()["lookalikes"].items()}
     letters = "".join(re.escape(chr(letter)) for letter in table)
-    sign = re.compile(f"[0-9][{letters}]|[{letters}][0-9]|(?<![0-9A-Za-z])[{letters}][ .()-]{{1,2}}[0-9]")
+    sign = re.compile(f"[0-9][{letters}]|[{letters}][0-9]|(?<![0-9A-Za-z])[{letters}]{{1,3}}[ .()-]{{1,2}}[0-9]")
     number = re.compile(
-        f"(?<![0-9A-Za-z])(?:[A-Z]{{3}}(?=[0-9])|[A-Z](?=[0-9]))??(?P<digits>[0-9{letters}](?:[ .()-]{{0,2}}[0-9{letters}])*)(?=[Xx]?(?![0-9A-Za-z]))"
+        f"(?<![0-9A-Za-z])(?:[A-Z]{{3}}(?=[0-9{letters}])|[A-Z](?=[0-9]))??(?P<digits>[0-9{letters}](?:[ .()-]{{0,2}}[0-9{letters}])*)(?=[Xx]?(?![0-9A-Za-z]))"
     )
     return table, sign, number
 
