@@ -152,17 +152,17 @@ def facts_against_base(pairs: Sequence[Pair], knowledge: KnowledgeBase, rng: ran
     bad = [(question, renumbered(answer, rng)) for question, answer in numbered]
     settings, means = QualitySettings(encoder="none"), Means(knowledge=knowledge)
     sides = [
-        [item.dimensions["facts"].value for item in assess([record(number, pair, "zh") for number, pair in enumerate(side)], settings, means)]
+        [item.dimensions["facts"] for item in assess([record(number, pair, "zh") for number, pair in enumerate(side)], settings, means)]
         for side in (numbered, bad)
     ]
-    both = [(good, wrong) for good, wrong in zip(*sides, strict=True) if good is not None and wrong is not None]
+    both = [(good, wrong) for good, wrong in zip(*sides, strict=True) if good.value is not None and wrong.value is not None]
     if len(both) < 8:
         return {"good": len(both)}
-    return {
-        **area([good for good, _ in both], [wrong for _, wrong in both]),
-        "lower": round(sum(wrong < good for good, wrong in both) / len(both), 3),
-        "asked": len(numbered),
+    contradicted = {
+        side: round(sum(any("another number" in why for why in pair[place].why) for pair in both) / len(both), 3) for place, side in enumerate(("good", "bad"))
     }
+    lower = round(sum(wrong.value < good.value for good, wrong in both) / len(both), 3)
+    return {**area([good.value for good, _ in both], [wrong.value for _, wrong in both]), "lower": lower, "contradicted": contradicted, "asked": len(numbered)}
 
 
 def speed(corpora: dict[str, list[Pair]]) -> dict[str, Any]:
