@@ -2,11 +2,27 @@
 
 from metier.packs.discovery import Installed, available, load, load_path
 from metier.packs.loader import load_folder
-from metier.packs.spec import Control, Corpus, Examples, GuardRule, Identifier, Metric, Pack, PackFacts, QualityRule, TaskSpec, Template, TemplateMessage, Term
+from metier.packs.spec import (
+    Control,
+    Corpus,
+    CorpusFacts,
+    Examples,
+    GuardRule,
+    Identifier,
+    Metric,
+    Pack,
+    PackFacts,
+    QualityRule,
+    TaskSpec,
+    Template,
+    TemplateMessage,
+    Term,
+)
 
 __all__ = [
     "Control",
     "Corpus",
+    "CorpusFacts",
     "Examples",
     "GuardRule",
     "Identifier",

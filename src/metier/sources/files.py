@@ -81,7 +81,9 @@ class File:
             "encoding_reason": self.decision.reason if self.decision else None,
             "licence": self.settings.licence,
             "basis": self.settings.basis.reference or None,
-            "corpus": None if corpus is None else {"name": corpus.name, "citation": corpus.citation, "url": corpus.url, "access": corpus.access},
+            "corpus": None
+            if corpus is None
+            else {"name": corpus.name, "citation": corpus.about.citation, "url": corpus.about.url, "access": corpus.about.access},
             **terms_entry(self.settings),
             "templates": list(self.settings.templates),
             "rows": self.rows,
