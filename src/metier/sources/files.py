@@ -110,6 +110,7 @@ class File:
             return
         self.notes.update(document.counts)
         self.notes.update(item.reason for item in document.left_out)
+        self.notes.update(reason for _, reason in document.unread)
         settings = self.settings.read.chunk
         for row in document_rows(document, settings, uri=self.shown, digest=self.sha256):
             self.notes["longer_than_a_chunk"] += isinstance(row, Row) and settings.by != "none" and len(row.values["text"]) > settings.characters

@@ -39,9 +39,9 @@ def read_pdf(path: Path, shown: str) -> Document:
     except ImportError:
         raise MissingExtra("pdfplumber", "documents", "reading PDF") from None
     logging.getLogger("pdfminer").setLevel(logging.ERROR)
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        check_streams(data, shown)
     try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            check_streams(data, shown)
         with pdfplumber.open(path) as pdf:
             pages = [_Page(number, page) for number, page in enumerate(pdf.pages, 1)]
     except (PdfminerException, MalformedPDFException, PSException, PDFPasswordIncorrect, *DAMAGE) as error:
