@@ -34,7 +34,7 @@ def test_every_article_of_every_statute_is_one_record_in_its_order():
     assert sum(map(len, found.values())) == 31591
     assert len({record.source.uri for record in records}) == 467
     for uri, articles in found.items():
-        assert articles == ARTICLE.findall(Path(uri).read_text(encoding="utf-8"))
+        assert articles == ARTICLE.findall((DATA / uri).read_text(encoding="utf-8"))
 
 
 def test_nothing_of_the_contracts_is_lost_or_doubled(tmp_path):
@@ -55,7 +55,7 @@ def test_medquad_is_read_whole(tmp_path):
     found = list(corpus("medquad", ".", "medical", tmp_path))
     drops = [item.reason for item in found if isinstance(item, Drop)]
     assert (len(found), drops) == (16412, ["missing_value:Answer"] * 5)
-    assert all(item.metadata["focus"] for item in found if not isinstance(item, Drop))
+    assert sum(not item.metadata["focus"] for item in found if not isinstance(item, Drop)) == 14, "three pages name no focus"
 
 
 def test_pubmedqa_is_read_whole():

@@ -86,6 +86,35 @@ def test_an_article_without_a_blank_is_known_by_its_number(tmp_path):
     assert [block.article for block in doc.blocks] == ["第一条", "第二条"]
 
 
+def test_lines_of_one_width_are_one_paragraph_and_ragged_ones_are_paragraphs(tmp_path):
+    wrapped = "The borrower shall pay interest on the\nloan at a rate that the lender states\nin writing on the first day of every\nmonth."
+    ragged = "1. Definitions\nTerms have the meaning that the law gives them, unless a clause says otherwise in writing.\n2. Payment\nMonthly."
+    assert len(document(tmp_path, wrapped).blocks) == 1
+    found = document(tmp_path, ragged).blocks
+    assert [(block.kind, block.section) for block in found] == [
+        ("heading", ()),
+        ("paragraph", ("1. Definitions",)),
+        ("heading", ()),
+        ("paragraph", ("2. Payment",)),
+    ]
+
+
+def test_articles_with_numbered_headings_below_are_headings_themselves(tmp_path):
+    doc = document(
+        tmp_path,
+        "ARTICLE 1 - TERMS\n1.01 Meaning\nA term means what the law says it means, and nothing that anybody else would like it to mean.\n1.02 Law\nUtah.",
+    )
+    paths = [chunk.block.section for chunk in chunks(doc, ChunkSettings(headings="path"))]
+    assert paths == [("ARTICLE 1 - TERMS", "1.01 Meaning"), ("ARTICLE 1 - TERMS", "1.02 Law")]
+
+
+def test_numbers_on_lines_in_a_row_are_a_list(tmp_path):
+    doc = document(
+        tmp_path, "You need:\n1. A passport\n2. A form that is filled in by hand and by nobody else than the person who travels, without help\n3. Money"
+    )
+    assert [block.kind for block in doc.blocks] == ["paragraph", "list", "list", "list"]
+
+
 def test_an_article_may_be_marked_as_a_heading(tmp_path):
     doc = document(tmp_path, "# 办法\n\n## 第一章 总则\n\n### 第一条 目的\n\n甲。\n\n### 第二条 范围\n\n乙。", "markdown")
     found = chunks(doc, ChunkSettings(headings="path"))

@@ -16,6 +16,8 @@ from reportlab.pdfgen import canvas
 from reportlab.platypus import SimpleDocTemplate, Table, TableStyle
 
 from metier.errors import SourceError
+from metier.records import Drop
+from metier.sources import SourceSettings, read
 from metier.sources.documents import read_document
 from metier.sources.documents.charset import declared_inside
 from metier.sources.documents.limits import check_archive, check_streams
@@ -252,7 +254,27 @@ def test_a_page_that_is_only_a_picture_is_said(tmp_path):
         page.showPage()
         page.drawImage(str(tmp_path / "a.png"), 100, 100, 200, 200)
 
-    assert read_document(pdf(tmp_path, draw), "a.pdf", "pdf").unread == ((2, "page_without_text"),)
+    path = pdf(tmp_path, draw)
+    assert read_document(path, "a.pdf", "pdf").unread == ((2, "page_without_text"),)
+    source = read([SourceSettings(path="a.pdf", licence="x")], tmp_path)
+    assert [item.reason if isinstance(item, Drop) else item.text for item in source] == ["page_without_text:page 2", "Some text."]
+    assert (source.register[0]["notes"], source.register[0]["malformed"]) == ({"page_without_text": 1}, 0)
+
+
+def test_a_file_of_which_most_pages_are_pictures_is_malformed(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
+
+    def draw(page):
+        lines(page, ["Some text."])
+        for _ in range(2):
+            page.showPage()
+            page.drawImage(str(tmp_path / "a.png"), 100, 100, 200, 200)
+
+    pdf(tmp_path, draw)
+    with pytest.raises(SourceError, match="page_without_text:page 2"):
+        list(read([SourceSettings(path="a.pdf", licence="x")], tmp_path))
 
 
 def test_an_encrypted_pdf_is_refused_and_one_with_only_an_owner_s_password_is_read(tmp_path):
@@ -268,7 +290,7 @@ def test_text_in_a_font_without_unicode_is_not_taken_for_words(tmp_path):
     assert "no readable text" in fault_of(lambda: read_document(path, "a.pdf", "pdf")).what
 
 
-@pytest.mark.parametrize("data", [b"%PDF-1.7\n garbage", b"no pdf at all", b"\x00\x01\x02" * 50])
+@pytest.mark.parametrize("data", [b"%PDF-1.7\n garbage", b"no pdf at all", b"", b"\x00\x01\x02" * 50])
 def test_a_broken_pdf_is_refused(tmp_path, data):
     assert "PDF" in fault_of(lambda: read_document(put(tmp_path, "a.pdf", data), "a.pdf", "pdf")).what
 

@@ -5,6 +5,7 @@ from metier.packs.loader import load_folder
 from metier.packs.spec import (
     Control,
     Corpus,
+    CorpusFacts,
     Examples,
     GuardRule,
     Identifier,
@@ -23,6 +24,7 @@ from metier.packs.spec import (
 __all__ = [
     "Control",
     "Corpus",
+    "CorpusFacts",
     "Examples",
     "GuardRule",
     "Identifier",

@@ -14,6 +14,7 @@ from metier.config import Settings
 __all__ = [
     "Control",
     "Corpus",
+    "CorpusFacts",
     "Examples",
     "GuardRule",
     "Identifier",
@@ -246,6 +247,21 @@ class GuardRule(Settings):
     examples: Examples
 
 
+class CorpusFacts(Settings):
+    """Whose a corpus is: where it is to be had, on what terms, and what to cite."""
+
+    title: str
+    """Name of the corpus, for people."""
+    url: str = Field(pattern=r"^https://")
+    """Where it is to be had."""
+    licence: str
+    """Its terms: an SPDX identifier or the name of its agreement."""
+    citation: str
+    """The publication to cite."""
+    access: Literal["open", "credentialed"] = "open"
+    """`credentialed`: its holder lends it only to named persons, who may not pass it on."""
+
+
 class Corpus(Settings):
     """A well-known corpus of the domain, read from the user's own copy: which files it has, what a row is and what its columns mean.
 
@@ -254,18 +270,10 @@ class Corpus(Settings):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Name that a source gives under `corpus:`."""
-    title: str
-    """Name of the corpus, for people."""
-    url: str = Field(pattern=r"^https://")
-    """Where the corpus is to be had."""
+    about: CorpusFacts
+    """Whose it is and on what terms."""
     files: str
     """Which of its files are read, as a pattern below the user's copy."""
-    access: Literal["open", "credentialed"] = "open"
-    """`credentialed`: its holder lends it only to named persons, who may not pass it on."""
-    licence: str
-    """Terms of the corpus: an SPDX identifier or the name of its agreement."""
-    citation: str
-    """The publication to cite."""
     format: Literal["csv", "tsv", "json", "xml", "parquet", "text", "markdown", "html", "pdf", "docx", "file"]
     """Kind of its files; `file` hands the text of a whole file to `reader`."""
     element: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +23,8 @@ from metier.prepare.quality import screen
 from metier.prepare.settings import PrepareSettings
 from metier.prepare.standardize import Lexicon, standardize
 from metier.prepare.strings import content, strings
-from metier.prepare.tagging import Remembered, remembered
 from metier.privacy.general import Rules
+from metier.privacy.names import NameTagger, read_ahead, taggers_for
 from metier.records import Drop, Record
 
 __all__ = ["Plan", "refine"]
@@ -61,8 +62,8 @@ def _tidied(plan: Plan, record: Record) -> tuple[Record, tuple[str, ...]]:
     return replace(record, language=language, domain=record.domain or plan.domain), notes
 
 
-def _taggers(plan: Plan, language: str | None) -> tuple[Remembered, ...]:
-    return remembered(language, plan.settings.deidentify.names, plan.root)
+def _taggers(plan: Plan, language: str | None) -> tuple[NameTagger, ...]:
+    return taggers_for(language, plan.settings.deidentify.names, root=plan.root)
 
 
 def _read_together(plan: Plan, records: Sequence[Record]) -> None:
@@ -71,11 +72,8 @@ def _read_together(plan: Plan, records: Sequence[Record]) -> None:
     for record in records:
         texts[record.language] += strings(record)
     for language, found in texts.items():
-        try:
-            for tagger in _taggers(plan, language):
-                tagger.learn(found)
-        except Exception:  # noqa: BLE001, S112 - the rows are tagged one by one then, and the one that fails is set aside
-            continue
+        with suppress(Exception):  # the rows are tagged one by one then, and the one that fails is set aside
+            read_ahead(_taggers(plan, language), found)
 
 
 def _row(plan: Plan, record: Record, notes: tuple[str, ...]) -> Iterator[Entry]:

@@ -61,7 +61,8 @@ def _filled(settings: SourceSettings, corpus: Corpus, key: str) -> SourceSetting
     except ValidationError as error:
         raise SourceError(Fault(f"the corpus {corpus.name!r} has settings that cannot be read: {error.errors()[0]['msg']}", key=f"{key}.corpus")) from None
     terms = settings.basis if settings.basis.sensitive is not None else settings.basis.model_copy(update={"sensitive": corpus.sensitive})
-    own = {name: getattr(settings, name) or getattr(corpus, name) for name in ("licence", "subject", "group", "time", "language")}
+    own = {name: getattr(settings, name) or getattr(corpus, name) for name in ("subject", "group", "time", "language")}
+    own["licence"] = settings.licence or corpus.about.licence
     rows = settings.rows or (corpus.element if corpus.format == "xml" else None)
     return settings.model_copy(update={**own, "columns": {**corpus.columns, **settings.columns}, "rows": rows, "read": read, "basis": terms})
 

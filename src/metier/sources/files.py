@@ -81,7 +81,9 @@ class File:
             "encoding_reason": self.decision.reason if self.decision else None,
             "licence": self.settings.licence,
             "basis": self.settings.basis.reference or None,
-            "corpus": None if corpus is None else {"name": corpus.name, "citation": corpus.citation, "url": corpus.url, "access": corpus.access},
+            "corpus": None
+            if corpus is None
+            else {"name": corpus.name, "citation": corpus.about.citation, "url": corpus.about.url, "access": corpus.about.access},
             **terms_entry(self.settings),
             "templates": list(self.settings.templates),
             "rows": self.rows,
@@ -108,6 +110,7 @@ class File:
             return
         self.notes.update(document.counts)
         self.notes.update(item.reason for item in document.left_out)
+        self.notes.update(reason for _, reason in document.unread)
         settings = self.settings.read.chunk
         for row in document_rows(document, settings, uri=self.shown, digest=self.sha256):
             self.notes["longer_than_a_chunk"] += isinstance(row, Row) and settings.by != "none" and len(row.values["text"]) > settings.characters

@@ -55,7 +55,7 @@ class SourceSettings(Settings):
     """File or glob (`data/**/*.jsonl`), relative to the project folder; `..` and symbolic links that lead out of it are refused.
     An absolute path is taken as written."""
     corpus: str | None = None
-    """Name of a well-known corpus of which `path` is your own copy (see `metier packs list`); the pack that knows it says how its files are read."""
+    """Name of a well-known corpus of which `path` is your own copy; the pack that knows it says how its files are read."""
     format: Format = "auto"
     """Form of a row, or kind of file; `auto` tells the file by its suffix and the row by its keys."""
     encoding: str = "auto"

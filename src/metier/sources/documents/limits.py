@@ -6,6 +6,7 @@ import re
 import struct
 import zipfile
 import zlib
+from mmap import mmap
 from pathlib import Path
 from xml.parsers import expat
 
@@ -43,7 +44,7 @@ def check_archive(path: Path, shown: str, *, largest: int = LARGEST) -> None:
         raise SourceError(Fault(f"it unpacks to {size:,} bytes in {len(members):,} parts", shown, remedy=_BOMB))
 
 
-def check_streams(data: bytes, shown: str, *, largest: int = LARGEST) -> None:
+def check_streams(data: bytes | mmap, shown: str, *, largest: int = LARGEST) -> None:
     """Raise SourceError for a PDF of which a compressed stream unpacks to more than `largest` bytes."""
     for found in _STREAM.finditer(data):
         place = found.end()

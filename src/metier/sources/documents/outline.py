@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from metier.sources.documents.blocks import Block, Document, tidy
 from metier.sources.documents.rules import numeral, rule, rules
@@ -65,7 +65,7 @@ def outline(document: Document, *, plain: bool) -> Document:
     Paragraphs are divided where a line in them is a heading of a part or begins an article. `plain` also takes short lines that stand alone for
     headings: numbered ones, Chinese enumerations and lines in capitals; formats that mark their headings themselves need none of that.
     """
-    wide = not any(rule("article_en").match(line) for _, line in _lines(document.text, document.blocks))
+    wide = not any(rule("article_en").match(line) or _is_below(line) for _, line in _lines(document.text, document.blocks))
     return replace(document, blocks=tuple(_paths(document.text, _divided(document, plain=plain, wide=wide))))
 
 
@@ -80,7 +80,7 @@ def _lines(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int, str]]:
 def _divided(document: Document, *, plain: bool, wide: bool) -> Iterator[Block]:
     """Yield the blocks with kinds decided; the articles' own labels are in `article`, on their first block only."""
     last: Article | None = None
-    for block in document.blocks:
+    for block, following in zip_longest(document.blocks, document.blocks[1:]):
         if block.kind not in ("paragraph", "list", "heading"):
             yield block
             continue
@@ -95,7 +95,7 @@ def _divided(document: Document, *, plain: bool, wide: bool) -> Iterator[Block]:
                 yield replace(piece, kind="article", level=0, article=article.label)
             elif rank is not None or piece.kind == "heading" or (not wide and rule("wide_article_en").match(line) and len(text) <= _LONGEST_HEADING):
                 yield replace(piece, kind="heading", level=piece.level or rank or _WIDE_LEVEL)
-            elif plain and piece.kind == "paragraph" and (level := _looks_like_heading(text)):
+            elif plain and (level := _looks_like_heading(text, "" if following is None else document.text[following.start : following.end])):
                 yield replace(piece, kind="heading", level=level)
             else:
                 yield piece
@@ -128,12 +128,19 @@ def _split(text: str, block: Block, last: Article | None) -> Iterator[Block]:
             yield replace(block, start=begin, end=start + len(whole.rstrip()))
 
 
-def _looks_like_heading(text: str) -> int:
-    """Return the level of a heading if a paragraph of plain text looks like one, else 0."""
+def _is_below(line: str) -> bool:
+    """Tell whether a line is a numbered heading of the second level or below (`2.01 Scope`), which makes the articles above it headings."""
+    found = rule("numbered_heading").match(line)
+    return found is not None and "." in found["depth"] and len(line) <= _LONGEST_HEADING and not rule("sentence_end").search(line)
+
+
+def _looks_like_heading(text: str, following: str) -> int:
+    """Return the level of a heading if a paragraph of plain text looks like one, else 0. Numbers on two lines in a row are those of a list."""
     if "\n" in text or len(text) > _LONGEST_HEADING or rule("sentence_end").search(text):
         return 0
     if numbered := rule("numbered_heading").match(text):
-        return numbered["depth"].count(".") + 2
+        depth, after = numbered["depth"].count("."), rule("numbered_heading").match(following)
+        return 0 if not following or (after and after["depth"].count(".") == depth) else depth + 4
     if rule("listed_heading_zh").match(text):
         return 2
     return 2 if text.isupper() and len(text) >= 4 and any(character.isalpha() for character in text) and text.isascii() else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -38,8 +39,9 @@ def read_pdf(path: Path, shown: str) -> Document:
     except ImportError:
         raise MissingExtra("pdfplumber", "documents", "reading PDF") from None
     logging.getLogger("pdfminer").setLevel(logging.ERROR)
-    check_streams(path.read_bytes(), shown)
     try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            check_streams(data, shown)
         with pdfplumber.open(path) as pdf:
             pages = [_Page(number, page) for number, page in enumerate(pdf.pages, 1)]
     except (PdfminerException, MalformedPDFException, PSException, PDFPasswordIncorrect, *DAMAGE) as error:

@@ -62,8 +62,10 @@ def document_rows(document: Document, settings: ChunkSettings, *, uri: str, dige
     identity = digest_of(["document", uri, digest])[:32]
     if not document.blocks and not document.unread:
         yield Malformed("empty_document", 1, "", "document")
+    # A page that is only a picture is usual; where most pages are, the file is a scan with a page or two of text, and that is a fault.
+    scan = len(document.unread) > len({block.page for block in document.blocks})
     for page, reason in document.unread:
-        yield Malformed(f"{reason}:page {page}", page, "", f"page {page}")
+        yield Malformed(f"{reason}:page {page}", page, "", f"page {page}", counts=scan)
     for number, chunk in enumerate(chunks(document, settings), 1):
         position = _position(chunk)
         text = document.text[chunk.start : chunk.end]
