@@ -48,12 +48,12 @@ def _day(rng: Random, first: int = 1930, last: int = 2024) -> date:
 def resident_id(rng: Random) -> str:
     """Return a resident id of GB 11643-1999."""
     body = rng.choice(words()["regions"]) + f"{rng.randrange(1, 29):02}" + f"{_day(rng):%Y%m%d}" + _digits(rng, 3)
-    return body + resident_id_digit(body)
+    return str(body + resident_id_digit(body))
 
 
 def resident_id_15(rng: Random) -> str:
     """Return a resident id of GB 11643-1989."""
-    return rng.choice(words()["regions"]) + f"{rng.randrange(1, 29):02}" + f"{_day(rng, 1930, 1984):%y%m%d}" + _digits(rng, 3)
+    return str(rng.choice(words()["regions"]) + f"{rng.randrange(1, 29):02}" + f"{_day(rng, 1930, 1984):%y%m%d}" + _digits(rng, 3))
 
 
 def foreigner_id(rng: Random) -> str:
@@ -72,7 +72,7 @@ def foreigner_id_15(rng: Random) -> str:
 def uscc(rng: Random) -> str:
     """Return a unified social credit code of GB 32100-2015; 92 is a sole trader."""
     body = rng.choice(["91", "92", "12", "52"]) + rng.choice(words()["regions"]) + f"{rng.randrange(1, 29):02}" + "".join(rng.choices(USCC_ALPHABET, k=9))
-    return body + uscc_digit(body)
+    return str(body + uscc_digit(body))
 
 
 def card(rng: Random) -> str:
@@ -113,7 +113,9 @@ def us_phone(rng: Random) -> str:
 def plate(rng: Random) -> str:
     """Return a number plate; one in three is of a new energy vehicle."""
     head = rng.choice(words()["plates"]) + rng.choice("ABCDEFGHJK")
-    return head + rng.choice([_digits(rng, 5), _digits(rng, 5), rng.choice("DF") + _digits(rng, 5), rng.choice(_LETTERS.replace("I", "")) + _digits(rng, 4)])
+    return str(
+        head + rng.choice([_digits(rng, 5), _digits(rng, 5), rng.choice("DF") + _digits(rng, 5), rng.choice(_LETTERS.replace("I", "")) + _digits(rng, 4)])
+    )
 
 
 def vin(rng: Random) -> str:
@@ -257,7 +259,7 @@ def chinese_age(rng: Random) -> str:
     tens, ones = divmod(age, 10)
     if age >= 100:
         return f"{numerals[1]}{material['hundred']}" + (f"{material['zero']}{numerals[ones]}" if ones else "")
-    return numerals[tens] + material["ten"] + numerals[ones]
+    return str(numerals[tens] + material["ten"] + numerals[ones])
 
 
 def age(rng: Random) -> str:
