@@ -1,7 +1,7 @@
 """Training rows that hold what they will be tested with: found by whole text, by long n-grams, by near-duplicate search, and dropped with the reason.
 
 The rule of long n-grams is that of Brown et al., Language models are few-shot learners (2020), appendix C: 13 words in a row that also stand in a
-test item are contamination, unless more than 10 training documents hold them (legal boilerplate, phrases of the culture); test items shorter than
+test item are contamination, unless more than 10 training documents hold them (boilerplate, phrases that everybody knows); test items shorter than
 that have to match as a whole. Chinese has no word borders; there the unit is a letter, and the length is a setting of its own.
 """
 
