@@ -109,6 +109,10 @@ class Server:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
+    def processor(self) -> float:
+        """Return the seconds of processor time that its threads have had, to the nanosecond."""
+        return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")) / 1e9
+
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(30)
@@ -118,31 +122,33 @@ def body(**more: Any) -> dict[str, Any]:
     return {"model": "expert", "messages": [{"role": "user", "content": _QUESTION}], "temperature": 0, "max_tokens": _TOKENS, **more}
 
 
-def overhead(folder: Path, repeats: int = 150) -> dict[str, Any]:
-    """Median times of one request with everything and without, one after the other in turns, in milliseconds."""
+def overhead(folder: Path, repeats: int) -> dict[str, Any]:
+    """What a request costs with everything and without, in turns, in milliseconds: medians, and the median of the differences of neighbours."""
     server, found = Server(folder), {}
     client = httpx.Client(base_url=server.url, headers=server.headers, timeout=60)
 
-    def once(path: str, stream: bool) -> tuple[float, float]:
-        began, first = time.perf_counter(), 0.0
+    def once(path: str, stream: bool) -> dict[str, float]:
+        spent, began, first = server.processor(), time.perf_counter(), 0.0
         with client.stream("POST", f"{path}/v1/chat/completions", json=body(stream=stream)) as response:
             for line in response.iter_lines():
                 if not first and '"content":"' in line and '"role":"assistant","content":""' not in line:
                     first = time.perf_counter() - began
-        return time.perf_counter() - began, first
+        total = time.perf_counter() - began
+        return {"total": total, "processor": server.processor() - spent, **({"first_text": first} if stream else {})}
 
     try:
         for stream in (False, True):
-            times: dict[str, list[tuple[float, float]]] = {"": [], "/plain": []}
+            times: dict[str, list[dict[str, float]]] = {"": [], "/plain": []}
             for path in ("", "/plain") * 10:
                 once(path, stream)
             for _ in range(repeats):
                 for path, seen in times.items():
                     seen.append(once(path, stream))
-            kind = "stream" if stream else "whole"
-            for place, what in enumerate(("total", "first_text") if stream else ("total",)):
-                full, plain = (statistics.median(item[place] for item in times[path]) * 1000 for path in ("", "/plain"))
-                found[f"{kind}_{what}_ms"] = {"with": round(full, 2), "without": round(plain, 2), "added": round(full - plain, 2)}
+            for what in times[""][0]:
+                full, plain = ([item[what] * 1000 for item in times[path]] for path in ("", "/plain"))
+                added = statistics.median(one - other for one, other in zip(full, plain, strict=True))
+                figures = {"with": statistics.median(full), "without": statistics.median(plain), "added": added}
+                found[f"{'stream' if stream else 'whole'}_{what}_ms"] = {name: round(value, 2) for name, value in figures.items()}
         return {"tokens": _TOKENS, "requests": repeats, **found}
     finally:
         client.close()
@@ -248,6 +254,7 @@ def soak(folder: Path, seconds: float, clients: int = 32) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--overhead", action="store_true")
+    parser.add_argument("--repeats", type=int, default=150, metavar="N", help="requests of each kind that --overhead measures")
     parser.add_argument("--batch", action="store_true")
     parser.add_argument("--base", default="bundled/gemma-3-270m", help="base model of --batch: a name as in a project file, or tiny")
     parser.add_argument("--soak", type=float, metavar="SECONDS")
@@ -264,7 +271,7 @@ def main() -> None:
         folders = iter([Path(name, str(number)) for number in range(3)])
         if options.overhead or not chosen:
             (folder := next(folders)).mkdir()
-            ours["overhead"] = overhead(folder)
+            ours["overhead"] = overhead(folder, options.repeats)
         if options.batch or not chosen:
             (folder := next(folders)).mkdir()
             ours["batch"] = batch(options.base, folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import httpx
+import openpyxl
 import pytest
 import torch
 
@@ -35,6 +36,8 @@ sources:
      subject: keeper, group: apiary, time: seen, templates: [season-zh, season-en]}}
   - {{path: data/talk.csv, format: csv, licence: CC0-1.0, columns: {{prompt: q, completion: a}}, language: en, task: talk, time: seen, malformed: 0.5}}
   - {{path: data/rows.xml, format: xml, rows: row, licence: CC0-1.0, columns: {{prompt: q, completion: a}}, time: seen}}
+  - {{path: data/rules.md, licence: CC0-1.0, time: file, read: {{chunk: {{characters: 60, overlap: 20, by: heading, tables: rows, headings: path}}}}}}
+  - {{path: data/rows.xlsx, licence: CC0-1.0, columns: {{note: note}}, read: {{missing: {{values: [NA], policy: keep}}}}}}
 prepare:
   deidentify: {{replace: mask}}
   split: {{time: true}}
@@ -63,6 +66,15 @@ def _write(folder: Path, base: Base) -> None:
         for number, row in enumerate(rows(20, seed=6))
     )
     (folder / "data" / "rows.xml").write_text(f"<rows>{elements}</rows>", encoding="utf-8")
+    _write_documents(folder / "data")
+
+
+def _write_documents(folder: Path) -> None:
+    (folder / "rules.md").write_text("# Rules\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n" + "Bees are kept in hives of wood. " * 6, encoding="utf-8")
+    book = openpyxl.Workbook()
+    for row in (["note", "other"], ["NA", 1]):
+        book.active.append(row)
+    book.save(folder / "rows.xlsx")
 
 
 def _inside(value: Any) -> Iterator[type[Settings]]:

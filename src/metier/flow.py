@@ -176,6 +176,7 @@ def release(
         if state is not None and not state.intact:
             raise GateRefused(f"not released: the log of events does not verify: {state.fault}\n    -> metier audit verify says more")
         _, _, adapter, _, _, decision = _present(project, None if state is None else lambda: state)
+        recorder(decision)
         pack = packs.load(project.settings.pack)
         made = registry.release(name or project.settings.project, decision, adapter, pack, signer, store=project.store, record=record)
         recorder(made)
@@ -199,6 +200,9 @@ def _present(project: Project, ledger: Ledger) -> tuple[Artifact, ...]:
 
     def find(function: Callable[..., Any], *inputs: Any, **_: Any) -> tuple[Artifact, ...]:
         found = finder.store.find(finder.key(function, inputs))
+        if found is None and function is compliance.decide:
+            # A function of what is there and nothing else: an approval was stopped after it was stored and before it was decided on.
+            return finder(function, *inputs)
         if found is None:
             raise GateRefused(f"there is no decision on the present data, settings and code\n    -> make it with: metier run {project.root}")
         return found
@@ -242,7 +246,9 @@ def _walk(
     `base` finds the base model once it is needed: it may have to be made first.
     """
     settings = project.settings
-    (dataset,) = stage(prepare.build, origin, pack, settings.prepare, settings.languages, engine=engine)
+    limit, tests = settings.training.batch.maximum_tokens, evaluation.item_files(settings.evaluation, project.root)
+    preparation, outside = prepare.look_outside(settings.prepare, project.root, base=base, maximum_tokens=limit, languages=settings.languages, tests=tests)
+    (dataset,) = stage(prepare.build, origin, pack, preparation, settings.languages, outside, engine=engine)
     if goal == "dataset":
         return (dataset,)
     model = base()

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
 from metier.digest import digest_of
 
-__all__ = ["Drop", "Message", "Record", "Role", "Source", "Span", "Step", "identify", "record_from_dict", "record_to_dict", "source_to_dict"]
+__all__ = [
+    "Drop",
+    "Message",
+    "Record",
+    "Role",
+    "Source",
+    "Span",
+    "Step",
+    "identify",
+    "record_from_dict",
+    "record_to_dict",
+    "source_to_dict",
+    "strings",
+    "with_strings",
+]
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 
@@ -127,3 +141,57 @@ def record_from_dict(row: Mapping[str, Any]) -> Record:
     values["source"] = None if source is None else Source(**source)
     values["parents"] = tuple(row.get("parents") or ())
     return Record(**values)
+
+
+def strings(record: Record) -> list[str]:
+    """Return every string of a record in a fixed order: text, messages, label, metadata at any depth.
+
+    Whole numbers of the metadata are given as strings too: a telephone number may be stored as a number. Who changes the strings of
+    records and who checks them afterwards both take them from here, so that nothing is reached by the one and missed by the other.
+    """
+    found = [record.text, *(message.content for message in record.messages)]
+    if record.label is not None:
+        found.append(record.label)
+    found.extend(_inside(dict(record.metadata)))
+    return found
+
+
+def with_strings(record: Record, changed: Sequence[str]) -> Record:
+    """Return the record with its strings replaced, in the order of `strings`. Raises ValueError if their number differs."""
+    rest = iter(changed)
+    try:
+        text = next(rest)
+        messages = tuple(replace(message, content=next(rest)) for message in record.messages)
+        label = None if record.label is None else next(rest)
+        metadata = _rebuilt(dict(record.metadata), rest)
+    except (StopIteration, RuntimeError):
+        raise ValueError("fewer strings than the record has") from None
+    if next(rest, None) is not None:
+        raise ValueError("more strings than the record has")
+    return replace(record, text=text, messages=messages, label=label, metadata=metadata)
+
+
+def _inside(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield str(value)
+    elif isinstance(value, dict):
+        for key in sorted(value):
+            yield from _inside(value[key])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _inside(item)
+
+
+def _rebuilt(value: Any, rest: Iterator[str]) -> Any:
+    if isinstance(value, str):
+        return next(rest)
+    if isinstance(value, int) and not isinstance(value, bool):
+        changed = next(rest)
+        return value if changed == str(value) else changed
+    if isinstance(value, dict):
+        return {key: _rebuilt(value[key], rest) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_rebuilt(item, rest) for item in value]
+    return value

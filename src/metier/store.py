@@ -32,10 +32,11 @@ from metier.digest import canonical_json, digest_file
 from metier.errors import BusyError, StoreError
 from metier.progress import SILENT, Progress
 
-__all__ = ["Store", "Workspace", "remove_folder", "write_atomically"]
+__all__ = ["Store", "Workspace", "remove_folder", "sync_folder", "write_atomically"]
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Flush a folder's own list of names to the disk: what was made or renamed in it is there after a power cut. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -65,7 +66,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             os.fsync(stream.fileno())
         temporary.chmod(mode)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -151,7 +152,7 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             remove_folder(target)
             folder.rename(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
             raise _store_error(error, folder) from error
         return self.open(kind, manifest["digest"])

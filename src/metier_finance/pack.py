@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from metier.packs import load_folder
+from metier_finance.filings import filing
 from metier_finance.scoring import figures_match
-from metier_finance.validators import iban
+from metier_finance.validators import aba, iban, six_digits, three_digits
 
-pack = load_folder(Path(__file__).parent, validators={"iban": iban}, scorers={"figures_match": figures_match})
+pack = load_folder(
+    Path(__file__).parent,
+    validators={"aba": aba, "iban": iban, "six_digits": six_digits, "three_digits": three_digits},
+    scorers={"figures_match": figures_match},
+    readers={"filing": filing},
+)

@@ -233,11 +233,12 @@ class Proxy:
 
     def cut(self) -> None:
         self.up = False
-        for pair in self.pairs:
+        # Taken out first: who was cut may be back before the last one is.
+        pairs, self.pairs = self.pairs, []
+        for pair in pairs:
             for end in pair:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-        self.pairs.clear()
 
     def back(self) -> None:
         self.up, self.deaf, self.swallow_after = True, False, b""

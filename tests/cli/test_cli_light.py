@@ -14,12 +14,21 @@ from metier.cli.main import app
 HEAVY = ("torch", "transformers", "pyarrow", "scipy", "sklearn", "matplotlib", "accelerate")
 
 HELP = {
-    (): ["--version", "init", "run", "data", "train", "evaluate", "chat", "audit", "packs", "demo", "doctor"],
+    (): ["--version", "init", "run", "data", "train", "evaluate", "chat", "audit", "packs", "vault", "gateway", "demo", "doctor"],
     ("init",): ["--pack", "--name", "FOLDER"],
     ("run",): ["--json", "--dry-run", "--online", "--processes", "PROJECT"],
     ("train",): ["--json", "--dry-run", "--online", "--processes", "PROJECT"],
     ("evaluate",): ["--json", "--dry-run", "--online", "--processes", "PROJECT"],
-    ("data",): ["build", "inspect", "preview"],
+    ("data",): ["build", "inspect", "preview", "deidentify", "policies", "guard"],
+    ("data", "deidentify"): ["--field", "--out", "--policy", "--language", "--pack", "--key", "--spans", "--vault", "--preview", "--processes", "--json"],
+    ("data", "policies"): ["--diff", "--field", "--rows", "--json"],
+    ("data", "guard"): ["--allow", "--pack", "--score", "--json", "FILE"],
+    ("vault",): ["reveal", "rotate", "erase", "status"],
+    ("vault", "reveal"): ["--key", "--name", "--purpose", "--file", "--out", "--project", "--json"],
+    ("vault", "rotate"): ["--key", "--name", "--reencrypt", "--project"],
+    ("vault", "erase"): ["--subject", "--key", "--name", "--purpose", "--search", "--project", "--json"],
+    ("vault", "status"): ["--key", "--json"],
+    ("gateway",): ["--upstream", "--host", "--port", "--language", "--pack"],
     ("data", "build"): ["--json", "--dry-run", "--processes", "PROJECT"],
     ("data", "inspect"): ["--json", "--count", "--split", "--reason", "--seed"],
     ("data", "preview"): ["--json", "--count", "--split", "--seed", "--tokens"],

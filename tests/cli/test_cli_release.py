@@ -130,6 +130,20 @@ def test_a_bundle_is_one_folder_that_verifies_and_a_changed_byte_is_found(spare:
     assert invoke("comply", spare, "--bundle", folder).code == 2, "nothing is written over"
 
 
+def test_the_place_of_a_bundle_is_looked_at_before_anything_runs(project: Path, invoke: Invoke, tmp_path: Path) -> None:
+    taken, under_a_file, dangling = tmp_path / "taken", tmp_path / "file" / "bundle", tmp_path / "dangling"
+    taken.mkdir()
+    under_a_file.parent.write_bytes(b"")
+    dangling.symlink_to(tmp_path / "nowhere")
+    (project / "data" / "hives.jsonl").write_text("no json", encoding="utf-8")
+    for place, said in ((taken, "there is something at"), (under_a_file, "is no folder that may be written"), (dangling, "there is something at")):
+        ended = invoke("comply", project, "--bundle", place)
+        assert ended.code == 2
+        assert said in ended.err
+        assert "hives.jsonl" not in ended.err
+    assert not (project / ".metier" / "artifacts").exists()
+
+
 def test_what_is_made_approved_and_released_stands_in_the_log_once(spare: Path, invoke: Invoke) -> None:
     open_ones = waiting(invoke("comply", spare, "--json").document)
     size = invoke("run", spare, "--json").document["ledger"]["size"]

@@ -58,6 +58,31 @@ def test_kill_9_in_every_stage_changes_no_digest_of_the_data_and_no_loss(twin: P
     assert not any((twin / ".metier" / "work").iterdir())
 
 
+@pytest.mark.parametrize(("number", "end", "step"), [(signal.SIGKILL, -signal.SIGKILL, 1), (signal.SIGINT, 3, 3)])
+def test_kill_9_and_ctrl_c_after_the_decision_leave_all_or_nothing(
+    finished: Finished, invoke: Invoke, tmp_path: Path, number: signal.Signals, end: int, step: int
+) -> None:
+    controls = invoke("comply", finished.folder, "--json").document["decision"]["controls"]
+    flags = [name for name, entry in controls.items() if entry["blocks"] and name != "SX-01"]
+    script = Path(__file__).with_name("kill_after_decision.py")
+    command = [sys.executable, str(script), str(int(number)), str(step), str(finished.folder), str(tmp_path), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    lives = [json.loads(line) for line in done.stdout.splitlines()]
+    # Approving puts an event, the approval and the decision on record, releasing the decision, an event and the release: before and after each.
+    assert [life[:3] for life in lives] == [[command, moment, end] for command in ("approve", "release") for moment in range(1, 7, step)]
+    assert [life for life in lives if life[3]] == [], "the same command goes on"
+    for command, moment, _, _ in lives:
+        folder = tmp_path / f"{command}-{moment}"
+        assert invoke("audit", "verify", folder).code == 0
+        for kind, count in (("approval", 1), ("release", int(command == "release"))):
+            found = list((folder / ".metier" / "artifacts" / kind).glob("*"))
+            assert len(found) == count
+            assert all(Store(folder / ".metier").damaged(Store(folder / ".metier").open(kind, path.name)) == [] for path in found)
+        rows = invoke("releases", folder, "--json").document["releases"]
+        assert [row["sound"] for row in rows] == [True] * (command == "release")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of two megabytes."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from metier.artifacts import Artifact
 from metier.digest import canonical_json, digest_bytes, digest_file, digest_of
 from metier.errors import StoreError
-from metier.records import Drop, Message, Record, Source, Span, identify, record_from_dict, record_to_dict
+from metier.records import Drop, Message, Record, Source, Span, identify, record_from_dict, record_to_dict, strings, with_strings
 from metier.shards import dataset_records, read_drops, read_records, write_drops, write_records
 
 WORDS = st.text(max_size=20).filter(lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text))
@@ -31,6 +31,14 @@ RECORDS = st.builds(
 @given(RECORDS)
 def test_a_record_survives_plain_values(record: Record) -> None:
     assert record_from_dict(json.loads(json.dumps(record_to_dict(record)))) == record
+
+
+@given(RECORDS)
+def test_every_string_of_a_record_goes_out_and_comes_back(record: Record) -> None:
+    found = strings(record)
+    assert with_strings(record, found) == record
+    changed = with_strings(record, [f"<{text}>" for text in found])
+    assert strings(changed) == [f"<{text}>" for text in found]
 
 
 @given(st.lists(RECORDS, max_size=4))

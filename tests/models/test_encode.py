@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from metier.models import Base, LocalModel, mean_states, text_likelihoods
+from metier.errors import ModelError
+from metier.models import Base, LocalModel, SentenceEncoder, mean_states, text_likelihoods
 from metier.models.attention import Packed
 
 TEXTS = ["Bees live in hives.", "", "蜜蜂住在蜂箱里。", "The queen lays eggs. " * 20]
@@ -43,3 +44,23 @@ def test_likelihoods_are_those_of_the_plain_model(model):
 def test_a_text_beyond_the_bound_counts_up_to_it(model):
     assert text_likelihoods(model, TEXTS, maximum_tokens=5)[3].tokens == 5
     assert np.allclose(mean_states(model, [TEXTS[3]], maximum_tokens=8), mean_states(model, [TEXTS[3][:200]], maximum_tokens=8))
+
+
+def test_an_encoder_folder_gives_one_vector_a_text_whatever_the_batch(base: Base, tmp_path):
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path / "encoder"
+    AutoTokenizer.from_pretrained(base.folder).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=800, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    BertModel(config).save_pretrained(folder)
+    encoder = SentenceEncoder(folder)
+    together = encoder.encode(TEXTS[:3])
+    assert (together.shape, together.dtype) == ((3, 32), np.float32)
+    assert not together[1].any()
+    assert np.allclose(together[2], encoder.encode([TEXTS[2]])[0], atol=1e-5)
+
+
+def test_a_folder_that_is_no_encoder_is_said_to_be_none(tmp_path):
+    with pytest.raises(ModelError, match=r"is no encoder\n    -> give a folder with config.json"):
+        SentenceEncoder(tmp_path)

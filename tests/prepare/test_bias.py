@@ -12,7 +12,7 @@ from metier.prepare.bias import UNKNOWN, BiasSettings, bias_facts, detected_grou
         ("女，45岁，来自四川成都，头晕三天。", "40-64", "female", "西南"),
         ("我父亲今年91周岁，住在北京。", "90-120", "male", "华北"),
         ("宝宝8个月大，发烧。", "0-17", UNKNOWN, UNKNOWN),
-        ("A 67-year-old woman from Ohio told her husband.", "65-89", "several", "US Midwest"),
+        ("A 67-year-old woman from Ohio told her husband.", "65-89", "female", "US Midwest"),
         ("He is 30 years old and lives in Texas with his dog.", "18-39", "male", "US South"),
         ("There was a history of use in the theme park.", UNKNOWN, UNKNOWN, UNKNOWN),
         ("120岁以上的树，2000年种下。", "90-120", UNKNOWN, UNKNOWN),
@@ -27,7 +27,7 @@ def loans():
     rows = []
     for number in range(200):
         female = number % 4 == 0
-        good = number % 2 == 0 if female else number % 10 != 1
+        good = number % 8 == 0 if female else number % 10 != 1
         rows.append(row(number, metadata={"sex": "female" if female else "male", "age_in_years": str(20 + number % 60)}, label="good" if good else "bad"))
     return [*rows, row(201, metadata={"sex": "", "age_in_years": "95"}, label="good")]
 
@@ -37,6 +37,7 @@ def test_columns_are_groups_ages_go_into_bands_and_unlike_groups_are_remarked():
     assert views["sex"].counts == {"male": 150, "female": 50, UNKNOWN: 1}
     assert list(views["age_in_years"].counts) == ["18-39", "40-64", "65-89", "90-120"]
     remark = next(remark for remark in views["sex"].remarks if remark.startswith("female: the label 'bad'"))
+    assert remark.startswith("female: the label 'bad' has 50% of the records, of the rest 13%")
     assert "n = 50" in remark
     assert views["age_in_years"].remarks[0] == "below 2 % of those that give one: 90-120"
 

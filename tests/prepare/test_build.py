@@ -161,11 +161,11 @@ def test_a_source_may_name_its_templates(tmp_path):
 
 def test_plain_texts_stay_where_the_project_keeps_them(tmp_path):
     rows = [row(number, text=record.messages[0].content + record.messages[1].content, label=f"l{number % 2}") for number, record in enumerate(distinct(30))]
-    dataset = made(tmp_path, rows, compose={"text": "keep"}, split={"by": ()})
+    dataset = made(tmp_path, rows, compose={"text": "keep"}, split={"by": ()}, deidentify={"enabled": False})
     assert dataset.facts["counts"]["task"] == {"text": 30}
     assert sorted(record.text for record in everything(dataset)) == sorted(item.text for item in rows)
     assert {line["transforms"][-1] for line in lineage_of(dataset)} == {"as-is"}
-    assert dataset.facts["disjoint"]["prompt"] == {"distinct": 30, "shared": 0}
+    assert dataset.facts["disjoint"]["text"] == {"distinct": 30, "shared": 0}
 
 
 def test_two_rows_that_give_the_same_conversation_give_it_once(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from corpus_of_prepare import chat, row
 from metier.errors import InputError
-from metier.prepare.clean import CleanSettings, clean, repeated_lines, tidy
+from metier.prepare.clean import CleanSettings, RepeatedSettings, clean, repeated_lines, tidy
 from metier.prepare.clean.boilerplate import listed_lines
 from metier.prepare.clean.encoding import repair_encoding
 from metier.prepare.compare import critical
@@ -143,7 +143,7 @@ def test_boilerplate_lines_leave_and_a_text_of_nothing_else_stays():
 
 
 def test_lines_that_a_source_repeats_leave_unless_they_carry_a_number_or_a_negation():
-    settings = CleanSettings(repeated=0.5, repeated_minimum=10)
+    settings = CleanSettings(repeated=RepeatedSettings(share=0.5, minimum=10))
     footer, finding, dose = "某某社区诊疗平台，用心服务", "否认药物过敏史，无手术史", "口服5毫克"
     records = [row(number, text=f"第{number}号病例的经过\n{finding}\n{dose}\n{footer}") for number in range(20)]
     other = Record(id="x", text=f"另一来源\n{footer}", source=Source("b.jsonl", "2" * 64, "line 1", "internal"))
@@ -152,7 +152,9 @@ def test_lines_that_a_source_repeats_leave_unless_they_carry_a_number_or_a_negat
     assert cleaned.text == f"第3号病例的经过\n{finding}\n{dose}"
     assert notes == ("clean:boilerplate=1",)
     assert clean(other, settings, found) == (other, ())
-    assert clean(records[3], settings) == (records[3], ())
+    assert clean(records[3], CleanSettings()) == (records[3], ())
+    with pytest.raises(InputError, match="were not counted"):
+        clean(records[3], settings)
 
 
 def test_every_change_is_noted_by_its_kind():

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from corpus_of_prepare import chat, row
+from metier.errors import InputError, ModelError
 from metier.models import Base, LocalModel
-from metier.prepare.quality import BaseEncoder, Means, QualitySettings, assess, exchange
+from metier.prepare.quality import BaseEncoder, Means, QualitySettings, assess, exchange, means_for
 from metier.prepare.quality.likelihood import Asked, Likely, likely
 
 ON = QualitySettings(model="base")
@@ -98,3 +99,23 @@ def test_hidden_states_are_an_encoder(model):
     assert np.allclose(vectors[0], vectors[2], atol=1e-4)
     (first, *_) = assess(records(), ON, Means(encoder=BaseEncoder(model)))
     assert first.dimensions["relevance"].how == "base"
+
+
+def test_the_settings_load_what_they_ask_for(base: Base, tmp_path):
+    (tmp_path / "reference.md").write_text("Bees live in hives.", encoding="utf-8")
+    found = means_for(QualitySettings(model="base", encoder="base", knowledge="reference.md"), root=tmp_path, base=base)
+    assert (found.model_digest, found.encoder.name, found.knowledge.passages[0].text) == (base.digest, "base", "Bees live in hives.")
+    plain = means_for(QualitySettings(), root=tmp_path)
+    assert (plain.encoder, plain.model, plain.knowledge) == (None, None, None)
+    with pytest.raises(InputError, match="needs the project's base model"):
+        means_for(QualitySettings(model="base"), root=tmp_path)
+    with pytest.raises(ModelError, match="is no encoder"):
+        means_for(QualitySettings(encoder="nowhere"), root=tmp_path)
+
+
+def test_without_an_encoder_relevance_is_what_the_question_tells_of_the_answer(model):
+    (first, *_) = assess(records(), QualitySettings(model="base", encoder="none"), Means(model=model, model_digest="m"))
+    assert first.dimensions["relevance"].how == "base model"
+    assert "nats a token of the answer" in first.dimensions["relevance"].why[0]
+    (plain, *_) = assess(records(), QualitySettings(encoder="none"))
+    assert plain.dimensions["relevance"].value is None

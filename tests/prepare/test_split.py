@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from corpus_of_prepare import row
 from metier.errors import InputError
 from metier.prepare.settings import SplitSettings
-from metier.prepare.split import Unit, assign, moment
+from metier.prepare.split import EXCLUDED, ExternalTest, Unit, assign, moment, of_fold, stratum
 
 
 def units(count, *, keys=lambda number: (), tasks=lambda number: {"qa": 1}, time=lambda number: None):
@@ -138,3 +139,71 @@ def test_dates_are_read_as_they_are_written(text, expected):
 def test_shares_that_leave_nothing_are_refused():
     with pytest.raises(ValidationError, match="leave nothing to train on"):
         SplitSettings(test=0.5, validation=0.5)
+
+
+@pytest.mark.parametrize(
+    "values", [{"test": -0.1}, {"test": 1.0}, {"folds": 5, "time": True}, {"folds": 2}, {"folds": 5, "test": ExternalTest(path="a")}, {"folds": 1}]
+)
+def test_settings_that_cannot_be_met_are_refused(values):
+    with pytest.raises(ValidationError):
+        SplitSettings(**values)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(UNIT, min_size=12, max_size=80, unique_by=lambda unit: unit.id), st.integers(3, 5))
+def test_every_fold_is_a_valid_split(given_units, count):
+    try:
+        splits = assign(given_units, SplitSettings(folds=count))
+    except InputError:
+        assert components(given_units) < count
+        return
+    folds = {unit.id: splits.fold(unit.id) for unit in given_units}
+    assert set(folds.values()) == set(range(count))
+    for chosen in range(count):
+        names = {fold: of_fold(fold, chosen=chosen, folds=count, validation=True) for fold in range(count)}
+        assert list(names.values()).count("test") == list(names.values()).count("validation") == 1
+        where = defaultdict(set)
+        for unit in given_units:
+            for key in unit.keys:
+                where[key].add(names[folds[unit.id]])
+        assert all(len(found) == 1 for found in where.values())
+    assert {name: splits[name] for name in folds} == {name: of_fold(fold, chosen=0, folds=count, validation=True) for name, fold in folds.items()}
+
+
+def test_folds_are_of_equal_size_in_every_stratum():
+    given_units = units(1000, tasks=lambda number: {"rare": 1} if number % 20 == 0 else {"common": 1})
+    splits = assign(given_units, SplitSettings(folds=5))
+    counts = Counter((splits.fold(unit.id), next(iter(unit.tasks))) for unit in given_units)
+    assert {counts[fold, "rare"] for fold in range(5)} == {10}
+    assert {counts[fold, "common"] for fold in range(5)} == {190}
+    assert assign(given_units, SplitSettings()).fold("u0000") is None
+
+
+def test_what_shares_a_key_with_an_external_test_set_is_left_out():
+    own = units(40, keys=lambda number: [f"subject {number // 2}"])
+    external = [Unit("x1", ("subject 0", "subject 1"), {"qa": 1}), Unit("x2", ("nobody",), {"qa": 1})]
+    splits = assign(own, SplitSettings(test=ExternalTest(path="exam.jsonl")), external=external)
+    assert [splits[f"u{number:04d}"] for number in range(4)] == [EXCLUDED] * 4
+    assert splits["x1"] == splits["x2"] == "test"
+    rest = Counter(splits[unit.id] for unit in own[4:])
+    assert rest == {"train": 32, "validation": 4}
+
+
+def test_one_id_twice_is_one_unit_of_the_splitter():
+    given_units = [*units(30), Unit("u0003", ("k",), {"qa": 1}), Unit("other", ("k",), {"qa": 1})]
+    splits = assign(given_units, SplitSettings())
+    assert splits["u0003"] == splits["other"]
+
+
+def test_units_may_come_from_a_generator_and_unknown_ids_are_unknown():
+    splits = assign((unit for unit in units(30)), SplitSettings())
+    assert len(splits) == 30
+    with pytest.raises(KeyError):
+        splits["nobody"]
+
+
+def test_strata_are_tasks_labels_or_both():
+    record = row(1, task="triage", label="心内科")
+    assert stratum(record, SplitSettings()) == "triage"
+    assert stratum(record, SplitSettings(stratify=("task", "label"))) == "triage\x00心内科"
+    assert stratum(row(2), SplitSettings(stratify=("label",))) == ""

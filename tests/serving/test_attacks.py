@@ -312,6 +312,21 @@ def test_a_body_that_is_too_large_is_refused_while_it_is_read(server: Running) -
         assert raw(server, f"{head}Content-Length: {length}\r\n\r\n".encode(), wait=3)[9:12] in (b"400", b"413", b"431")
 
 
+def test_heads_without_end_are_cut_off(server: Running) -> None:
+    """CVE-2025-48956: a header, a name, a path or a number of headers that never stops."""
+    known = f"Host: x\r\nAuthorization: Bearer {server.key}\r\n"
+    endless = [
+        f"GET /v1/models HTTP/1.1\r\n{known}X-Long: {'a' * 4_000_000}\r\n\r\n",
+        f"GET /v1/models HTTP/1.1\r\n{known}{'b' * 4_000_000}: x\r\n\r\n",
+        f"GET /v1/models?{'c' * 4_000_000} HTTP/1.1\r\n{known}\r\n",
+        f"GET /v1/models HTTP/1.1\r\n{known}" + "X-Many: y\r\n" * 200_000 + "\r\n",
+    ]
+    for head in endless:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            assert raw(server, head.encode(), wait=3)[9:12] in (b"400", b"431", b"")
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -565,3 +580,40 @@ def _receive(url: str, key: str, number: int, received: list[tuple[str, str]]) -
                                 received.append((f"begun:{response.headers['x-request-id']}", ""))
     except (httpx.HTTPError, json.JSONDecodeError):
         return
+
+
+# Disk full: what cannot be put on record in the real log is not answered, and the server goes on once there is room.
+
+
+def test_a_full_disk_below_the_real_log_gives_503_and_no_answer(base: Base, releases: list[Served], pack: Pack, tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        ledger = open_project_ledger(place, AuditSettings())
+        with running(base, releases, pack, tmp_path, record=ledger.record) as server, server.client() as client:
+            asked = question("长" * 40)
+            assert client.post("/v1/chat/completions", json=asked).status_code == 200
+            ballast = place / "ballast"
+            with ballast.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+                while True:
+                    stream.write(bytes(512))
+            # Files that have grown already may take some more entries; then there is no room for the next one.
+            replies = [client.post("/v1/chat/completions", json=asked) for _ in range(40)]
+            answered = [reply for reply in replies if reply.status_code == 200]
+            refused = [reply for reply in replies if reply.status_code == 503]
+            assert refused
+            assert len(answered) + len(refused) == 40
+            assert all("choices" not in reply.text and reply.json()["error"]["code"] == "not_recorded" for reply in refused)
+            streamed = client.post("/v1/chat/completions", json=asked | {"stream": True})
+            assert "[DONE]" in streamed.text or "not_recorded" in streamed.text
+            ballast.unlink()
+            last = client.post("/v1/chat/completions", json=asked)
+            assert last.status_code == 200
+        entries = {entry.index for entry in ledger.find(kind="prediction", phase="answered")}
+        assert {reply.json()["metier"]["entry"] for reply in [*answered, last]} <= entries
+        assert ledger.state().intact
+        ledger.close()
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -88,9 +88,26 @@ def test_the_register_says_what_was_read(tmp_path):
             "encoding_reason": "detected: UTF-8 byte order mark, whole file decodes",
             "licence": "internal",
             "basis": None,
+            "corpus": None,
+            "licence_kind": "named",
+            "owner": None,
+            "purpose": None,
+            "collected": None,
+            "retention": None,
+            "expires": None,
+            "sensitive": None,
+            "warnings": [
+                "no lawful basis or consent is referred to",
+                "nobody is named who answers for the data",
+                "no purpose is stated",
+                "no retention is stated",
+                "no inventory of sensitive columns",
+            ],
             "templates": ["qa"],
             "rows": 2,
             "malformed": 1,
+            "missing": {},
+            "notes": {},
         }
     ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metier.audit import offline
-    from metier.audit.bundle import write_bundle
+    from metier.audit.bundle import check_target, write_bundle
     from metier.audit.entries import Entry
     from metier.audit.keys import Keys
     from metier.audit.ledger import Ledger, LedgerState, Receipt, open_ledger
@@ -29,6 +29,7 @@ _HOMES = {
     "Receipt": "ledger",
     "SignedHead": "notes",
     "Verdict": "verdict",
+    "check_target": "bundle",
     "offline": "",
     "open_ledger": "ledger",
     "open_project_ledger": "places",
@@ -47,6 +48,7 @@ __all__ = [
     "Receipt",
     "SignedHead",
     "Verdict",
+    "check_target",
     "offline",
     "open_ledger",
     "open_project_ledger",

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from metier.audit.entries import commitment
 from metier.audit.keys import Keys
+from metier.audit.statements import Statements
 from metier.audit.tables import KEYS
 from metier.errors import LedgerError
 
@@ -56,8 +57,9 @@ def key_name(subject: str, wrapped: bytes) -> str:
 class Sealer:
     """Seals and opens bodies of one log."""
 
-    def __init__(self, keys: Keys, origin: str) -> None:
+    def __init__(self, keys: Keys, origin: str, statements: Statements) -> None:
         self._keys = keys
+        self._statements = statements
         self._origin = origin.encode()
         self._known: dict[str, DataKey] = {}
 
@@ -66,7 +68,7 @@ class Sealer:
         wanted = set(subjects)
         if not wanted:
             return {}
-        rows = connection.execute(sql.select(KEYS.c.id, KEYS.c.subject, KEYS.c.wrapped).where(KEYS.c.subject.in_(wanted)))
+        rows = self._statements.keys_of(connection, wanted)
         found = {subject: self._unwrap(name, subject, wrapped) for name, subject, wrapped in rows}
         new = []
         for subject in wanted - found.keys():
@@ -77,7 +79,7 @@ class Sealer:
             # Not remembered until it is read back: the transaction may still be undone.
             found[subject] = DataKey(name, AESGCM(plain))
         if new:
-            connection.execute(sql.insert(KEYS), new)
+            self._statements.insert_keys(connection, *new)
         return found
 
     def seal(self, index: int, key: DataKey, salt: bytes, body: bytes) -> bytes:

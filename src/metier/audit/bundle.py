@@ -27,9 +27,18 @@ from metier.audit.ledger import Ledger
 from metier.audit.proofs import encode_proofs
 from metier.digest import digest_file
 from metier.errors import LedgerError, StoreError
-from metier.store import remove_folder, write_atomically
+from metier.store import remove_folder, sync_folder, write_atomically
 
-__all__ = ["write_bundle"]
+__all__ = ["check_target", "write_bundle"]
+
+
+def check_target(folder: Path) -> None:
+    """Raise LedgerError unless a bundle can be written there: nothing stands at its place, and what is above it is a folder that may be written."""
+    if folder.exists() or folder.is_symlink():
+        raise LedgerError(f"there is something at {folder} already\n    -> choose another folder, or remove it")
+    above = next(place for place in folder.absolute().parents if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise LedgerError(f"cannot write the bundle {folder}: {above} is no folder that may be written\n    -> choose another folder")
 
 
 def write_bundle(folder: Path, files: Mapping[str, bytes | Path], *, statement: Mapping[str, Any], keys: Keys, ledger: Ledger, entries: Sequence[int]) -> Path:
@@ -42,8 +51,7 @@ def write_bundle(folder: Path, files: Mapping[str, bytes | Path], *, statement: 
         raise LedgerError("\n".join(faults))
     if keys.public != ledger.public:
         raise LedgerError("the keys given are not those of the log: statement and head of a bundle are signed by one key")
-    if folder.exists():
-        raise LedgerError(f"there is something at {folder} already\n    -> choose another folder, or remove it")
+    check_target(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -53,6 +61,7 @@ def write_bundle(folder: Path, files: Mapping[str, bytes | Path], *, statement: 
         _fill(aside, files, statement, keys, ledger, entries)
         aside.chmod(0o755)
         aside.rename(folder)
+        sync_folder(folder.parent)
     except (OSError, StoreError) as error:
         raise _cannot(folder, error) from error
     finally:
@@ -72,11 +81,6 @@ def _fill(folder: Path, files: Mapping[str, bytes | Path], statement: Mapping[st
     write_atomically(folder / STATEMENT, payload)
     write_atomically(folder / SIGNED, dsse.seal(payload, keys.sign, keys.public))
     write_atomically(folder / KEY, keys.public_pem)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cannot(folder: Path, error: Exception) -> LedgerError:

@@ -25,7 +25,8 @@ from metier.audit.keys import Keys
 from metier.audit.merkle import Frontier, Node, consistency_path, inclusion_path, leaf_hash
 from metier.audit.notes import PublicKey, SignedHead, sign_head
 from metier.audit.settings import AuditSettings
-from metier.audit.tables import BODIES, ENTRIES, HEADS, KEYS, NEWEST, ONLY
+from metier.audit.statements import Statements
+from metier.audit.tables import BODIES, KEYS, ONLY
 from metier.audit.tip import Tip
 from metier.audit.turns import Turns
 from metier.audit.verdict import Verdict
@@ -129,7 +130,8 @@ class Ledger:
         self._facts = facts
         self._heads = heads
         self._head_every = head_every
-        self._sealer = Sealer(keys, facts.origin)
+        self._statements = Statements(engine.dialect)
+        self._sealer = Sealer(keys, facts.origin, self._statements)
         self._tip: Tip | None = None
         self._turns: Turns[_Prepared, Receipt] = Turns(self._commit, together=_TOGETHER)
         self._subtrees = reading.Subtrees()
@@ -286,7 +288,7 @@ class Ledger:
 
     def _end(self, connection: sql.Connection, known: Tip | None) -> Tip:
         """The end of the log as the database has it, held against what this process and the heads file know."""
-        note = connection.execute(sql.select(NEWEST.c.note).where(NEWEST.c.id == ONLY)).scalar()
+        note = self._statements.newest_note(connection, {"id": ONLY}).scalar()
         witness = self._heads.newest()
         if known is not None and note == known.head.note.encode() and witness is not None and witness.note == known.head.note:
             return known
@@ -300,11 +302,11 @@ class Ledger:
         """Write the rows of a batch and its signed head, and return the new end."""
         size, data = batch.frontier.size, batch.frontier.to_bytes()
         head = sign_head(self._keys.sign, self.public, origin=self.origin, size=size, root=batch.frontier.root(), previous=end.stored.digest, time=now())
-        connection.execute(sql.insert(ENTRIES), batch.entries)
+        self._statements.insert_entries(connection, *batch.entries)
         if batch.bodies:
-            connection.execute(sql.insert(BODIES), batch.bodies)
-        connection.execute(sql.update(NEWEST).where(NEWEST.c.id == ONLY), start.rows_of(head, data))
+            self._statements.insert_bodies(connection, *batch.bodies)
+        self._statements.set_newest(connection, start.rows_of(head, data))
         if size // self._head_every == end.head.size // self._head_every:
             return Tip(head, batch.frontier, end.stored)
-        connection.execute(sql.insert(HEADS), {"size": size, **start.rows_of(head, data)})
+        self._statements.insert_head(connection, {"size": size, **start.rows_of(head, data)})
         return Tip(head, batch.frontier, head)

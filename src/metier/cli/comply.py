@@ -13,7 +13,7 @@ from rich.text import Text
 
 from metier import compliance, flow
 from metier.artifacts import Artifact
-from metier.audit import write_bundle
+from metier.audit import check_target, write_bundle
 from metier.cli import options
 from metier.cli.chain import chain
 from metier.cli.console import clean, errors, output
@@ -37,6 +37,9 @@ def comply(
 ) -> None:
     """Decide the project's controls and show each: what it is mapped to, its status, what was measured and why."""
     loaded = load_project(project)
+    if bundle is not None:
+        # Before the main path is walked, which may take long.
+        check_target(bundle)
     decision = _decision(loaded, online=online)
     if bundle is not None:
         _bundle(loaded, bundle, with_items=with_items)

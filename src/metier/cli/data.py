@@ -17,6 +17,7 @@ from metier.cli import deidentify, options, provenance
 from metier.cli.console import clean, output
 from metier.cli.results import json_line
 from metier.cli.run import latest, perform
+from metier.cli.synth_pii import synth_pii
 from metier.models import Encoded
 from metier.project import load_project
 from metier.records import Record
@@ -29,6 +30,8 @@ app.command("policies")(deidentify.show_policies)
 app.command()(deidentify.guard)
 app.command()(provenance.trace)
 app.command()(provenance.impact)
+app.command()(provenance.prove)
+app.command(name="synth-pii")(synth_pii)
 
 Split = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Split that examples are taken from.")]
 

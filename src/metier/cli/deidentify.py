@@ -81,7 +81,7 @@ def deidentify(
     if out is None:
         raise InputError("--out is missing\n    -> name the file to write, or look first with --preview")
     with reporting() as progress:
-        report = deidentify_file(job, out, engine=LOCAL if processes == 1 else Processes(processes), progress=progress)
+        report = deidentify_file(job, out, engine=LOCAL if processes in (None, 1) else Processes(processes or 1), progress=progress)
     if as_json:
         typer.echo(json_line({name: getattr(report, name) for name in report.__slots__}))
     else:
@@ -89,6 +89,8 @@ def deidentify(
         typer.echo(f"wrote {out}: {report.written} of {report.rows} rows; replaced: {found}\n{report.status}")
         if report.untouched:
             typer.echo(f"not looked at: {', '.join(map(clean, report.untouched))}")
+    for name, number in report.still_in.items():
+        errors().print(f"warning: in {number} rows the field {clean(name)} holds values that were replaced elsewhere; add --field {clean(name)}")
     if report.quarantined:
         errors().print(f"{report.quarantined} rows were set aside; which and why: {quarantine_of(out)}")
         raise typer.Exit(1)

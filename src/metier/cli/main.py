@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import metier
-from metier.cli import audit, chat, comply, data, demo, doctor, init, packs, release, run, serve, trace, vault
+from metier.cli import audit, chat, comply, data, demo, doctor, gateway, init, packs, release, run, serve, trace, vault
 from metier.errors import MetierError
 
 __all__ = ["app", "main"]
@@ -42,6 +42,7 @@ app.command()(serve.serve)
 app.add_typer(serve.keys, name="keys")
 app.add_typer(packs.app, name="packs")
 app.add_typer(vault.app, name="vault")
+app.command()(gateway.gateway)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 

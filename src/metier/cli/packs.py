@@ -38,11 +38,13 @@ def check(pack: Annotated[str, typer.Argument(metavar="NAME-OR-FOLDER", help="In
     loaded = packs.load_path(Path(pack)) if Path(pack).is_dir() else packs.load(pack)
     if faults := conformance.check(loaded):
         raise PackError(faults)
-    kinds = ("identifiers", "lexicon", "templates", "quality", "tasks", "controls", "guard")
+    kinds = ("identifiers", "lexicon", "templates", "quality", "tasks", "controls", "guard", "phrases")
     counts = ", ".join(f"{len(getattr(loaded, kind))} {kind}" for kind in kinds)
     typer.echo(f"{loaded.facts.name} {loaded.facts.version} conforms: {counts}")
     for language, title in loaded.facts.title.items():
         typer.echo(f"  {language}: {clean(title)}")
+    if loaded.lexicons:
+        typer.echo(f"  lexicons on demand: {', '.join(sorted(loaded.lexicons))}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`metier data trace` and `metier data impact`: from a record to the source's bytes, and from a person or file to everything it reached."""
+"""`metier data trace`, `impact` and `prove`: to the source's bytes, to everything a person or file reached, and that the splits share nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metier.project import load_project
 from metier.registry.impact import Reached
 from metier.registry.lineage import Node, Trace
 
-__all__ = ["impact", "trace"]
+__all__ = ["impact", "prove", "trace"]
 
 
 def trace(
@@ -56,6 +56,22 @@ def _below(node: Node, depth: int) -> Iterator[str]:
     yield clean(f"{'  ' * depth}-> {node.kind} {node.id[:16]}")
     for child in node.children:
         yield from _below(child, depth + 1)
+
+
+def prove(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a finished dataset, with its proof.json.")],
+    *,
+    as_json: options.Json = False,
+) -> None:
+    """Recompute the proof that the splits share nothing, from the dataset's folder alone."""
+    different = prepare.check_proof(dataset)
+    if as_json:
+        typer.echo(json_line({"dataset": str(dataset), "holds": not different, "different": different}))
+    else:
+        lines = [f"different: {clean(item)}" for item in different] or ["the proof holds: recomputed from the files, nothing differs"]
+        output().print("\n".join(lines), highlight=False, markup=False)
+    if different:
+        raise typer.Exit(1)
 
 
 def impact(

@@ -2,6 +2,6 @@
 
 from metier.evaluation.settings import EvaluationSettings
 from metier.evaluation.stage import evaluate
-from metier.evaluation.task import task_files_digest
+from metier.evaluation.task import item_files, task_files_digest
 
-__all__ = ["EvaluationSettings", "evaluate", "task_files_digest"]
+__all__ = ["EvaluationSettings", "evaluate", "item_files", "task_files_digest"]

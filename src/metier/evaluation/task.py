@@ -22,7 +22,7 @@ from metier.packs.render import render
 from metier.packs.spec import Metric, Pack, TaskSpec
 from metier.records import Message, Record
 
-__all__ = ["HELD_OUT", "HELD_OUT_ANSWERS", "build_tasks", "task_files_digest"]
+__all__ = ["HELD_OUT", "HELD_OUT_ANSWERS", "build_tasks", "item_files", "task_files_digest"]
 
 _TASK_FILE = (".yaml", ".yml")
 HELD_OUT = "held-out"
@@ -79,6 +79,20 @@ def build_tasks(dataset: Artifact, pack: Pack, settings: EvaluationSettings, lan
         remedy = "add `retention` or `held-out` to evaluation.tasks, or give the dataset a test split"
         raise InputError(Fault("nothing to evaluate: no task has an item", key="evaluation.tasks", remedy=remedy))
     return tasks, notes
+
+
+def item_files(settings: EvaluationSettings, project: Path) -> tuple[str, ...]:
+    """Return the files of items that lie beside the project's own task files, relative to the project.
+
+    Raises ConfigError for a task file that cannot be read.
+    """
+    found = []
+    for name in settings.tasks:
+        if name.endswith(_TASK_FILE):
+            spec = read_task(project / name)
+            if spec.dataset_path != "dataset":
+                found.append((Path(name).parent / spec.dataset_path).as_posix())
+    return tuple(dict.fromkeys(found))
 
 
 def task_files_digest(settings: EvaluationSettings, project: Path) -> str:

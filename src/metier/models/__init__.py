@@ -12,7 +12,7 @@ from metier.models.interface import Generation, GenerationSettings, LanguageMode
 
 if TYPE_CHECKING:
     from metier.models.chat import Chat, Encoded
-    from metier.models.encode import mean_states, text_likelihoods
+    from metier.models.encode import SentenceEncoder, mean_states, text_likelihoods
     from metier.models.load import load_tokenizer, load_weights
     from metier.models.local import LocalModel
     from metier.models.precision import matmul_peak
@@ -21,7 +21,7 @@ else:
         __name__,
         submod_attrs={
             "chat": ["Chat", "Encoded"],
-            "encode": ["mean_states", "text_likelihoods"],
+            "encode": ["SentenceEncoder", "mean_states", "text_likelihoods"],
             "load": ["load_tokenizer", "load_weights"],
             "local": ["LocalModel"],
             "precision": ["matmul_peak"],
@@ -37,6 +37,7 @@ __all__ = [
     "LanguageModel",
     "Likelihood",
     "LocalModel",
+    "SentenceEncoder",
     "at_hand",
     "load_tokenizer",
     "load_weights",

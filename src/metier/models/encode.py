@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import transformers
 
+from metier.errors import ModelError
 from metier.models.attention import Packed
 from metier.models.head import token_log_probabilities
 from metier.models.interface import Likelihood
@@ -16,7 +19,7 @@ from metier.models.local import LocalModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["mean_states", "text_likelihoods"]
+__all__ = ["SentenceEncoder", "mean_states", "text_likelihoods"]
 
 
 @torch.inference_mode()
@@ -78,6 +81,37 @@ def text_likelihoods(model: LocalModel, texts: Sequence[str], *, maximum_tokens:
             found[index] = Likelihood(sum(scores[at : at + length - 1]), length - 1)
             at += length - 1
     return found
+
+
+class SentenceEncoder:
+    """An encoder in a folder in the form of Hugging Face (config.json, safetensors, tokenizer): one vector a text by mean pooling."""
+
+    def __init__(self, folder: Path, *, device: str = "cpu") -> None:
+        """Load the encoder offline, never running code of its own. Raises ModelError that says what is missing."""
+        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+            raise ModelError(f"{folder} is no encoder\n    -> give a folder with config.json, safetensors weights and a tokenizer")
+        options = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
+            self._model: Any = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options).to(device).eval()
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(f"the encoder {folder} cannot be loaded: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        self._device = device
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str], *, rows: int = 32, maximum_tokens: int = 512) -> NDArray[np.float32]:
+        """Return the mean of the last hidden states, float32 [texts, hidden]; texts of similar length go together. An empty text has the vector 0."""
+        found = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
+        order = sorted((index for index in range(len(texts)) if texts[index].strip()), key=lambda index: len(texts[index]))
+        for start in range(0, len(order), rows):
+            batch = order[start : start + rows]
+            given = self._tokenizer([texts[index] for index in batch], padding=True, truncation=True, max_length=maximum_tokens, return_tensors="pt").to(
+                self._device
+            )
+            states = self._model(**given).last_hidden_state
+            there = given["attention_mask"][:, :, None].to(states)
+            found[batch] = ((states * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)).float().cpu().numpy()
+        return found
 
 
 def _tokens(model: LocalModel, text: str) -> list[int]:

@@ -2,10 +2,29 @@
 
 from metier.packs.discovery import Installed, available, load, load_path
 from metier.packs.loader import load_folder
-from metier.packs.spec import Control, Examples, GuardRule, Identifier, Metric, Pack, PackFacts, Phrase, QualityRule, TaskSpec, Template, TemplateMessage, Term
+from metier.packs.spec import (
+    Control,
+    Corpus,
+    CorpusFacts,
+    Examples,
+    GuardRule,
+    Identifier,
+    Metric,
+    Pack,
+    PackFacts,
+    Phrase,
+    QualityRule,
+    SyntheticSet,
+    TaskSpec,
+    Template,
+    TemplateMessage,
+    Term,
+)
 
 __all__ = [
     "Control",
+    "Corpus",
+    "CorpusFacts",
     "Examples",
     "GuardRule",
     "Identifier",
@@ -15,6 +34,7 @@ __all__ = [
     "PackFacts",
     "Phrase",
     "QualityRule",
+    "SyntheticSet",
     "TaskSpec",
     "Template",
     "TemplateMessage",

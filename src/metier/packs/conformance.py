@@ -38,7 +38,7 @@ def check(pack: Pack) -> list[Fault]:
     """Return everything in which a pack breaks the contract, by file and line; an empty list means that it conforms."""
     places = _Places(pack)
     faults = [*check_identifiers(pack.identifiers, pack.validators, places.fault)]
-    for part in (_quality, _guard, _templates, _tasks, _lexicon, _controls, _languages, _tables):
+    for part in (_quality, _guard, _templates, _tasks, _lexicon, _controls, _corpora, _languages, _tables):
         faults.extend(part(pack, places))
     return faults
 
@@ -206,6 +206,25 @@ def _controls(pack: Pack, places: _Places) -> Iterator[Fault]:
         yield from _missing(("controls", index, "title"), f"{control.id}: the title", control.title, pack.facts.languages, places)
 
 
+def _corpora(pack: Pack, places: _Places) -> Iterator[Fault]:
+    yield from _repeated("corpora", "name", [corpus.name for corpus in pack.corpora], places)
+    for index, corpus in enumerate(pack.corpora):
+        here = ("corpora", index)
+        if corpus.format == "file" and corpus.reader is None:
+            yield places.fault((*here, "reader"), f"{corpus.name}: whole files need a reader that takes them apart")
+        if (corpus.format == "xml") and corpus.element is None:
+            yield places.fault((*here, "element"), f"{corpus.name}: XML needs the name of the element that is a row")
+        if corpus.element is not None and corpus.format not in ("xml", "json"):
+            yield places.fault((*here, "element"), f"{corpus.name}: files of the format {corpus.format!r} have no elements")
+        if corpus.reader is not None and not corpus.examples:
+            yield places.fault((*here, "examples"), f"{corpus.name}: the reader has no example", "add {given: a row, rows: [...]}")
+        for number, example in enumerate(corpus.examples):
+            if set(example) != {"given", "rows"} or corpus.reader is None:
+                yield places.fault((*here, "examples", number), f"{corpus.name}: an example is {{given: a row, rows: [...]}} of a reader")
+            elif [dict(row) for row in pack.readers[corpus.reader](example["given"])] != example["rows"]:
+                yield places.fault((*here, "examples", number), f"{corpus.name}: the reader {corpus.reader!r} gives other rows for the example")
+
+
 def _languages(pack: Pack, places: _Places) -> Iterator[Fault]:
     languages = pack.facts.languages
     if not languages:
@@ -224,6 +243,7 @@ def _tables(pack: Pack, places: _Places) -> Iterator[Fault]:
     tables: tuple[tuple[str, str, Mapping[str, Any], set[str | None]], ...] = (
         ("validator", "identifiers", pack.validators, {rule.validator for rule in pack.identifiers}),
         ("parser", "tasks", pack.parsers, {task.parser for task in pack.tasks}),
+        ("reader", "corpora", pack.readers, {corpus.reader for corpus in pack.corpora}),
         ("scorer", "tasks", pack.scorers, {metric.metric for task in pack.tasks for metric in task.metric_list}),
     )
     for kind, key, table, used in tables:

@@ -13,7 +13,7 @@ from metier.digest import digest_file, digest_of
 from metier.errors import Fault, PackError, nearest
 from metier.packs.matching import compile_pattern
 from metier.packs.render import compile_template
-from metier.packs.spec import Control, GuardRule, Identifier, Pack, PackFacts, Phrase, QualityRule, TaskSpec, Template, Term
+from metier.packs.spec import Control, Corpus, GuardRule, Identifier, Pack, PackFacts, Phrase, QualityRule, SyntheticSet, TaskSpec, Template, Term
 
 __all__ = ["FILES", "folder_digest", "load_folder", "read_list"]
 
@@ -26,6 +26,8 @@ FILES: Mapping[str, tuple[str, type[Settings]]] = {
     "controls.yaml": ("controls", Control),
     "guard.yaml": ("guard", GuardRule),
     "augment.yaml": ("phrases", Phrase),
+    "synthetic.yaml": ("synthetic", SyntheticSet),
+    "corpora.yaml": ("corpora", Corpus),
 }
 """File name -> the key of its list and the type of the list's items."""
 
@@ -41,6 +43,7 @@ def load_folder(
     parsers: Mapping[str, Callable[[str], Any]] | None = None,
     scorers: Mapping[str, Callable[..., float]] | None = None,
     lexicons: Mapping[str, Callable[[], Iterable[Term]]] | None = None,
+    readers: Mapping[str, Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]] | None = None,
 ) -> Pack:
     """Read a pack from its folder and the tables of functions that its YAML files name.
 
@@ -49,10 +52,16 @@ def load_folder(
     Raises PackError with all faults of all files: syntax, unknown keys, missing keys, patterns and templates that do not compile,
     names of functions that are in no table, YAML files that are not part of a pack.
     """
-    validators, parsers, scorers, lexicons = validators or {}, parsers or {}, scorers or {}, lexicons or {}
+    tables: dict[str, Any] = {
+        "validators": validators or {},
+        "parsers": parsers or {},
+        "scorers": scorers or {},
+        "lexicons": lexicons or {},
+        "readers": readers or {},
+    }
     faults = _stray_files(folder)
     facts: PackFacts | None = None
-    lists: dict[str, tuple[Any, ...]] = {}
+    lists: dict[str, Any] = {}
     try:
         facts = parse(load_yaml(folder / _FACTS, error=PackError), PackFacts, error=PackError)
     except PackError as fault:
@@ -65,10 +74,9 @@ def load_folder(
         faults.extend(found)
         lists[key] = tuple(item for _, item in items)
         for index, item in items:
-            faults.extend(_reference_faults(document, (key, index), item, validators, parsers))
+            faults.extend(_reference_faults(document, (key, index), item, {name: tables[f"{name}s"] for name in ("validator", "parser", "reader")}))
     if faults or facts is None:
         raise PackError(faults)
-    tables: dict[str, Any] = {"validators": validators, "parsers": parsers, "scorers": scorers, "lexicons": lexicons}
     return Pack(facts=facts, folder=folder, digest=folder_digest(folder), **tables, **lists)
 
 
@@ -111,8 +119,7 @@ def _reference_faults(
     document: Document,
     location: tuple[str | int, ...],
     item: Settings,
-    validators: Mapping[str, Callable[[str], bool]],
-    parsers: Mapping[str, Callable[[str], Any]],
+    tables: Mapping[str, Mapping[str, Any]],
 ) -> list[Fault]:
     faults = []
     pattern = getattr(item, "pattern", None)
@@ -125,7 +132,7 @@ def _reference_faults(
             group = getattr(item, "group", 0)
             if not (group in compiled.groupindex if isinstance(group, str) else 0 <= group <= compiled.groups):
                 faults.append(document.fault((*location, "group"), f"the pattern has no group {group!r}"))
-    for key, table in (("validator", validators), ("parser", parsers)):
+    for key, table in tables.items():
         name = getattr(item, key, None)
         if name is not None and name not in table:
             faults.append(document.fault((*location, key), f"{name!r} is not in the pack's table of {key}s", nearest(name, list(table))))

@@ -14,7 +14,7 @@ from pathlib import Path
 import regex
 
 from metier.config import load_yaml
-from metier.errors import Fault, PackError
+from metier.errors import Fault, PackError, nearest
 from metier.packs.spec import GuardRule, Identifier, QualityRule
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "quality_reason",
     "search",
     "slow",
+    "words_of",
 ]
 
 TIMEOUT_SECONDS = 2.0
@@ -104,15 +105,19 @@ class Rule:
 
 def compile_rule(identifier: Identifier, validators: Mapping[str, Callable[[str], bool]]) -> Rule:
     """Make an identifier ready for search. Raises PackError for a bad pattern, group or validator."""
-    group = "value" if identifier.labels and identifier.group == 0 else identifier.group
+    begins = [word for name in identifier.writing.begins for word in words_of(name)]
+    group = "value" if (identifier.labels or begins) and identifier.group == 0 else identifier.group
     value = f"(?P<value>{identifier.pattern})" if group == "value" else identifier.pattern
     follows = f"{_gap()}{value}(?![0-9A-Za-z])"
     try:
-        after = compile_pattern(follows) if identifier.labels else None
-        pattern = compile_pattern(f"{_label(identifier.labels)}{follows}" if identifier.labels else identifier.pattern)
+        if begins:
+            after, pattern = compile_pattern(value), compile_pattern(f"(?P<whole>{_begin(identifier.writing.begins)}{identifier.pattern})")
+        else:
+            after = compile_pattern(follows) if identifier.labels else None
+            pattern = compile_pattern(f"{_label(identifier.labels)}{follows}" if identifier.labels else identifier.pattern)
     except regex.error as fault:
         raise PackError(Fault(f"the pattern of {identifier.entity} is not valid: {fault}")) from None
-    if not _has_group(pattern, group):
+    if not _has_group(after or pattern, group):
         raise PackError(Fault(f"the pattern of {identifier.entity} has no group {identifier.group!r}"))
     validator = None
     if identifier.validator is not None:
@@ -123,20 +128,31 @@ def compile_rule(identifier: Identifier, validators: Mapping[str, Callable[[str]
     return Rule(identifier, pattern, group, after, compile_pattern(f"(?i){context}") if context else None, validator, backtracks(identifier.pattern))
 
 
+def words_of(name: str) -> list[str]:
+    """Return the words of a list of ``data/lists.yaml`` or ``data/divisions.yaml``. Raises PackError for a list that does not exist."""
+    if name not in _lists():
+        raise PackError(Fault(f"there is no list {name!r}", remedy=nearest(name, list(_lists()))))
+    return _lists()[name]
+
+
+def _begin(names: tuple[str, ...]) -> str:
+    return "(?:" + "|".join(rf"\L<{name}>" for name in names) + ")"
+
+
 def _label(labels: tuple[str, ...]) -> str:
     """Return the pattern of a label: one in ASCII stands in any capitals and does not follow a letter."""
     words = sorted((fold_width(word) for word in labels), key=len, reverse=True)
-    latin = "|".join(regex.escape(word) for word in words if word.isascii())
+    latin = "|".join(regex.escape(word).replace("\\ ", "[ _]?") for word in words if word.isascii())
     other = "|".join(regex.escape(word) for word in words if not word.isascii())
     both = [f"(?<![0-9A-Za-z])(?i:{latin})"] if latin else []
     return f"(?:{'|'.join([*both, *([other] if other else [])])})"
 
 
-_PART = regex.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|(?P<many>(?:[*+]|\{[0-9]*,?[0-9]*\})(?P<mode>[+?]?))|.", regex.DOTALL)
+_PART = regex.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|\{[0-4]\}|(?P<many>(?:[*+]|\{[0-9]*,?[0-9]*\})(?P<mode>[+?]?))|.", regex.DOTALL)
 
 
 def backtracks(pattern: str) -> bool:
-    """Return whether a repeated part of a pattern holds something of variable length, so that the ways to match it may multiply.
+    """Return whether a part that is repeated often holds something of variable length, so that the ways to match it may multiply.
 
     A possessive repetition (``{2,9}+``) gives nothing back and does not count.
     """
@@ -152,7 +168,7 @@ def backtracks(pattern: str) -> bool:
             closed = variable.pop()
             variable[-1] |= closed
         elif many or (text == "?" and before != "("):
-            variable[-1] = True
+            variable[-1] |= many is False or "," in text or text[0] in "*+"
         before = text
     return False
 

@@ -13,6 +13,8 @@ from metier.config import Settings
 
 __all__ = [
     "Control",
+    "Corpus",
+    "CorpusFacts",
     "Examples",
     "GuardRule",
     "Identifier",
@@ -21,6 +23,7 @@ __all__ = [
     "PackFacts",
     "Phrase",
     "QualityRule",
+    "SyntheticSet",
     "TaskSpec",
     "Template",
     "TemplateMessage",
@@ -58,6 +61,12 @@ class Writing(Settings):
 
     digits: tuple[int, int] | None = None
     """Fewest and most digits of a value, at most three characters apart. The rule runs only around numbers with as many."""
+    solid: bool = True
+    """Whether the digits may stand together without anything between; if not, the rule passes over numbers that are written so."""
+    reach: int = Field(default=6, ge=1)
+    """How far a value reaches beyond the first and the last of its digits, in characters."""
+    begins: tuple[str, ...] = ()
+    """Names of the lists of words with which a value begins; the pattern is then that of the rest. Found as labels are, which is quick."""
     wrapped: bool = False
     """Whether a value is looked for across a line break, too."""
     lookalikes: bool = False
@@ -97,6 +106,20 @@ class Identifier(Settings):
     surrogate: str = "shape"
     """Name of the surrogate generator (see metier.privacy.replace); `shape` keeps letters, digits and separators."""
     examples: Examples
+
+
+class SyntheticSet(Settings):
+    """Material for sentences with invented identifiers, in one language; `metier.privacy.synthetic` writes them."""
+
+    language: str
+    sentences: tuple[str, ...] = Field(min_length=1)
+    """Sentences with one or more slots `{KIND}`; one without holds no identifier and stands beside others."""
+    labels: dict[str, tuple[str, ...]] = {}
+    """Slot -> what the column or the key of such values is called."""
+    kinds: dict[str, str] = {}
+    """Slot -> kind of identifier, where a kind has several slots; other slots are named like their kind."""
+    values: dict[str, tuple[str, ...]] = {}
+    """Slot -> how values look: `#` is a digit, `@` a capital letter, `=name` a maker of `metier.privacy.synthetic`; all else stands for itself."""
 
 
 class Term(Settings):
@@ -224,6 +247,59 @@ class GuardRule(Settings):
     examples: Examples
 
 
+class CorpusFacts(Settings):
+    """Whose a corpus is: where it is to be had, on what terms, and what to cite."""
+
+    title: str
+    """Name of the corpus, for people."""
+    url: str = Field(pattern=r"^https://")
+    """Where it is to be had."""
+    licence: str
+    """Its terms: an SPDX identifier or the name of its agreement."""
+    citation: str
+    """The publication to cite."""
+    access: Literal["open", "credentialed"] = "open"
+    """`credentialed`: its holder lends it only to named persons, who may not pass it on."""
+
+
+class Corpus(Settings):
+    """A well-known corpus of the domain, read from the user's own copy: which files it has, what a row is and what its columns mean.
+
+    What a source of the project says itself goes before what stands here.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Name that a source gives under `corpus:`."""
+    about: CorpusFacts
+    """Whose it is and on what terms."""
+    files: str
+    """Which of its files are read, as a pattern below the user's copy."""
+    format: Literal["csv", "tsv", "json", "xml", "parquet", "text", "markdown", "html", "pdf", "docx", "file"]
+    """Kind of its files; `file` hands the text of a whole file to `reader`."""
+    element: str | None = None
+    """XML: name of the element that is a row. JSON: the key that holds the list of rows, or `*` for every value of the top level (key: `@key`)."""
+    reader: str | None = None
+    """Name of a function `row -> rows` in the pack's table, for rows that have to be taken apart; a row that gives none is left out, into the drop ledger."""
+    divide: bool = False
+    """Whether the `text` of every row is cut into chunks as a document is."""
+    columns: dict[str, str] = {}
+    """Which column holds what, as under `columns` of a source."""
+    subject: str | None = None
+    """Column with the person a row is about."""
+    group: str | None = None
+    """Column whose rows have to stay in one split."""
+    time: str | None = None
+    """Column with the date of a row."""
+    language: str | None = None
+    """Language of the texts."""
+    read: dict[str, Any] = {}
+    """How files are read, as under `read` of a source (chunks, missing values)."""
+    sensitive: dict[str, str] | None = None
+    """Columns with personal data and their category, as under `basis.sensitive` of a source."""
+    examples: tuple[dict[str, Any], ...] = ()
+    """With `reader`: `{given: a row, rows: what it gives}`; conformance runs them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pack:
     """A loaded domain pack: data of its YAML files plus its tables of named functions."""
@@ -239,8 +315,11 @@ class Pack:
     controls: tuple[Control, ...] = ()
     guard: tuple[GuardRule, ...] = ()
     phrases: tuple[Phrase, ...] = ()
+    synthetic: tuple[SyntheticSet, ...] = ()
+    corpora: tuple[Corpus, ...] = ()
     validators: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
     parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     scorers: Mapping[str, Callable[..., float]] = field(default_factory=dict)
     lexicons: Mapping[str, Callable[[], Iterable[Term]]] = field(default_factory=dict)
     """Large lexicons by name, read only when a project asks for them."""
+    readers: Mapping[str, Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from metier.config import load_yaml
 from metier.packs.matching import WIDE
 
-__all__ = ["Stretch", "View", "joined", "plain_view", "read_as_digits", "writing"]
+__all__ = ["Stretch", "View", "goes_on", "joined", "plain_view", "read_as_digits", "writing"]
 
 _REACH = 64
 _NEAR = 24
@@ -29,8 +29,13 @@ _UNUSUAL = re.compile(f"[{_INVISIBLE}{_DASHES}{_SPACES}\uff05\uff0b\uff0d-\uff19
 _HIDDEN = re.compile(f"[{_INVISIBLE}]+")
 
 _BREAK = re.compile(r"(?<=[^\s])-?[ \t]*\r?\n[ \t]*(?=[^\s])")
-_TELLING = re.compile("[0-9@]")
+_TELLING = re.compile("[0-9@]|://")
 _INNER = re.compile(r"[^\s\u3000-\u303f\uff00-\uff0c\uff1a-\uff1f,;:!?|\"'()\[\]{}<>]")
+
+
+_HEAD = re.compile(r"[0-9A-Za-z@._/:?=&%+-]+[^\s0-9A-Za-z]?|[^\s0-9A-Za-z]{1,4}")
+_PREFIX = re.compile("[A-Z]{1,4}")
+_TAIL = re.compile(r"(?:[0-9A-Za-z@._/?=&%+-]+|[^\s0-9A-Za-z]{1,4})$")
 
 
 class View(NamedTuple):
@@ -87,19 +92,50 @@ def joined(plain: str) -> Iterator[Stretch]:
 
 
 def _telling(plain: str, start: int, end: int) -> bool:
-    """Return whether a digit or an @ stands close enough to a break for a value to reach across it: in the same word, where words have spaces."""
+    """Return whether a digit or an @ stands close enough to a break for a value to reach across it."""
     left, right = plain[max(0, start - _NEAR) : start], plain[end : end + _NEAR]
-    if left[-1].isascii() and right[0].isascii():
-        left, right = left.split()[-1], right.split()[0]
-    return _TELLING.search(left) is not None or _TELLING.search(right) is not None
+    numeral = _signs()[0]
+    return any(_TELLING.search(side) for side in (left, right)) or any(numeral.match(char) for char in (left[-1], right[0]))
+
+
+@lru_cache(maxsize=1)
+def _signs() -> tuple[re.Pattern[str], re.Pattern[str], frozenset[str]]:
+    item = re.compile(rf"[0-9]{{1,3}}(?:[.)\u3001][ ]|\u3001|[- ]?(?:{'|'.join(map(re.escape, writing()['units']))})s?(?![A-Za-z])|%)")
+    return re.compile(f"[0-9{writing()['numerals']}]"), item, frozenset(writing()["line_ends"])
+
+
+def goes_on(plain: str, start: int, end: int, *, ended: bool) -> bool:
+    """Return whether a value that is whole on one side of a line break may still go on across it.
+
+    After a hyphen it does. `ended` says that it is whole before the break: the next line then begins with something of a number that is
+    neither the number of an item of a list nor a measure.
+    A value whole behind the break goes on where the line before ends in something of a number, or a mail address in a word that is no
+    part of a sentence.
+    """
+    if plain[start] == "-":
+        return True
+    numeral, item, words = _signs()
+    head = _HEAD.match(plain, end)
+    if ended:
+        return head is not None and numeral.search(head.group()) is not None and item.match(plain, end) is None
+    tail = _TAIL.search(plain[max(0, start - _REACH) : start])
+    if tail is None or head is None:
+        return False
+    return (
+        numeral.search(tail.group()) is not None
+        or _PREFIX.fullmatch(tail.group()) is not None
+        or ("@" in head.group() and tail.group().lower() not in words and len(tail.group()) > 1)
+    )
 
 
 @lru_cache(maxsize=1)
 def _confusion() -> tuple[dict[int, str], re.Pattern[str], re.Pattern[str]]:
     table = {ord(letter): str(digit) for letter, digit in writing()["lookalikes"].items()}
     letters = "".join(re.escape(chr(letter)) for letter in table)
-    sign = re.compile(f"[0-9][{letters}]|[{letters}][0-9]")
-    number = re.compile(f"(?<![0-9A-Za-z])[0-9{letters}](?:[ .-]?[0-9{letters}])*(?=[Xx]?(?![0-9A-Za-z]))")
+    sign = re.compile(f"[0-9][{letters}]|[{letters}][0-9]|(?<![0-9A-Za-z])[{letters}]{{1,3}}[ .()-]{{1,2}}[0-9]")
+    number = re.compile(
+        f"(?<![0-9A-Za-z])(?:[A-Z]{{3}}(?=[0-9{letters}])|[A-Z](?=[0-9]))??(?P<digits>[0-9{letters}](?:[ .()-]{{0,2}}[0-9{letters}])*)(?=[Xx]?(?![0-9A-Za-z]))"
+    )
     return table, sign, number
 
 
@@ -112,7 +148,7 @@ def read_as_digits(plain: str) -> Iterator[Stretch]:
     if not sign.search(plain):
         return
     for found in number.finditer(plain):
-        start, end = found.span()
+        start, end = found.span("digits")
         mixed = plain[start:end]
         digits = sum(char.isdigit() for char in mixed)
         letters = sum(char.isalpha() or char == "|" for char in mixed)

@@ -3,6 +3,8 @@
 from metier.prepare.build import Origin, build
 from metier.prepare.deidentify import pseudonym
 from metier.prepare.inspect import dropped, examples, sample, summary
+from metier.prepare.outside import Outside, look_outside
+from metier.prepare.proof import check_proof
 from metier.prepare.settings import CleanSettings, DedupSettings, DeidentifySettings, PrepareSettings, SplitSettings
 
 __all__ = [
@@ -10,11 +12,14 @@ __all__ = [
     "DedupSettings",
     "DeidentifySettings",
     "Origin",
+    "Outside",
     "PrepareSettings",
     "SplitSettings",
     "build",
+    "check_proof",
     "dropped",
     "examples",
+    "look_outside",
     "pseudonym",
     "sample",
     "summary",

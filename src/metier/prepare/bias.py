@@ -152,7 +152,7 @@ def _remarks(counts: Mapping[str, int], labels: Mapping[str, Counter[str]], leas
     total = sum(counts.values())
     remarks = []
     if unknown := counts.get(UNKNOWN, 0):
-        remarks.append(f"{unknown / total:.0%} of the records give no sign")
+        remarks.append(f"{unknown / total:.1%} of the records give no sign")
     known = {group: count for group, count in counts.items() if group != UNKNOWN}
     rare = [group for group, count in known.items() if count < 0.02 * sum(known.values())]
     if rare and len(known) > 1:
@@ -173,7 +173,8 @@ def _differences(labels: Mapping[str, Counter[str]], overall: Counter[str]) -> I
         for label, count in found.items():
             low, difference, high = _difference(count, inside, overall[label] - count, outside)
             if abs(difference) > _REMARK and low * high > 0:
-                yield f"{group}: the label {label!r} is {difference:+.0%} of the rest's share ({low:+.0%} to {high:+.0%}, n = {inside})"
+                here, there = count / inside, (overall[label] - count) / outside
+                yield f"{group}: the label {label!r} has {here:.0%} of the records, of the rest {there:.0%} ({low:+.0%} to {high:+.0%}, n = {inside})"
 
 
 def _difference(count: int, total: int, other: int, others: int) -> tuple[float, float, float]:

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import groupby
+from pathlib import Path
 from typing import Any, Protocol
 
 from metier.artifacts import Artifact
 from metier.config import settings_digest
 from metier.digest import digest_of
 from metier.engines import LOCAL, Engine
-from metier.errors import Fault, InputError
 from metier.packs.spec import Pack
-from metier.prepare.card import data_card
-from metier.prepare.check import check_disjoint, prompt_key
+from metier.prepare.card import card_files
+from metier.prepare.check import check_disjoint
 from metier.prepare.chunks import Rows, refine_all
+from metier.prepare.clean import Boilerplate, CleanSettings, repeated_lines
 from metier.prepare.compose import Composer
-from metier.prepare.dedup import Duplicates, find_duplicates
+from metier.prepare.dedup import find_duplicates
 from metier.prepare.deidentify import identifier_rules, year_only
+from metier.prepare.divide import Kept, divide, external_rows
 from metier.prepare.drafts import Drafts
+from metier.prepare.grow import Tools, grow
+from metier.prepare.judge import judge
 from metier.prepare.minhash import implementation
+from metier.prepare.outside import Outside
+from metier.prepare.proof import prove, write_proof
 from metier.prepare.refine import Plan, refine
 from metier.prepare.settings import PrepareSettings
-from metier.prepare.split import Unit, assign
+from metier.prepare.standardize import lexicon_of
 from metier.prepare.write import DatasetWriter
+from metier.progress import Progress
 from metier.records import Drop, Record
 from metier.store import Workspace, remove_folder
 
@@ -51,48 +57,79 @@ def build(
     pack: Pack,
     settings: PrepareSettings,
     languages: Sequence[str],
+    outside: Outside | None = None,
     *,
     workspace: Workspace,
     engine: Engine = LOCAL,
 ) -> Artifact:
     """Build the dataset of a project and return it as an artefact of kind `dataset`.
 
-    Interrupted work goes on from the last finished chunk of rows; the same inputs give the same bytes. Raises InputError where
-    nothing is left, a template is missing, or there are too few rows to split; SourceError as reading the origin does.
+    Interrupted work goes on from the last finished chunk of rows; the same inputs give the same bytes. `outside` is what the settings
+    ask for beside rows and pack (see `look_outside`). Raises InputError where nothing is left, a template is missing, or there are too
+    few rows to split; SourceError as reading the origin does.
     """
-    progress = workspace.progress
-    rows = _refined(origin, pack, settings, languages, workspace, engine)
+    outside, progress = outside or Outside(), workspace.progress
+    rules = identifier_rules(pack, settings.deidentify)
+    lexicon = lexicon_of(pack, settings.standardize, outside.root) if settings.standardize.enabled else None
+    plan = Plan(
+        settings=settings,
+        rules=rules,
+        quality=pack.quality,
+        composer=Composer(pack.templates, origin.register, settings.compose),
+        languages=tuple(languages),
+        domain=pack.facts.name,
+        root=outside.root,
+        key=workspace.store.secret("surrogates"),
+        lexicon=lexicon,
+        repeated=_repeated(origin, settings.clean, progress),
+        base=outside.base,
+        maximum_tokens=outside.maximum_tokens,
+    )
+    rows = _refined(origin, plan, (pack, outside), workspace, engine)
     duplicates = find_duplicates(rows, settings.dedup, progress, folder=workspace.folder / "dedup", engine=engine)
-    drafts = Drafts(rows, duplicates.dropped, year_only if settings.deidentify.enabled else _unchanged)
+    external = external_rows(rows, settings.split)
+    drafts = Drafts(rows, Kept(duplicates.dropped, external), year_only if settings.deidentify.enabled else _unchanged)
     drafts.remove_repeated()
-    units, names = _decided(drafts, duplicates, settings)
-    if not units:
-        raise InputError(_nothing_left(drafts))
-    splits = assign(units, settings.split)
 
     folder = workspace.folder / "dataset"
     remove_folder(folder)
     folder.mkdir(parents=True)
-    progress.start("write", len(units), "rows")
-    with DatasetWriter(folder) as writer:
+    facts = judge(drafts, settings, pack, outside, work=workspace.folder / "quality", target=folder, progress=progress)
+    division = divide(drafts, rows, duplicates, external, settings, pack=pack, outside=outside, progress=progress)
+    grown = grow(drafts, division.splits, settings, Tools(pack, rules, lexicon, outside), folder=workspace.folder / "generated", progress=progress)
+
+    progress.start("write", division.units, "rows")
+    with _writer(folder, workspace, settings) as writer:
         for entry in drafts.outcome():
             if isinstance(entry, Drop):
                 writer.drop(entry)
-            else:
-                writer.add(entry, drafts.publish(entry.record), split=splits[entry.row.record.id], cluster=names[duplicates.clusters[entry.number]])
-    facts = writer.facts()
+                continue
+            for draft in (entry, *grown.children.get(entry.record.id, ())):
+                writer.add(draft, drafts.publish(draft.record), division.place(draft, int(duplicates.clusters[draft.number])))
+        for dropped in grown.drops:
+            writer.drop(dropped)
     progress.finish("write")
+    proof = prove(folder, dedup=settings.dedup, decontaminate_by=settings.decontaminate, by=settings.split.by)
+    write_proof(folder, proof)
     facts |= {
-        "rows": len(units),
+        **division.facts,
+        **grown.facts,
+        **writer.facts(),
+        "rows": division.units,
         "origin": origin.digest,
         "pack": {"name": pack.facts.name, "version": pack.facts.version, "digest": pack.digest},
         "languages": list(languages),
+        "outside": {"files": dict(outside.files), "base": outside.base.digest if outside.base else None, "notes": list(outside.notes)},
         "register": origin.register,
         "steps": _steps(settings),
         "duplicates": duplicates.counts,
         "disjoint": check_disjoint(folder, by=settings.split.by),
+        "proof": {"root": proof["root"], "holds": proof["holds"]},
     }
-    (folder / "card.md").write_text(data_card(facts, title=pack.facts.name), encoding="utf-8")
+    if duplicates.conflicts is not None and duplicates.counts["arbitrations"]:
+        shutil.copyfile(duplicates.conflicts, folder / "conflicts.jsonl")
+    for name, content in card_files(facts, title=pack.facts.name).items():
+        (folder / name).write_bytes(content)
     return workspace.commit("dataset", folder, parents=(), facts=facts)
 
 
@@ -100,58 +137,31 @@ def _unchanged(record: Record) -> Record:
     return record
 
 
-def _refined(origin: Origin, pack: Pack, settings: PrepareSettings, languages: Sequence[str], workspace: Workspace, engine: Engine) -> Rows:
-    key = workspace.store.secret("surrogates")
-    identifiers, validators = identifier_rules(pack, settings.deidentify)
-    plan = Plan(
-        clean=settings.clean,
-        deidentify=settings.deidentify,
-        identifiers=identifiers,
-        validators=validators,
-        quality=pack.quality,
-        composer=Composer(pack.templates, origin.register, settings.compose),
-        languages=tuple(languages),
-        domain=pack.facts.name,
-        key=key,
-    )
-    fingerprint = hashlib.sha256(b"chunks\x00" + key).hexdigest()[:16]
-    salt = digest_of([settings_digest(settings), pack.digest, list(languages), fingerprint])
+def _writer(folder: Path, workspace: Workspace, settings: PrepareSettings) -> DatasetWriter:
+    pool = workspace.folder / "pool"
+    remove_folder(pool)
+    pool.mkdir(parents=True)
+    return DatasetWriter(folder, pool=pool, settings=settings.mix)
+
+
+def _repeated(origin: Origin, settings: CleanSettings, progress: Progress) -> Boilerplate | None:
+    """Return the lines that each source repeats, where the settings ask for it: the rows are read once more."""
+    if settings.repeated is None:
+        return None
+    progress.start("boilerplate", None, "rows")
+    found = repeated_lines((item for item in origin if isinstance(item, Record)), settings)
+    progress.finish("boilerplate")
+    return found
+
+
+def _refined(origin: Origin, plan: Plan, known: tuple[Pack, Outside], workspace: Workspace, engine: Engine) -> Rows:
+    pack, outside = known
+    fingerprint = hashlib.sha256(b"chunks\x00" + plan.key).hexdigest()[:16]
+    salt = digest_of([settings_digest(plan.settings), pack.digest, list(plan.languages), outside.digest, fingerprint])
     workspace.progress.start("refine", None, "rows")
     rows = refine_all(origin, partial(refine, plan), workspace.folder / "chunks", salt=salt, engine=engine, progress=workspace.progress)
     workspace.progress.finish("refine")
     return rows
-
-
-def _decided(drafts: Drafts, duplicates: Duplicates, settings: PrepareSettings) -> tuple[list[Unit], dict[int, str]]:
-    """Return the rows that give at least one draft, as the splitter sees them, and a name for each of their clusters.
-
-    A cluster is named by the smallest id among its rows, so that the name does not depend on the rows' order.
-    """
-    units: list[Unit] = []
-    names: dict[int, str] = {}
-    for number, group in groupby(drafts, key=lambda draft: draft.number):
-        found = list(group)
-        row, cluster = found[0].row.record, duplicates.clusters[number]
-        prompts = {prompt_key(draft.record) for draft in found} if "prompt" in settings.split.by else set()
-        tasks = Counter(draft.record.task or "" for draft in found)
-        units.append(Unit(row.id, _ties(row, cluster, prompts, settings), tasks, row.time))
-        names[cluster] = min(names.get(cluster, row.id), row.id)
-    return units, names
-
-
-def _ties(record: Record, cluster: int, prompts: set[bytes], settings: PrepareSettings) -> tuple[str, ...]:
-    ties = [f"cluster\x00{cluster}", *(f"prompt\x00{prompt.hex()}" for prompt in sorted(prompts))]
-    for name, value in (("subject", record.subject), ("group", record.group)):
-        if value is not None and name in settings.split.by:
-            ties.append(f"{name}\x00{value}")
-    return tuple(ties)
-
-
-def _nothing_left(drafts: Drafts) -> Fault:
-    reasons = Counter("duplicate" if dropped.step == "dedup" else dropped.reason.split(":")[0] for dropped in drafts.outcome() if isinstance(dropped, Drop))
-    said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "the sources hold no rows"
-    remedy = "check `languages`, the `columns` of the sources and what the pack's templates need (metier packs list)"
-    return Fault(f"no record is left: {said}", key="prepare", remedy=remedy)
 
 
 def _steps(settings: PrepareSettings) -> list[dict[str, Any]]:

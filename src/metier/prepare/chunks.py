@@ -25,13 +25,13 @@ CHUNK = 256
 class Refined:
     """A source row that is cleaned and de-identified, what was done to it, and the marks of the surrogates that stand in it.
 
-    `composed` are the conversations that the row gives, each with what made it; a row that no template fits gives none.
+    `composed` are the conversations that the row gives, each with what was done to it; a row that no template fits gives none.
     """
 
     record: Record
     transforms: tuple[str, ...]
     surrogates: tuple[str, ...] = ()
-    composed: tuple[tuple[Record, str], ...] = ()
+    composed: tuple[tuple[Record, tuple[str, ...]], ...] = ()
 
 
 Entry: TypeAlias = Refined | Drop
@@ -63,7 +63,7 @@ def _line(entry: Entry) -> bytes:
     if isinstance(entry, Drop):
         return _json({"drop": asdict(entry)})
     # A row that is a conversation already is its own composition: it is written once.
-    composed = [[None if record == entry.record else record_to_dict(record), how] for record, how in entry.composed]
+    composed = [[None if record == entry.record else record_to_dict(record), list(notes)] for record, notes in entry.composed]
     row = {"record": record_to_dict(entry.record), "transforms": list(entry.transforms), "surrogates": list(entry.surrogates), "composed": composed}
     return _json(row)
 
@@ -77,7 +77,7 @@ def _entry(row: dict[str, Any]) -> Entry:
         source = row["drop"].pop("source")
         return Drop(**row["drop"], source=None if source is None else Source(**source))
     record = record_from_dict(row["record"])
-    composed = tuple((record if other is None else record_from_dict(other), how) for other, how in row["composed"])
+    composed = tuple((record if other is None else record_from_dict(other), tuple(notes)) for other, notes in row["composed"])
     return Refined(record, tuple(row["transforms"]), tuple(row["surrogates"]), composed)
 
 

@@ -16,9 +16,12 @@ import yaml
 
 from metier.records import Message, Record
 
-__all__ = ["asked_and_answered", "bare", "critical", "exact_key", "fold", "parts", "plain", "same_sense", "searched", "turns"]
+__all__ = ["asked_and_answered", "bare", "clauses", "critical", "exact_key", "fold", "is_answer", "parts", "plain", "same_sense", "searched", "turns"]
 
 _SYSTEM = "system"
+_DERIVED = "terms"
+"""Metadata that a step wrote from the other parts (see metier.prepare.standardize): it says nothing of its own."""
+_REMEMBERED = 1000
 
 _SPACE = re.compile(r"\s+")
 _OTHER = re.compile(r"[\W_]+")
@@ -32,13 +35,16 @@ def _critical() -> tuple[re.Pattern[str], frozenset[str]]:
     numerals, after = words["numerals"], words["after_numeral"]
     digits = "0-9\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2080-\u2089\u2150-\u215e\u2460-\u249b"
     unit = rf"\s?[A-Za-z\u00b5\u03bc%\u2030\u2103\u00b0/]{{1,12}}|\s?[{after}]+"
-    number = rf"[-+\u2212<>=\u2264\u2265\u00b1~$\u20ac\u00a3\u00a5]?\s?[{digits}]+(?:[.,:/][{digits}]+)*(?:{unit})?"
+    sign = "-+\u2212<>=\u2264\u2265\u00b1~$\u20ac\u00a3\u00a5"
+    number = rf"(?:[{sign}]\s?)?[{digits}]+(?:[.,:/][{digits}]+)*(?:{unit})?"
     numeral = rf"[{numerals}]{{2,}}[{after}]?|[{numerals}][{after}]"
     longer = "|".join(re.escape(word) for word in sorted(words["zh"], key=len, reverse=True) if len(word) > 1)
     chinese = "".join(word for word in words["zh"] if len(word) == 1)
     pictures = "\u2600-\u27bf\U0001f300-\U0001faff"
     signs = r"(?<=[A-Za-z(])[-+\u00b1\u2212]+(?![A-Za-z0-9])"
-    return re.compile(rf"{number}|{numeral}|{longer}|[{chinese}{pictures}]|[A-Za-z]+(?:['\u2019]t(?![A-Za-z]))?|{signs}"), frozenset(words["en"])
+    first = sign + digits + numerals + "".join(word[0] for word in words["zh"]) + pictures + "A-Za-z"  # most places are ruled out by one look
+    pattern = rf"(?=[{first}])(?:{number}|{numeral}|{longer}|[{chinese}{pictures}]|[A-Za-z]+(?:['\u2019]t(?![A-Za-z]))?|{signs})"
+    return re.compile(pattern), frozenset(words["en"])
 
 
 _WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"\u3000": " "}
@@ -64,25 +70,43 @@ def _turns(word: str, words: frozenset[str]) -> bool:
     return word in words or (len(word) > 2 and word[-2] in "'\u2019")
 
 
-def same_sense(left: str, right: str) -> bool:
-    """Return whether two similar texts have the same critical words, clause by clause.
+def clauses(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the clauses of a text, in order and as a set: what `same_sense` compares."""
+    found = tuple(_CLAUSE.split(text))
+    return found, frozenset(found)
+
+
+def same_sense(left: tuple[tuple[str, ...], frozenset[str]], right: tuple[tuple[str, ...], frozenset[str]]) -> bool:
+    """Return whether two similar texts, given as their clauses, have the same critical words.
 
     Clauses that both have say the same in both and need no reading; the others are compared in their order. So a sentence that moved is no difference.
     """
-    one, other = (_CLAUSE.split(text) for text in (left, right))
+    (one, one_set), (other, other_set) = left, right
+    if len(one) == len(one_set) and len(other) == len(other_set):
+        return _read([clause for clause in one if clause not in other_set]) == _read([clause for clause in other if clause not in one_set])
     shared = Counter(one) & Counter(other)
-    return critical(_others(one, shared)) == critical(_others(other, shared))
+    return _read(_unshared(one, shared)) == _read(_unshared(other, shared))
 
 
-def _others(clauses: Sequence[str], shared: Counter[str]) -> str:
+def _unshared(found: Sequence[str], shared: Counter[str]) -> list[str]:
     """Return the clauses but for as many of each as are shared."""
-    rest, found = shared.copy(), []
-    for clause in clauses:
+    rest, own = shared.copy(), []
+    for clause in found:
         if rest[clause] > 0:
             rest[clause] -= 1
         else:
-            found.append(clause)
-    return "\n".join(found)
+            own.append(clause)
+    return own
+
+
+def _read(own: Sequence[str]) -> tuple[str, ...]:
+    text = "\n".join(own)
+    return _remembered(text) if len(text) < _REMEMBERED else critical(text)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(text: str) -> tuple[str, ...]:
+    return critical(text)
 
 
 def fold(text: str) -> str:
@@ -119,7 +143,7 @@ def parts(record: Record, *, without: str | None = None) -> dict[str, str]:
         found["answer"] = answer
     found["text"], found["label"] = record.text, record.label or ""
     for name in sorted(record.metadata):
-        if name == without:
+        if name in (without, _DERIVED):
             continue
         value = record.metadata[name]
         found[f"metadata.{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
@@ -141,12 +165,14 @@ def _digest(items: Sequence[str]) -> bytes:
     return hashlib.sha256("".join(f"{len(item)}:{item}" for item in items).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def asked_and_answered(found: Mapping[str, str], answers: Collection[str]) -> tuple[bytes, bytes] | None:
-    """Return the digest of what is asked and of what is answered, both folded, or None where a record holds no answer or nothing else.
+def is_answer(name: str, answers: Collection[str]) -> bool:
+    """Return whether a part answers: the last learnt message, the label, or a field of the metadata that `answers` names."""
+    return name in ("answer", "label") or (name.startswith("metadata.") and name.removeprefix("metadata.") in answers)
 
-    An answer is the last learnt message, the label, or a field of the metadata that `answers` names.
-    """
-    given = {name for name in found if name in ("answer", "label") or name.removeprefix("metadata.") in answers}
+
+def asked_and_answered(found: Mapping[str, str], answers: Collection[str]) -> tuple[bytes, bytes] | None:
+    """Return the digest of what is asked and of what is answered, both folded, or None where a record holds no answer or nothing else."""
+    given = {name for name in found if is_answer(name, answers)}
     if not given or len(given) == len(found):
         return None
     asked = [item for name in sorted(found.keys() - given) for item in (name, fold(found[name]))]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
 from metier import privacy
-from metier.packs.spec import Identifier, Pack
+from metier.packs.spec import Pack
 from metier.prepare.split import moment
 from metier.prepare.strings import strings, with_strings
+from metier.privacy.detect import Tagger
 from metier.privacy.general import Rules
 from metier.privacy.settings import DeidentifySettings, policy_of
 from metier.records import Record
@@ -34,8 +35,8 @@ def pseudonym(key: bytes, kind: str, value: str) -> str:
 
 
 def deidentify(
-    record: Record, settings: DeidentifySettings, identifiers: tuple[Identifier, ...], validators: Mapping[str, Callable[[str], bool]], key: bytes
-) -> tuple[Record, list[str], tuple[str, ...]]:
+    record: Record, settings: DeidentifySettings, rules: Rules, key: bytes, *, taggers: Sequence[Tagger] = ()
+) -> tuple[Record, tuple[str, ...], tuple[str, ...]]:
     """Return the record with identifiers replaced in every string, what was found, as `deidentify:TYPE=n`, and the marks of what stands there now.
 
     Subject and group keys become pseudonyms even where `settings` switch de-identification of text off. The time stays
@@ -46,12 +47,13 @@ def deidentify(
     if settings.enabled:
         result = privacy.deidentify_texts(
             strings(record),
-            identifiers=identifiers,
-            validators=validators,
+            identifiers=rules[0],
+            validators=rules[1],
             language=record.language,
             surrogates=privacy.Surrogates(key),
             subject=record.subject,
             policy=policy_of(settings),
+            taggers=taggers,
             independent=settings.sweep,
         )
         counts = Counter(span.type for spans in result.spans for span in spans)
@@ -60,7 +62,7 @@ def deidentify(
         record = with_strings(record, result.texts)
     subject = None if record.subject is None else pseudonym(key, "subject", record.subject)
     group = None if record.group is None else pseudonym(key, "group", record.group)
-    return replace(record, subject=subject, group=group), found, marks
+    return replace(record, subject=subject, group=group), tuple(found), marks
 
 
 def year_only(record: Record) -> Record:

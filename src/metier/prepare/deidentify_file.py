@@ -66,6 +66,8 @@ class FileReport:
     actions: dict[str, int]
     untouched: tuple[str, ...]
     """Fields that nobody looked at."""
+    still_in: dict[str, int]
+    """Those of them in which values stand that were replaced elsewhere in the row, with the number of rows."""
     status: str
 
 
@@ -154,6 +156,8 @@ def _check(job: FileJob, source: RowFile, out: Path) -> None:
 
 
 def _check_fields(job: FileJob, source: RowFile) -> None:
+    # A pack that is not there is a fault of the command, not of every row.
+    rules_for_policy(job.pack, job.policy)
     names: set[str] = set()
     columns: dict[str, None] = {}
     wanted = (*job.fields, *([job.subject] if job.subject else []))
@@ -208,10 +212,18 @@ def _chunk(job: FileJob, rows: Sequence[Row]) -> list[dict[str, Any]]:
         if tokens is not None:
             kept.setdefault(subject, []).extend(tokens.entries)
         spans = [{"field": place, **asdict(item)} for (place, _), items in zip(found, made.replacements, strict=True) for item in items]
-        done.append({"texts": list(made.texts), "spans": spans})
+        done.append({"texts": list(made.texts), "spans": spans, "elsewhere": _elsewhere(job, row.values, made)})
     if vault is not None:
         vault.keep_all(kept)
     return done
+
+
+def _elsewhere(job: FileJob, values: Mapping[str, Any], made: Deidentified) -> list[str]:
+    """Return the fields that nobody looked at and in which a value stands that was replaced in the others."""
+    looked = {name.partition(".")[0] for name in job.fields}
+    originals = {span.text for spans in made.spans for span in spans if len(span.text) >= (2 if span.type == "PERSON" else 5)}
+    rest = {name: "\n".join(text for _, text in texts({name: value}, (name,))) for name, value in values.items() if name not in looked}
+    return [name for name, text in rest.items() if any(original in text for original in originals)]
 
 
 def _reason(error: Exception) -> str:
@@ -250,6 +262,7 @@ def _assemble(job: FileJob, source: RowFile, chunks: Sequence[Path], out: Path) 
     """Put the new texts into the rows and write them aside; then give both files their names, the rows last."""
     replaced: Counter[str] = Counter()
     actions: Counter[str] = Counter()
+    still: Counter[str] = Counter()
     aside: list[dict[str, Any]] = []
     columns: dict[str, None] = {}
     written = 0
@@ -263,6 +276,7 @@ def _assemble(job: FileJob, source: RowFile, chunks: Sequence[Path], out: Path) 
             columns.update(dict.fromkeys(row.values))
             replaced.update(span["entity"] for span in done["spans"])
             actions.update(span["action"] for span in done["spans"])
+            still.update(done["elsewhere"])
             written += 1
             new = with_texts(row.values, job.fields, done["texts"])
             yield {**new, SPANS: done["spans"]} if job.spans else new
@@ -290,6 +304,7 @@ def _assemble(job: FileJob, source: RowFile, chunks: Sequence[Path], out: Path) 
         replaced=dict(sorted(replaced.items())),
         actions=dict(sorted(actions.items())),
         untouched=tuple(name for name in columns if name not in looked),
+        still_in=dict(sorted(still.items())),
         status=f"pseudonymised, not anonymous: {kept} (PIPL 73, GDPR 4(5))",
     )
 

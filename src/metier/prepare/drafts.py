@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from metier.prepare.chunks import Refined, Rows
 from metier.prepare.compose import conversation_key
-from metier.prepare.refine import drop
+from metier.prepare.drops import drop
 from metier.records import Drop, Record
 
 __all__ = ["Draft", "Drafts"]
@@ -16,17 +16,17 @@ __all__ = ["Draft", "Drafts"]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One conversation on its way into the dataset, the number of its row, and what made it."""
+    """One conversation on its way into the dataset, the number of its row, and what was done to it after the row's own steps."""
 
     number: int
     row: Refined
     record: Record
-    how: str
+    notes: tuple[str, ...]
 
     @property
     def transforms(self) -> tuple[str, ...]:
         """Everything that was done, from the source row to this conversation."""
-        return (*self.row.transforms, self.how)
+        return (*self.row.transforms, *self.notes)
 
 
 class Drafts:
@@ -61,6 +61,12 @@ class Drafts:
                 self.remove(max(seen[key], draft.record.id), "compose", "repeated_conversation")
             seen[key] = min(seen.get(key, draft.record.id), draft.record.id)
 
+    def reasons(self) -> Iterator[str]:
+        """Yield, for everything that left, why: the first word of its reason."""
+        for entry in self.outcome():
+            if isinstance(entry, Drop):
+                yield "duplicate" if entry.step == "dedup" else entry.reason.split(":")[0]
+
     def outcome(self, *, ledger: bool = True) -> Iterator[Draft | Drop]:
         """Yield, in the order of the sources, every draft that is left and a drop for everything that left.
 
@@ -80,8 +86,8 @@ class Drafts:
                 continue
             if not entry.composed and ledger:
                 yield drop(self.publish(entry.record), "compose", "no_template_fits")
-            for record, how in entry.composed:
+            for record, notes in entry.composed:
                 if record.id not in self._removed:
-                    yield Draft(number, entry, record, how)
+                    yield Draft(number, entry, record, notes)
                 elif ledger:
                     yield drop(self.publish(record), *self._removed[record.id])

@@ -39,6 +39,8 @@ class ReplaySettings(Settings):
 
     share: float = Field(default=0.0, ge=0, lt=1)
     """Share of the general data in the result."""
+    task: str = "replay"
+    """Which records are general data: those of this task. A source names its task itself (`task: replay`)."""
     of: Literal["records", "tokens"] = "records"
     """What the share is a share of. Tokens are the sizes that the caller gives, else characters."""
 

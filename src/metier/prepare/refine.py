@@ -1,68 +1,108 @@
-"""What happens to each source row alone: cleaning, language, de-identification, rules, templates. Runs in the engine's processes."""
+"""What happens to each source row alone, from cleaning to conversations. Runs in the engine's processes, chunk by chunk."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 
+from metier import models
 from metier.packs.matching import applies, quality_reason
-from metier.packs.spec import Identifier, QualityRule
+from metier.packs.spec import QualityRule
 from metier.prepare.chunks import Entry, Refined
-from metier.prepare.clean import clean
+from metier.prepare.clean import Boilerplate, clean
 from metier.prepare.compose import Composer
 from metier.prepare.deidentify import deidentify, year_only
+from metier.prepare.drops import drop
 from metier.prepare.language import detect
-from metier.prepare.settings import CleanSettings, DeidentifySettings
-from metier.prepare.strings import content
-from metier.records import Drop, Record, record_to_dict
+from metier.prepare.lengths import Count, fit, token_counter
+from metier.prepare.quality import screen
+from metier.prepare.settings import PrepareSettings
+from metier.prepare.standardize import Lexicon, standardize
+from metier.prepare.strings import content, strings
+from metier.privacy.general import Rules
+from metier.privacy.names import NameTagger, read_ahead, taggers_for
+from metier.records import Drop, Record
 
-__all__ = ["Plan", "drop", "refine"]
+__all__ = ["Plan", "refine"]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that refining depends on beside the row itself."""
 
-    clean: CleanSettings
-    deidentify: DeidentifySettings
-    identifiers: tuple[Identifier, ...]
-    validators: Mapping[str, Callable[[str], bool]]
+    settings: PrepareSettings
+    rules: Rules
     quality: tuple[QualityRule, ...]
     composer: Composer
     languages: tuple[str, ...]
     domain: str
+    root: Path
     key: bytes = field(repr=False)
-
-
-def drop(record: Record, step: str, reason: str) -> Drop:
-    """Return the drop of a record that is kept as JSON in the ledger."""
-    return Drop(record.id, step, reason, record.source, json.dumps(record_to_dict(record), ensure_ascii=False, sort_keys=True))
+    lexicon: Lexicon | None = None
+    repeated: Boilerplate | None = None
+    base: models.Base | None = None
+    maximum_tokens: int = 0
 
 
 def refine(plan: Plan, items: Sequence[Record | Drop]) -> list[Entry]:
     """Return what becomes of each item, in order; drops of the sources pass through."""
-    return [entry for item in items for entry in ([item] if isinstance(item, Drop) else _row(plan, item))]
+    tidied = [item if isinstance(item, Drop) else _tidied(plan, item) for item in items]
+    if plan.settings.deidentify.enabled:
+        _read_together(plan, [entry[0] for entry in tidied if not isinstance(entry, Drop)])
+    return [entry for item in tidied for entry in ([item] if isinstance(item, Drop) else _row(plan, *item))]
 
 
-def _row(plan: Plan, record: Record) -> Iterator[Entry]:
-    transforms = []
-    record, changed = clean(record, plan.clean)
-    if changed:
-        transforms.append("clean")
+def _tidied(plan: Plan, record: Record) -> tuple[Record, tuple[str, ...]]:
+    record, notes = clean(record, plan.settings.clean, plan.repeated)
     language = record.language or detect(content(record))
-    record = replace(record, language=language, domain=record.domain or plan.domain)
+    return replace(record, language=language, domain=record.domain or plan.domain), notes
+
+
+def _taggers(plan: Plan, language: str | None) -> tuple[NameTagger, ...]:
+    return taggers_for(language, plan.settings.deidentify.names, root=plan.root)
+
+
+def _read_together(plan: Plan, records: Sequence[Record]) -> None:
+    """Have the taggers read all texts of a chunk at once. What goes wrong here goes wrong again at the one row that causes it."""
+    texts: dict[str | None, list[str]] = defaultdict(list)
+    for record in records:
+        texts[record.language] += strings(record)
+    for language, found in texts.items():
+        with suppress(Exception):  # the rows are tagged one by one then, and the one that fails is set aside
+            read_ahead(_taggers(plan, language), found)
+
+
+def _row(plan: Plan, record: Record, notes: tuple[str, ...]) -> Iterator[Entry]:
+    settings = plan.settings
     try:
-        record, found, marks = deidentify(record, plan.deidentify, plan.identifiers, plan.validators, plan.key)
+        taggers = _taggers(plan, record.language) if settings.deidentify.enabled else ()
+        record, found, marks = deidentify(record, settings.deidentify, plan.rules, plan.key, taggers=taggers)
     except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the row leaves, and its text is neither kept nor shown
         yield Drop(record.id, "deidentify", f"deidentify_failed:{type(error).__name__}", record.source)
         return
-    transforms += found
     reason = _refusal(plan, record)
-    if reason is None:
-        yield Refined(record, tuple(transforms), marks, tuple(plan.composer.compose(record)))
-    else:
-        yield drop(year_only(record) if plan.deidentify.enabled else record, *reason)
+    if reason is not None:
+        yield drop(_shown(plan, record), *reason)
+        return
+    if plan.lexicon is not None:
+        record, more = standardize(record, settings.standardize, plan.lexicon)
+        found += more
+    composed: list[tuple[Record, tuple[str, ...]]] = []
+    refused: list[Drop] = []
+    for made, how in plan.composer.compose(record):
+        for part in _screened(plan, made, how):
+            composed.append(part) if not isinstance(part, Drop) else refused.append(part)
+    if composed or not refused:
+        yield Refined(record, (*notes, *found), marks, tuple(composed))
+    yield from refused
+
+
+def _shown(plan: Plan, record: Record) -> Record:
+    return year_only(record) if plan.settings.deidentify.enabled else record
 
 
 def _refusal(plan: Plan, record: Record) -> tuple[str, str] | None:
@@ -76,3 +116,22 @@ def _refusal(plan: Plan, record: Record) -> tuple[str, str] | None:
         if applies(rule.languages, record.language) and (reason := quality_reason(rule, text)) is not None:
             return "quality", reason
     return None
+
+
+def _screened(plan: Plan, record: Record, how: str) -> Iterator[tuple[Record, tuple[str, ...]] | Drop]:
+    """Yield a conversation, or its parts, with what was done to it; or drops."""
+    found = screen(_shown(plan, record), plan.settings.quality, plan.quality)
+    if isinstance(found, Drop):
+        yield found
+        return
+    # What the screen noticed stands in quality.parquet: it did nothing to the record.
+    if plan.base is None:
+        yield record, (how,)
+        return
+    for part in fit(record, plan.settings.lengths, _counter(plan.base), maximum=plan.maximum_tokens):
+        yield part if isinstance(part, Drop) else (part[0], (how, *part[1]))
+
+
+@lru_cache(maxsize=2)
+def _counter(base: models.Base) -> Count:
+    return token_counter(models.Chat(models.load_tokenizer(base)))

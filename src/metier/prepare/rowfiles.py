@@ -185,13 +185,19 @@ def _write_parquet(path: Path, rows: Iterable[dict[str, Any]], like: RowFile, te
     import pyarrow.parquet as pq
 
     fields = []
+    made_text: list[str] = []
     for field in _parquet_file(like.path).schema_arrow:
         plain = pa.types.is_string(field.type) or pa.types.is_large_string(field.type) or pa.types.is_nested(field.type)
-        fields.append(field if plain or field.name not in text_columns else pa.field(field.name, pa.string()))
+        if plain or field.name not in text_columns:
+            fields.append(field)
+        else:
+            fields.append(pa.field(field.name, pa.string()))
+            made_text.append(field.name)
     schema = pa.schema([*fields, *([pa.field(added, pa.string())] if added else [])])
     with pq.ParquetWriter(path, schema) as writer:
         batch: list[dict[str, Any]] = []
         for row in rows:
+            row.update({name: str(row[name]) for name in made_text if row[name] is not None})
             batch.append(_flat(row, added))
             if len(batch) == _BATCH:
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))

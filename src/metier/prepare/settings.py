@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from metier.config import Settings
+from metier.prepare.augment.settings import AugmentSettings
+from metier.prepare.bias import BiasSettings
 from metier.prepare.clean.settings import CleanSettings
 from metier.prepare.compose import ComposeSettings
+from metier.prepare.decontaminate import DecontaminateSettings
 from metier.prepare.dedup.settings import DedupSettings
+from metier.prepare.generate.settings import GenerateSettings
+from metier.prepare.labels.settings import LabelSettings
+from metier.prepare.lengths import LengthSettings
+from metier.prepare.mix import MixSettings
+from metier.prepare.quality.settings import QualitySettings
 from metier.prepare.split import SplitSettings
+from metier.prepare.standardize.settings import StandardizeSettings
+from metier.prepare.writing import WriterSettings
 from metier.privacy.settings import DeidentifySettings
 
 __all__ = ["CleanSettings", "DedupSettings", "DeidentifySettings", "PrepareSettings", "SplitSettings"]
@@ -19,9 +29,29 @@ class PrepareSettings(Settings):
     """Tidying of text."""
     deidentify: DeidentifySettings = DeidentifySettings()
     """Personal identifiers."""
+    standardize: StandardizeSettings = StandardizeSettings()
+    """Preferred terms and their codes."""
     compose: ComposeSettings = ComposeSettings()
     """From rows to conversations."""
+    lengths: LengthSettings = LengthSettings()
+    """Records that are longer than training takes."""
+    quality: QualitySettings = QualitySettings()
+    """What is measured of each record's quality."""
     dedup: DedupSettings = DedupSettings()
     """Duplicates."""
+    labels: LabelSettings = LabelSettings()
+    """The check of labels."""
+    groups: BiasSettings = BiasSettings()
+    """The view of topics and groups."""
     split: SplitSettings = SplitSettings()
     """Training, validation and test."""
+    decontaminate: DecontaminateSettings = DecontaminateSettings()
+    """Training rows that hold what they will be tested with."""
+    augment: AugmentSettings = AugmentSettings()
+    """Variants of training records."""
+    generate: GenerateSettings = GenerateSettings()
+    """New training conversations."""
+    writer: WriterSettings = WriterSettings()
+    """Who writes where a step asks for text."""
+    mix: MixSettings | None = None
+    """How groups of training records are mixed and ordered; left out: every record once, in the order of the sources."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from metier.prepare.compare import fold
 
-__all__ = ["Codes", "Hashes", "Offsets", "Shingling", "distinct", "folded", "mix", "shingle_sets"]
+__all__ = ["Codes", "Hashes", "Offsets", "Shingling", "distinct", "folded", "letter_hashes", "mix", "shingle_sets", "word_counts"]
 
 Hashes: TypeAlias = NDArray[np.uint64]
 Offsets: TypeAlias = NDArray[np.int64]
@@ -157,6 +157,19 @@ def _settled(kinds: NDArray[np.uint8], points: NDArray[np.uint32]) -> NDArray[np
     return kinds
 
 
+def letter_hashes(codes: Codes) -> Hashes:
+    """Return a hash of each text's letters and digits alone, 0 where there are none: equal where `compare.bare` is equal."""
+    letters = (codes.kinds & _ALNUM) != 0
+    count = _per_text(letters, codes.offsets)
+    found = _whole(codes.points[letters].astype(np.uint64), np.concatenate(([0], np.cumsum(count))))
+    return np.where(count > 0, found, np.uint64(0))
+
+
+def word_counts(codes: Codes) -> Offsets:
+    """Return the number of words of each text; every Han letter is one."""
+    return np.diff(_words(codes)[2])
+
+
 def _powers(base: int, count: int) -> Hashes:
     factors = np.full(count, base, dtype=np.uint64)
     factors[:1] = 1
@@ -234,10 +247,11 @@ def _near_han(han: Bits, ends: Offsets, size: int) -> Bits:
     return near
 
 
-def shingle_sets(texts: Sequence[str] | Codes, cut: Shingling = Shingling()) -> tuple[Hashes, Offsets]:
+def shingle_sets(texts: Sequence[str] | Codes, cut: Shingling = Shingling(), *, whole: bool = True) -> tuple[Hashes, Offsets]:
     """Return the 64-bit hashes of every text's shingles, one after the other, and where each text's begin.
 
     Text i has the hashes from offset i to offset i + 1, in the order of the text, repeated ones included. An empty text has one: that of nothing.
+    With `whole=False` texts without a full window have none.
     """
     codes = texts if isinstance(texts, Codes) else folded(texts)
     if len(codes.offsets) == 1:
@@ -255,6 +269,8 @@ def shingle_sets(texts: Sequence[str] | Codes, cut: Shingling = Shingling()) -> 
         hashes = _windows(values, cut.han)
         far = np.flatnonzero(valid & ~near)
         hashes[far] = _windows_at(values, cut.other, far) if len(far) < len(values) // 4 else _windows(values, cut.other)[far]
+    if not whole:
+        return mix(hashes[valid]), np.concatenate(([0], np.cumsum(_per_text(valid, offsets))))
     return _filled(hashes, valid, values, offsets)
 
 

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class ExternalTest(Settings):
 class SplitSettings(Settings):
     """How records are divided; near-duplicates always stay together."""
 
-    test: Annotated[float, Field(ge=0, lt=1)] | ExternalTest = 0.1
+    test: float | ExternalTest = 0.1
     """Share of the records that is held out for evaluation, or `{path: ...}`: files of a test set of your own."""
     validation: float = Field(default=0.1, ge=0, lt=1)
     """Share of the records that is watched during training."""
@@ -56,6 +56,8 @@ class SplitSettings(Settings):
 
     @model_validator(mode="after")
     def _leave_some(self) -> SplitSettings:
+        if not 0 <= self.test_share < 1:
+            raise ValueError(f"test {self.test} is no share; name one of 0 or more and below 1")
         if self.test_share + self.validation >= 1:
             raise ValueError(f"test {self.test} and validation {self.validation} leave nothing to train on; together they have to be below 1")
         if self.folds and (self.time or isinstance(self.test, ExternalTest)):

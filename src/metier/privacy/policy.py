@@ -113,10 +113,6 @@ class Policy(Settings):
         """Return whether what this identifier finds stays, so that it need not be looked for."""
         return self.treatment(identifier).action == "keep"
 
-    def kept(self) -> frozenset[str]:
-        """Return the entities that stay by name."""
-        return frozenset(entity for entity, treatment in self.entities.items() if treatment.action == "keep")
-
     def disguised(self, disguise: Disguise | None) -> Policy:
         """Return the policy with one way to disguise values (surrogate, mask, hash or token) in place of all of these; the rest stays."""
         return self if disguise is None else self._mapped(lambda old: old.action in _DISGUISES, {"action": disguise, "text": None})

@@ -9,6 +9,7 @@ from metier.errors import Fault, PackError, PrivacyError, nearest
 from metier.packs.spec import Identifier
 from metier.privacy.actions import Tokens, Written, identifier_of, written
 from metier.privacy.detect import Detector, Tagger, detector
+from metier.privacy.general import general_identifiers
 from metier.privacy.keyed import Surrogates
 from metier.privacy.policy import DATE, Policy
 from metier.privacy.surrogates import GENERATORS
@@ -97,8 +98,10 @@ def deidentify_texts(
     return Deidentified(outputs, spans, frozenset(item.text for item in texts_of.values() if item.text), replacements)
 
 
-def _kept(policy: Policy | None) -> frozenset[str]:
-    return frozenset() if policy is None else policy.kept()
+def _kept(policy: Policy | None) -> Callable[[str], bool]:
+    """Return whether a policy keeps a kind that the second search names; what it keeps is not among the rules any more."""
+    known = {item.entity: item for item in general_identifiers()}
+    return lambda entity: policy is not None and policy.keeps(identifier_of(entity, known))
 
 
 def _check_generators(rules: Detector) -> None:

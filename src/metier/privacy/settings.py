@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from metier.config import Settings
+from metier.privacy.names.settings import NamesSettings
 from metier.privacy.policy import Policy, load_policy
 
 __all__ = ["DeidentifySettings", "policy_of", "with_policy"]
@@ -23,6 +24,8 @@ class DeidentifySettings(Settings):
     """One disguise for all values that the policy disguises; what it generalises, moves, removes or keeps stays so. Left out: the policy's own."""
     dates: Literal["year", "shift"] | None = None
     """Cut dates to the year, or move them by one number of days per subject. Left out: as the policy says; Safe Harbor lets only the year stay."""
+    names: NamesSettings = NamesSettings()
+    """Who looks for the names of people beside the rules."""
     sweep: bool = True
     """Search the result a second time, by rules of another make. They take too much rather than too little: a record they stop at leaves the dataset."""
 

@@ -201,6 +201,8 @@ def address(draw: Draw, value: str) -> str:
 
 def age(draw: Draw, value: str) -> str:
     """Return 90: ages above 89 are one class (45 CFR 164.514(b)(2)(i)(C))."""
+    if not any(char.isdecimal() for char in value):
+        return "90"
     return _fill(value, "90".rjust(sum(char.isdigit() for char in value), "0")).replace("090", "90") if draw.key else value
 
 

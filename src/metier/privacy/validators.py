@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "us_ein",
     "us_ssn",
     "uscc",
+    "uscc_as_read",
     "uscc_digit",
     "vehicle_number",
 ]
@@ -41,6 +42,7 @@ _VIN_VALUES = {
     **{str(digit): digit for digit in range(10)},
     **dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 7, 9, 2, 3, 4, 5, 6, 7, 8, 9], strict=True)),
 }
+_MOST_DOUBTFUL = 3
 _NO_LETTERS_OF_USCC = str.maketrans("OISZ", "0152")
 _NO_LETTERS_OF_VIN = str.maketrans("OQI", "001")
 _VIN_WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
@@ -110,12 +112,12 @@ def luhn(text: str) -> bool:
 
 
 def payment_card(text: str) -> bool:
-    """Return whether `text` can be a payment card: 13 to 19 digits, Luhn, and the beginning and length that an issuer uses (ISO/IEC 7812-1).
+    """Return whether `text` can be a payment card: 12 to 19 digits, Luhn, and the beginning and length that an issuer uses (ISO/IEC 7812-1).
 
     Numbers beginning 9999 (national use, country code 999 is nobody's) are the surrogates of this project.
     """
     digits = _digits(text)
-    return 13 <= len(digits) <= 19 and digits[:4] != "9999" and len(set(digits)) > 1 and _issued(digits) and luhn(digits)
+    return 12 <= len(digits) <= 19 and digits[:4] != "9999" and len(set(digits)) > 1 and _issued(digits) and luhn(digits)
 
 
 def _issued(digits: str) -> bool:
@@ -125,11 +127,13 @@ def _issued(digits: str) -> bool:
         return count in (13, 16, 19)
     if 51 <= two <= 55 or 2221 <= four <= 2720:
         return count == 16
-    if two in (34, 37):
+    if two in (34, 37) or four in (1800, 2131):
         return count == 15
+    if two in (50, 56, 57, 58, 67) and count < 16:
+        return count >= 12
     if two in (36, 38, 39) or 3000 <= four <= 3059:
         return count in (14, 16, 19)
-    if 3528 <= four <= 3589 or digits[0] == "6" or two in (50, 56, 57, 58):
+    if two == 35 or digits[0] == "6" or two in (50, 56, 57, 58):
         return 16 <= count <= 19
     return digits[0] in "89" and count in (16, 18, 19)
 
@@ -158,12 +162,29 @@ def uscc_digit(body: str) -> str:
 
 
 def uscc(text: str) -> bool:
-    """Return whether 18 characters are a unified social credit code (GB 32100-2015); no authority has the code 0.
-
-    Letters that the code does not have are read as the digits that they look like (O as 0, I as 1, S as 5, Z as 2).
-    """
-    text = _compact(text).upper().translate(_NO_LETTERS_OF_USCC)
+    """Return whether 18 characters are a unified social credit code (GB 32100-2015); no authority has the code 0."""
+    text = text.upper()
     return len(text) == 18 and text[0] != "0" and all(char in USCC_ALPHABET for char in text) and uscc_digit(text[:17]) == text[17]
+
+
+def uscc_as_read(text: str) -> bool:
+    """Return whether `text` can be a unified social credit code that was written in groups or misread by a scanner.
+
+    Letters that the code does not have are read as the digits that they look like (O as 0, I as 1, S as 5, Z as 2); up to three B may be 8.
+    """
+    text = _compact(text).replace("l", "1").upper().translate(_NO_LETTERS_OF_USCC)
+    return len(text) == 18 and any(uscc(read) for read in _readings(text, {"B": "8"}))
+
+
+def _readings(text: str, doubtful: Mapping[str, str]) -> Iterator[str]:
+    """Yield the text and, where few enough characters are in doubt, each way in which they may be misread digits."""
+    places = [place for place, char in enumerate(text) if char in doubtful]
+    yield text
+    if len(places) > _MOST_DOUBTFUL:
+        return
+    for choice in range(1, 1 << len(places)):
+        changed = {place: doubtful[text[place]] for bit, place in enumerate(places) if choice >> bit & 1}
+        yield "".join(changed.get(place, char) for place, char in enumerate(text))
 
 
 def ipv4(text: str) -> bool:
@@ -192,7 +213,7 @@ def vehicle_number(text: str) -> bool:
 
     The letters I, O and Q, which no number has, are read as the digits that they look like.
     """
-    text = _compact(text).upper().translate(_NO_LETTERS_OF_VIN)
+    text = _compact(text).replace("l", "1").upper().translate(_NO_LETTERS_OF_VIN)
     if len(text) != 17 or any(char not in _VIN_VALUES for char in text):
         return False
     total = sum(_VIN_VALUES[char] * weight for char, weight in zip(text, _VIN_WEIGHTS, strict=True))
@@ -270,12 +291,12 @@ def degrees(text: str) -> bool:
 
 
 def coordinates(text: str) -> bool:
-    """Return whether two decimal numbers can be a latitude and a longitude, in either order."""
+    """Return whether two decimal numbers can be a latitude and a longitude, in either order; small ones are shares and rates, not a place at sea."""
     parts = [part for part in "".join(char if char.isdecimal() or char == "." else " " for char in text).split() if part != "."]
     if len(parts) != 2:
         return False
     first, second = (float(part) for part in parts)
-    return min(first, second) <= 90 and max(first, second) <= 180
+    return min(first, second) <= 90 and 10 <= max(first, second) <= 180
 
 
 VALIDATORS: Mapping[str, Callable[[str], bool]] = {
@@ -295,6 +316,7 @@ VALIDATORS: Mapping[str, Callable[[str], bool]] = {
     "us_ein": us_ein,
     "us_ssn": us_ssn,
     "uscc": uscc,
+    "uscc_as_read": uscc_as_read,
     "vehicle_number": vehicle_number,
 }
 """The functions that the general identifiers name."""

@@ -77,7 +77,7 @@ class Answering:
         except MetierError:
             raise Refused(400, "the guard could not look at this question", param="messages", code="guard_failed") from None
         service.count_question(self._question, time.perf_counter() - began)
-        self._outgoing = Outgoing(service.guard, self._question, service.settings.hold_back)
+        self._outgoing = Outgoing(service.guard, self._question, service.settings.hold_back, whole=not self.stream)
         if self._question.refusal is None:
             try:
                 tokens = await asyncio.to_thread(service.engine.encode, self._question.messages)

@@ -19,28 +19,35 @@ __all__ = ["Outgoing"]
 _BEFORE = 34
 """Characters that are kept before the text that is looked at, beyond the widest context window of the pack's rules."""
 
-_STEP = 64
-"""New characters after which an answer is looked at again."""
+_STEP = 128
+"""New characters after which an answer is looked at again. A look costs a millisecond or two, for few characters as for many."""
 
-_SECONDS = 0.1
-"""Seconds after which it is looked at again although fewer have come."""
+_SECONDS = 0.2
+"""Seconds after which it is looked at again although fewer have come; a quarter of it until the first text has been let go."""
+
+_WHOLE_SECONDS = 1.0
+"""The same for an answer that leaves in one piece: it is looked at before its end only so that one that must not be given ends early."""
 
 _END = 2
 """A match that ends this close to the end of what is known may still change with the next character."""
 
 
 class Outgoing:
-    """One answer on its way out. `push` text, send what it returns, and at the end what `finish` returns."""
+    """One answer on its way out. `push` text, send what it returns, and at the end what `finish` returns.
 
-    def __init__(self, guard: Guard, question: Inspected, hold_back: int) -> None:
+    `whole` says that nothing is sent before the end.
+    """
+
+    def __init__(self, guard: Guard, question: Inspected, hold_back: int, *, whole: bool = False) -> None:
         self._guard = guard
         self._question = question
         self._hold_back = hold_back
+        self._whole = whole
         self._before = _BEFORE + max((rule.identifier.window for rule in guard.detector.rules), default=0)
         self._raw = ""
         self._done = 0
         self._anchor: int | None = None
-        self._looked = (0, float("-inf"))
+        self._looked = (0, time.monotonic() if whole else float("-inf"))
         self._known: dict[str, str] = {}
         self._patterns = [(rule, guard.patterns[rule.name]) for action in ("redact", "refuse") for rule in guard.select("output", action)]
         self.fired: list[str] = []
@@ -52,16 +59,20 @@ class Outgoing:
     def push(self, text: str) -> str:
         """Take new text of the model and return what may be sent now."""
         self._raw += text
-        size, at = self._looked
-        if self.refusal or (len(self._raw) - size < _STEP and time.monotonic() - at < _SECONDS):
-            return ""
-        return self._timed(last=False)
+        return "" if self.refusal or not self._due() else self._timed(last=False)
 
     def finish(self) -> str:
         """Return what is left to send: the end of the answer, and what the pack's rules say has to be said with it."""
         if self.refusal:
             return ""
         return self._timed(last=True)
+
+    def _due(self) -> bool:
+        """Whether to look at the answer again."""
+        size, at = self._looked
+        if self._whole:
+            return time.monotonic() - at >= _WHOLE_SECONDS
+        return len(self._raw) - size >= _STEP or time.monotonic() - at >= (_SECONDS if self._done else _SECONDS / 4)
 
     def _timed(self, *, last: bool) -> str:
         began = time.perf_counter()
@@ -75,12 +86,16 @@ class Outgoing:
     def _look(self, *, last: bool) -> str:
         origin = max(0, min(self._done - self._before, self._done if self._anchor is None else self._anchor))
         folded = fold(self._raw[origin:])
-        found = merged([Found(item.start + origin, item.end + origin, item.kind, item.rule) for item in self._find(folded)])
         limit = len(self._raw)
         if not last:
             undecided = origin + folded.original(self._undecided(folded, folded.place(self._done - origin)))
-            touching = min((item.start for item in found if item.end >= limit - _END), default=limit)
-            limit = max(min(undecided, touching), limit - self._hold_back, self._done)
+            limit = max(undecided, limit - self._hold_back, self._done)
+            if limit == self._done:
+                return ""
+        found = merged([Found(item.start + origin, item.end + origin, item.kind, item.rule) for item in self._find(folded)])
+        if not last:
+            touching = min((item.start for item in found if item.end >= len(self._raw) - _END), default=limit)
+            limit = max(min(limit, touching), len(self._raw) - self._hold_back, self._done)
         for item in found:
             if item.rule is not None and item.end > self._done and item.start < limit:
                 return self._refuse(item, found)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import codecs
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from metier.errors import Fault, SourceError
 
-__all__ = ["Decision", "decide", "fingerprint", "open_text"]
+__all__ = ["COMPRESSED", "Decision", "decide", "fingerprint", "head", "open_text"]
+
+COMPRESSED = (".gz", ".zst")
+"""Suffixes of compressed text files."""
 
 _BLOCK = 1 << 20
 _BOM = codecs.BOM_UTF8
@@ -34,8 +38,19 @@ class _Failure:
     line: int
 
 
+def _open(path: Path) -> IO[bytes]:
+    """Open a file for its bytes, unpacked where its suffix says that it is compressed (`.gz`, `.zst`)."""
+    if path.suffix == ".gz":
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    if path.suffix == ".zst":
+        import pyarrow as pa
+
+        return cast("IO[bytes]", pa.input_stream(str(path), compression="zstd"))
+    return path.open("rb")
+
+
 def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw as stream:
+    with _open(path) as stream:
         while block := stream.read(_BLOCK):
             yield block
 
@@ -51,9 +66,9 @@ def fingerprint(path: Path) -> tuple[str, int]:
 
 
 def open_text(path: Path, encoding: str) -> IO[str]:
-    """Open a (gzip-compressed) text file for strict decoding; lines end at \\n only and keep their ends."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding=encoding, errors="strict", newline="\n")
+    """Open a text file (compressed: `.gz`, `.zst`) for strict decoding; lines end at \\n only and keep their ends."""
+    if path.suffix in COMPRESSED:
+        return io.TextIOWrapper(_open(path), encoding=encoding, errors="strict", newline="\n")
     return path.open("r", encoding=encoding, errors="strict", newline="\n")
 
 
@@ -106,7 +121,13 @@ def decide(path: Path, shown: str, declared: str) -> Decision:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SourceError(Fault(f"damaged gzip file ({error})", shown, remedy="copy the file again; it is cut off or not gzip")) from None
     except OSError as error:
-        raise SourceError(Fault(f"cannot be read: {error.strerror or error}", shown, remedy="check the file's permissions")) from None
+        remedy = "copy the file again; it is cut off or not zst" if path.suffix == ".zst" else "check the file's permissions"
+        raise SourceError(Fault(f"cannot be read: {error.strerror or error}", shown, remedy=remedy)) from None
+
+
+def head(path: Path) -> bytes:
+    """Return the first bytes of a text file (8 KiB at least, if it has them), unpacked. Raises OSError and what damage in a compressed file raises."""
+    return next(_blocks(path), b"")
 
 
 def _detect(path: Path, shown: str, start: bytes) -> Decision:

@@ -9,7 +9,7 @@ from metier.errors import nearest
 from metier.records import Message, Record, Role
 from metier.sources.settings import SourceSettings
 
-__all__ = ["Form", "UnfitError", "choose_form", "missing_columns", "to_record"]
+__all__ = ["Form", "UnfitError", "choose_form", "missing_columns", "to_record", "used_columns"]
 
 Form: TypeAlias = Literal["messages", "alpaca", "sharegpt", "prompt-completion", "fields"]
 
@@ -51,6 +51,13 @@ def missing_columns(settings: SourceSettings, form: Form, names: Iterable[str]) 
     wanted = [settings.columns.get(name, name) for name in _REQUIRED[form]]
     wanted += [*settings.columns.values(), *filter(None, (settings.subject, settings.group, settings.time))]
     return [(name, nearest(name, present)) for name in dict.fromkeys(wanted) if name not in present]
+
+
+def used_columns(settings: SourceSettings, form: Form) -> list[str]:
+    """Return the columns that a source reads: those of its form, those it maps, and its keys."""
+    columns = settings.columns
+    names = [columns.get(name, name) for name in (*_REQUIRED[form], *_OPTIONAL.get(form, ()), *(["text"] if form == "fields" else []))]
+    return [*dict.fromkeys([*names, *columns.values(), *filter(None, (settings.subject, settings.group, settings.time))])]
 
 
 def to_record(values: Mapping[str, Any], form: Form, settings: SourceSettings) -> Record:

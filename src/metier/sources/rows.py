@@ -15,28 +15,37 @@ from typing import IO, Any, TypeAlias
 from metier.errors import Fault, SourceError
 from metier.sources.encoding import open_text
 
-__all__ = ["LARGEST_LINE", "Malformed", "Row", "Rows", "read_json", "read_parquet", "read_table"]
+__all__ = ["LARGEST_LINE", "LARGEST_WHOLE", "Malformed", "Row", "Rows", "read_json", "read_parquet", "read_table"]
 
 LARGEST_LINE = 64 << 20
+LARGEST_WHOLE = 256 << 20
+"""Characters that a file read as one value may have."""
 _LARGEST_LIST = 2 << 30
+_LARGEST_START = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its values by column, the line it begins at (or its number in a Parquet file) and its raw text."""
+    """One row: its values by column, the line it begins at (or its number in a file without lines) and its raw text.
+
+    `position` says where it is in files that have more than lines: a page, a sheet, a stretch of characters.
+    """
 
     values: dict[str, Any]
     place: int
     raw: str
+    position: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A stretch of a file that is no row, and why."""
+    """A stretch of a file that is no row, and why. What the settings leave out on purpose does not count as malformed."""
 
     reason: str
     place: int
     raw: str
+    position: str = ""
+    counts: bool = True
 
 
 Rows: TypeAlias = Iterator[Row | Malformed]
@@ -50,7 +59,7 @@ _DECODER = json.JSONDecoder(parse_constant=_missing)
 
 
 def read_json(path: Path, shown: str, encoding: str) -> Rows:
-    """Read a JSON list, or JSON Lines: what the file's first character says.
+    """Read a JSON list, JSON Lines or one object over several lines: what the file's first character and line say.
 
     Raises SourceError where a list is broken, or a line is longer than `LARGEST_LINE` characters.
     """
@@ -58,8 +67,29 @@ def read_json(path: Path, shown: str, encoding: str) -> Rows:
         first = stream.read(1)
         while first.isspace():
             first = stream.read(1)
-        stream.seek(0)
+    if first == "{" and (whole := _one_object(path, encoding)) is not None:
+        yield whole
+        return
+    with open_text(path, encoding) as stream:
         yield from _items(stream, shown) if first == "[" else _lines(stream, shown)
+
+
+def _one_object(path: Path, encoding: str) -> Row | None:
+    """Return the object that a whole file is, where its first line alone is none; None for lines of objects."""
+    with open_text(path, encoding) as stream:
+        start = stream.readline(_LARGEST_START)
+        while start and not start.strip():
+            start = stream.readline(_LARGEST_START)
+        try:
+            json.loads(start)
+            return None
+        except (ValueError, RecursionError):
+            text = start + stream.read(LARGEST_WHOLE)
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return Row(value, 1, text) if isinstance(value, dict) else None
 
 
 def _lines(stream: IO[str], shown: str) -> Rows:

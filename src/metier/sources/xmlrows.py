@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 from xml.parsers import expat
@@ -22,8 +23,10 @@ _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 class _Collector:
     """Gathers the elements named `element`: texts by path below it (`A/B`; those of inner elements included), attributes as `@name` and `A/B@name`."""
 
-    def __init__(self, element: str) -> None:
+    def __init__(self, element: str, outer: Collection[str] = ()) -> None:
         self.element = element
+        self._outer = dict.fromkeys(outer, "")
+        self._above: list[str] = []
         self.rows: deque[Row] = deque()
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
@@ -41,6 +44,11 @@ class _Collector:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if self._path is None:
             if name != self.element:
+                self._above.append(name)
+                place = _below_root(self._above)
+                if self._outer.get(place):
+                    self._outer[place] += "\n"
+                self._outer.update({f"{place}@{key}": value for key, value in attributes.items() if f"{place}@{key}" in self._outer})
                 return
             self._path, self._values, self._line = [], {}, self.parser.CurrentLineNumber
         else:
@@ -53,27 +61,38 @@ class _Collector:
 
     def _end(self, name: str) -> None:
         if self._path is None:
+            self._above.pop()
             return
         if self._path:
             self._values.setdefault("/".join(self._path), "")
             self._path.pop()
             return
-        values = {key: value.strip() for key, value in self._values.items() if key}
+        values = {key: value.strip() for key, value in [*self._outer.items(), *self._values.items()] if key}
         self.rows.append(Row(values, self._line, json.dumps(values, ensure_ascii=False)))
         self._path = None
 
     def _text(self, data: str) -> None:
+        if self._path is None:
+            place = _below_root(self._above)
+            if place in self._outer:
+                self._outer[place] += data
+            return
         for depth in range(1, len(self._path or ()) + 1):
             place = "/".join((self._path or [])[:depth])
             self._values[place] = self._values.get(place, "") + data
 
 
-def read_xml(path: Path, shown: str, encoding: str, element: str) -> Rows:
-    """Read the elements named `element`. Entities declared by the file are refused (they can fetch files and fill the memory).
+def _below_root(above: list[str]) -> str:
+    return "/" + "/".join(above[1:])
 
-    Raises SourceError for XML that is not well-formed.
+
+def read_xml(path: Path, shown: str, encoding: str, element: str, outer: Collection[str] = ()) -> Rows:
+    """Read the elements named `element`. `outer` names values outside of them that each row after them has too: paths below the file's root element
+    (`/Focus`, `/Focus@id`) and attributes of the root (`/@url`).
+
+    Entities declared by the file are refused (they can fetch files and fill the memory). Raises SourceError for XML that is not well-formed.
     """
-    collector = _Collector(element)
+    collector = _Collector(element, outer)
     with open_text(path, encoding) as stream:
         try:
             yield from _feed(collector, stream)

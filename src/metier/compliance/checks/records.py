@@ -17,34 +17,16 @@ from metier.digest import digest_of
 from metier.errors import MetierError
 from metier.packs.spec import Identifier
 from metier.privacy.detect import detector
-from metier.records import Record, Span
+from metier.records import Record, Span, strings
 from metier.shards import SPLITS, dataset_records
 
-__all__ = ["identifier_scan", "own_surrogate", "split_leak", "strings"]
+__all__ = ["identifier_scan", "own_surrogate", "split_leak"]
 
 _TASK = "identifiers"
 _SURE = 0.5
 _CONFIDENCE = 0.95
 _NAMED = 20
 _MEANING = regex.compile(r"[\p{L}\p{N}]")
-
-
-def strings(value: Any) -> Iterator[str]:
-    """Yield every string and whole number inside a value, at any depth, as text."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, int) and not isinstance(value, bool):
-        yield str(value)
-    elif isinstance(value, dict):
-        for key in sorted(value):
-            yield from strings(value[key])
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from strings(item)
-
-
-def _texts(record: Record) -> list[str]:
-    return [text for text in (record.text, *(message.content for message in record.messages), record.label or "", *strings(dict(record.metadata))) if text]
 
 
 def own_surrogate(span: Span, text: str, marks: Sequence[str], key: bytes) -> bool:
@@ -87,7 +69,7 @@ def identifier_scan(case: Case) -> Measurement:
     for record in dataset_records(dataset, "train"):
         records += 1
         rules = detector(identifiers, language=record.language, validators=validators)
-        texts = _texts(record)
+        texts = [text for text in strings(record) if text]
         left: dict[tuple[str, str], float] = {}
         for text, spans in zip(texts, rules.record(texts), strict=True):
             for span in spans:

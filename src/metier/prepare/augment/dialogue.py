@@ -15,6 +15,9 @@ _SENTENCE = re.compile("[^\u3002\uff01\uff1f\uff1b\n]+[\u3002\uff01\uff1f\uff1b]
 _SENTENCE_LATIN = re.compile(r"(?:[^.!?\n]|[.!?](?!\s|$))+[.!?]*|\n")
 
 
+_FRAGMENT = 6
+
+
 def _one(options: Sequence[Any], chance: random.Random) -> Any:
     return options[chance.randrange(len(options))]
 
@@ -35,12 +38,24 @@ def followed(messages: Sequence[Message], words: Mapping[str, Sequence[str]], la
         return None
     answer = messages[-1].content
     pattern = _SENTENCE if language == "zh" else _SENTENCE_LATIN
-    sentences = [found.strip() for found in pattern.findall(answer) if found.strip()]
+    sentences = _joined([found.strip() for found in pattern.findall(answer) if found.strip()])
     if len(sentences) > 2 and chance.random() < 0.6:
         question, reply = _one(words["list"], chance), "\n".join(f"\u2022 {sentence}" for sentence in sentences)
     else:
         question, reply = _one(words["again"], chance), answer
     return (*messages, Message("user", question), Message("assistant", reply, learn=True))
+
+
+def _joined(sentences: Sequence[str]) -> list[str]:
+    """Return the sentences with a fragment (a greeting, a number of a list) put before the sentence it belongs to."""
+    joined: list[str] = []
+    held = ""
+    for sentence in sentences:
+        held = f"{held} {sentence}" if held else sentence
+        if len(sentence) >= _FRAGMENT:
+            joined.append(held)
+            held = ""
+    return [*joined, held] if held else joined
 
 
 def corrected(messages: Sequence[Message], wrong: str, words: Mapping[str, Sequence[str]], chance: random.Random) -> tuple[Message, ...] | None:

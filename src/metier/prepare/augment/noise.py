@@ -16,6 +16,8 @@ _WORD = re.compile(r"(?<![A-Za-z0-9])[a-z]{4,}(?![A-Za-z0-9])")
 _RATIO = re.compile(r"(?<![0-9/])([0-9]{2,3})/([0-9]{2,3})(?![0-9/])")
 _SIGNS = re.compile("[,.;:!?\uff0c\u3002\uff1b\uff1a\uff01\uff1f\u3001](?![0-9])")
 _WIDE_AT = 0xFEE0
+_AROUND = 40
+"""Characters around an error in which numbers and turning words are compared; a number is shorter."""
 
 
 def swapped(text: str, groups: Sequence[Sequence[str]], chance: random.Random) -> str:
@@ -49,7 +51,8 @@ def typo(text: str, language: str | None, chance: random.Random, *, rate: float 
     # from the end, so that a lost or doubled letter does not move the places that are still to come
     for place in sorted(chance.sample(places, min(wanted, len(places))), reverse=True):
         attempt = _homophone(changed, place, chance) if language == "zh" else _mistyped(changed, place, chance)
-        if critical(attempt) == critical(text):
+        start, rest = max(0, place - _AROUND), len(changed) - place - _AROUND
+        if critical(attempt[start : max(place, len(attempt) - rest)]) == critical(changed[start : max(place, len(changed) - rest)]):
             changed = attempt
     return changed
 

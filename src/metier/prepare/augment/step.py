@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,9 @@ __all__ = ["KIND", "Means", "augment", "derive"]
 KIND = "augment"
 """Key of the metadata that says which kind of variant a record is."""
 _WRITTEN = ("written", "translated")
+_HAN = re.compile("[\u4e00-\u9fff]")
+_LONG = 300
+"""A longer question is an instruction with its material; nobody greets in front of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,8 @@ def _variant(record: Record, kind: str, chance: random.Random, means: Means, oth
         return None
     if kind in ("opening", "follow_up", "negative"):
         return _longer(record, kind, chance, words, others)
+    if kind == "template" and any(message.role == "user" for message in record.messages[:place]):
+        return None  # nobody greets in the middle of a conversation
     question = record.messages[place].content
     changed = _reworded(question, kind, record.language, chance, means, words)
     return None if changed == question or not changed.strip() else derive(record, _asked(record, changed), kind)
@@ -131,35 +137,56 @@ def _reworded(question: str, kind: str, language: str | None, chance: random.Ran
         return noise.typo(question, language, chance)
     if kind == "format":
         return noise.format_noise(question, language, chance)
+    return _framed(question, chance, words)
+
+
+def _framed(question: str, chance: random.Random, words: Mapping[str, Sequence[Any]]) -> str:
+    """Return the question with a phrase for another of the same meaning, or with a greeting or a closing if it is short and has none."""
     swapped = noise.swapped(question, words["same"], chance)
-    if swapped != question and chance.random() < 0.7:
+    if (swapped != question and chance.random() < 0.7) or len(question) > _LONG:
         return swapped
-    if chance.random() < 0.6:
+    if chance.random() < 0.6 and not question.lower().startswith(tuple(words["greeted"])):
         return str(words["greetings"][chance.randrange(len(words["greetings"]))]) + question
     closing = str(words["closings"][chance.randrange(len(words["closings"]))])
-    return question + closing
+    return question if question.endswith(closing.strip()) else question + closing
 
 
 def _synonym(question: str, language: str | None, chance: random.Random, means: Means) -> str:
-    """Return the question with one asserted term under another name of its concept, in the same script, with the same numbers."""
+    """Return the question with one asserted term under another name of its concept, in the same script, with the same numbers.
+
+    Not exchanged are a Latin name in Chinese text, a Han name inside a longer word, and names that differ in a qualifier (an acute
+    disease is not the disease).
+    """
     if means.lexicon is None:
         return question
+    words = phrases(language or "")
     matches = means.lexicon.matches(question)
     choices = []
     for match, no in zip(matches, denied(question, matches), strict=True):
         surface = question[match.start : match.end]
-        if no or len(match.concepts) != 1:
+        inside = _goes_on(question[match.start - 1 : match.start], words.get("before_name", "")) or _goes_on(
+            question[match.end : match.end + 1], words.get("after_name", "")
+        )
+        if no or len(match.concepts) != 1 or (language == "zh" and (surface.isascii() or inside)):
             continue
         concept = match.concepts[0]
-        choices += [(match, name) for name in means.names.get((concept.system, concept.code), ()) if _stands_for(name, surface)]
+        names = means.names.get((concept.system, concept.code), ())
+        choices += [(match, name) for name in names if _stands_for(name, surface, words.get("qualifiers", ()))]
     if not choices:
         return question
     match, name = choices[chance.randrange(len(choices))]
     return question[: match.start] + name + question[match.end :]
 
 
-def _stands_for(name: str, surface: str) -> bool:
-    return name.isascii() == surface.isascii() and name.casefold() != surface.casefold() and critical(name) == critical(surface)
+def _goes_on(letter: str, borders: Sequence[str]) -> bool:
+    """Return whether a letter beside a name makes it a part of a longer word, as far as single letters can tell."""
+    return _HAN.fullmatch(letter) is not None and letter not in borders
+
+
+def _stands_for(name: str, surface: str, qualifiers: Sequence[str]) -> bool:
+    one, other = name.casefold(), surface.casefold()
+    same = all((word in one) == (word in other) for word in qualifiers)
+    return same and name.isascii() == surface.isascii() and one != other and critical(name) == critical(surface)
 
 
 class _Others:

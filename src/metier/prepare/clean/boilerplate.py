@@ -54,7 +54,7 @@ def _uri(record: Record) -> str:
 
 
 def repeated_lines(records: Iterable[Record], settings: CleanSettings) -> Boilerplate:
-    """Return the lines that at least the share `settings.repeated` (and `repeated_minimum`) of a source's records hold.
+    """Return the lines that as many of a source's records hold as `settings.repeated` asks for.
 
     Only the first and last three lines of a text count, from 8 (Han) or 20 (other) to 200 characters, and none that begins
     with a label and a colon, or holds a number or a word that turns a statement round: `no known allergies` may stand in
@@ -69,7 +69,7 @@ def repeated_lines(records: Iterable[Record], settings: CleanSettings) -> Boiler
         counts.setdefault(uri, Counter()).update(_digest(line) for line in found if _may_repeat(line))
     if settings.repeated is None:
         return Boilerplate({}, sum(totals.values()))
-    needed = {uri: max(settings.repeated_minimum, settings.repeated * total) for uri, total in totals.items()}
+    needed = {uri: max(settings.repeated.minimum, settings.repeated.share * total) for uri, total in totals.items()}
     lines = {uri: frozenset(digest for digest, count in found.items() if count >= needed[uri]) for uri, found in counts.items()}
     return Boilerplate(lines, sum(totals.values()))
 
@@ -100,8 +100,11 @@ def _pattern(listed: bool, own: tuple[str, ...]) -> regex.Pattern[str] | None:
 def without_lines(text: str, settings: CleanSettings, repeated: Boilerplate | None, source: str) -> tuple[str, int]:
     """Return the text without boilerplate lines and how many left. A text that is boilerplate from end to end stays as it is.
 
-    Raises InputError for a pattern of the settings that does not finish on a line in time.
+    Raises InputError for a pattern of the settings that does not finish on a line in time, and if repeated lines are to leave that nobody
+    has counted.
     """
+    if settings.repeated is not None and repeated is None:
+        raise InputError(Fault("repeated lines are to leave, and they were not counted", key="prepare.clean.repeated", remedy="call repeated_lines first"))
     pattern = _pattern(settings.boilerplate, settings.boilerplate_lines)
     known = repeated.lines.get(source) if repeated is not None else None
     if pattern is None and not known:

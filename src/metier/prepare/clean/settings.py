@@ -10,7 +10,16 @@ from pydantic import Field, field_validator
 from metier.config import Settings
 from metier.packs.matching import compile_pattern
 
-__all__ = ["CleanSettings"]
+__all__ = ["CleanSettings", "RepeatedSettings"]
+
+
+class RepeatedSettings(Settings):
+    """When a line is a frame of its source. Lines with a number or a negation always stay."""
+
+    share: float = Field(default=0.05, gt=0, le=1)
+    """Share of a source's records that hold the line."""
+    minimum: int = Field(default=20, ge=2)
+    """Records that hold it, at least."""
 
 
 class CleanSettings(Settings):
@@ -28,10 +37,8 @@ class CleanSettings(Settings):
     """Remove lines of web pages and page frames that say nothing (`data/boilerplate.yaml`, Chinese and English)."""
     boilerplate_lines: tuple[str, ...] = ()
     """Patterns of further lines to remove; each has to match the whole line."""
-    repeated: float | None = Field(default=None, gt=0, le=1)
-    """Remove lines that stand in at least this share of a source's records; lines with a number or a negation always stay."""
-    repeated_minimum: int = Field(default=20, ge=2)
-    """A line counts as repeated only from this number of records on."""
+    repeated: RepeatedSettings | None = None
+    """Remove lines that many records of a source begin or end with; needs a pass over all records before."""
     script: Literal["keep", "simplified", "traditional"] = "keep"
     """Convert Chinese between its scripts (OpenCC; needs the extra `zh`)."""
     width: Literal["keep", "half"] = "keep"

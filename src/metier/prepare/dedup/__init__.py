@@ -8,6 +8,6 @@ words that turn a statement round have to be the same. A similar pair that fails
 from metier.prepare.dedup.find import find_duplicates
 from metier.prepare.dedup.result import Duplicates, Reasons
 from metier.prepare.dedup.settings import DedupSettings
-from metier.prepare.dedup.sign import Row, Rows
+from metier.prepare.dedup.sign import Records, Row, Rows
 
-__all__ = ["DedupSettings", "Duplicates", "Reasons", "Row", "Rows", "find_duplicates"]
+__all__ = ["DedupSettings", "Duplicates", "Reasons", "Records", "Row", "Rows", "find_duplicates"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,27 +10,14 @@ from numpy.typing import NDArray
 
 from metier.digest import canonical_json
 from metier.prepare.dedup.nodes import Nodes, by_preference
-from metier.prepare.dedup.result import EXACT, NEAR_COPY, Reasons
-from metier.prepare.dedup.shuffle import Pairs, unpacked
+from metier.prepare.dedup.result import EXACT, NEAR_COPY, Edges, Reasons
+from metier.prepare.dedup.shuffle import unpacked
 from metier.prepare.dedup.verify import CONFLICT, NEAR
 from metier.prepare.union import components
 
-__all__ = ["Edges", "clusters_of", "conflict_lines", "drops", "same_question"]
+__all__ = ["clusters_of", "conflict_lines", "drops", "same_question"]
 
 Columns = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Edges:
-    """Pairs of nodes whose similarity reaches the threshold, sorted: 13 bytes each."""
-
-    pairs: Pairs
-    similarity: NDArray[np.float32]
-    verdict: NDArray[np.uint8]
-
-    def of(self, *verdicts: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return both ends of the pairs with one of these verdicts."""
-        return unpacked(self.pairs[np.isin(self.verdict, verdicts)])
 
 
 def drops(columns: Columns, nodes: Nodes, edges: Edges) -> Reasons:

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 from metier.digest import digest_of
 from metier.engines import LOCAL, Engine
 from metier.errors import MetierError
-from metier.prepare.dedup.decide import Edges, clusters_of, conflict_lines, drops, same_question
+from metier.prepare.dedup.decide import clusters_of, conflict_lines, drops, same_question
 from metier.prepare.dedup.disk import join_columns, save, save_run, write_texts
 from metier.prepare.dedup.nodes import Nodes, by_preference, nodes_of
-from metier.prepare.dedup.result import EXACT, NEAR_COPY, Duplicates
+from metier.prepare.dedup.result import EXACT, NEAR_COPY, Duplicates, Edges
 from metier.prepare.dedup.settings import DedupSettings
 from metier.prepare.dedup.shuffle import Pairs, bucket_pairs, candidates, merged, partition_count, unpacked
 from metier.prepare.dedup.sign import Plan, Rows, plan_of, sign
-from metier.prepare.dedup.verify import CONFLICT, GUARDED, Texts, batches, senses, verify
+from metier.prepare.dedup.verify import CONFLICT, GUARDED, RELATED, Texts, batches, senses, verify
 from metier.prepare.minhash import implementation
 from metier.prepare.union import components
 from metier.progress import SILENT, Progress
@@ -78,9 +78,8 @@ def find_duplicates(
     if folder is None:
         with TemporaryDirectory(prefix="metier-dedup-") as name:
             found = _find(rows, settings, progress, Path(name), (engine, shard))
-            reasons = found.dropped
-            ids = np.array(reasons.ids)
-            return Duplicates(type(reasons)(reasons.kind, reasons.similarity, reasons.rival, ids), found.clusters, found.counts, None, ids)
+            reasons = replace(found.dropped, ids=np.array(found.dropped.ids))
+            return replace(found, dropped=reasons, conflicts=None)
     return _find(rows, settings, progress, folder, (engine, shard))
 
 
@@ -147,9 +146,11 @@ def _shards(rows: Rows, most: int) -> Iterator[list[Record]]:
 def _fingerprint(records: Sequence[Record], salt: str) -> str:
     hasher = sha256(salt.encode())
     for record in records:
-        messages = [(message.role, message.content, message.learn) for message in record.messages]
-        seen = (record.id, record.text, record.label, record.time, messages, dict(record.metadata))
-        hasher.update(repr(seen).encode("utf-8", "surrogatepass"))
+        texts = [record.id, record.label or "", record.time or "", record.text]
+        texts += [item for message in record.messages for item in (message.role, str(message.learn), message.content)]
+        if record.metadata:
+            texts.append(repr(sorted(record.metadata.items())))
+        hasher.update("".join(f"{len(text)}:{text}" for text in texts).encode("utf-8", "surrogatepass"))
     return hasher.hexdigest()[:24]
 
 
@@ -252,6 +253,7 @@ def _decided(work: _Work, columns: dict[str, NDArray[Any]], nodes: Nodes, edges:
         "near": int(np.count_nonzero(reasons.kind == NEAR_COPY)),
         "guarded": int(np.count_nonzero(edges.verdict == GUARDED)),
         "conflicts": int(np.count_nonzero(edges.verdict == CONFLICT)) + joined,
+        "related": int(np.count_nonzero(edges.verdict == RELATED)),
         "short": int(np.count_nonzero(columns["short"])),
         "empty": int(np.count_nonzero(columns["empty"])),
         "candidates": tried,
@@ -262,4 +264,4 @@ def _decided(work: _Work, columns: dict[str, NDArray[Any]], nodes: Nodes, edges:
     lines = list(conflict_lines(columns, nodes, edges, reasons, clusters))
     write_atomically(queue, b"".join(lines))
     counts["arbitrations"] = len(lines)
-    return Duplicates(reasons, clusters, counts, queue, columns["id"])
+    return Duplicates(reasons, clusters, counts, nodes.of, edges, queue)

@@ -21,14 +21,15 @@ Nodes: TypeAlias = NDArray[np.int64]
 ALL_PAIRS = 32
 """Buckets up to this size give all their pairs; of a bigger one, each node gives those with its neighbour and with the first."""
 
-_ENTRIES_A_PARTITION = 1 << 22
+_ENTRIES_A_PARTITION = 1 << 21
 _PAIRS_A_RANGE = 1 << 21
 
 
 def packed(left: NDArray[Any], right: NDArray[Any]) -> Pairs:
     """Return pairs of node numbers below 2^32 as one word each, the smaller node in the upper half."""
     low, high = np.minimum(left, right).astype(np.uint64), np.maximum(left, right).astype(np.uint64)
-    return (low << np.uint64(32)) | high
+    pairs: Pairs = (low << np.uint64(32)) | high
+    return pairs
 
 
 def unpacked(pairs: Pairs) -> tuple[Nodes, Nodes]:

@@ -17,7 +17,7 @@ from metier.prepare.shingles import Shingling, folded, shingle_sets
 from metier.prepare.split import moment_number
 from metier.records import Record
 
-__all__ = ["BAND", "COLUMNS", "Columns", "Plan", "Row", "Rows", "blocks", "plan_of", "sign"]
+__all__ = ["BAND", "COLUMNS", "Columns", "Plan", "Records", "Row", "Rows", "blocks", "plan_of", "sign"]
 
 Columns: TypeAlias = dict[str, NDArray[Any]]
 
@@ -41,6 +41,22 @@ class Rows(Protocol):
 
     def __iter__(self) -> Iterator[tuple[int, Row]]:
         """Yield each row with its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbered:
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records that can be iterated again and again, as rows."""
+
+    records: Iterable[Record]
+
+    def __iter__(self) -> Iterator[tuple[int, Row]]:
+        """Yield each record with its number."""
+        return enumerate(map(_Numbered, self.records))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.prepare.compare import bare, critical, same_sense, searched
+from metier.prepare.compare import bare, clauses, critical, is_answer, same_sense, searched
 from metier.prepare.dedup.shuffle import Pairs, unpacked
 from metier.prepare.dedup.sign import Plan, blocks
 from metier.prepare.minhash import jaccard
 from metier.prepare.shingles import Hashes, Shingling, distinct, shingle_sets
 
-__all__ = ["CONFLICT", "GUARDED", "NEAR", "Texts", "batches", "senses", "verdict", "verify"]
+__all__ = ["CONFLICT", "GUARDED", "NEAR", "RELATED", "Texts", "batches", "senses", "verdict", "verify"]
 
-NEAR, GUARDED, CONFLICT = 1, 2, 3
-"""What a similar pair is: a duplicate; the same but for a number or a critical word; the same but for one part, such as the answer."""
+NEAR, GUARDED, CONFLICT, RELATED = 1, 2, 3, 4
+"""What a similar pair is: a duplicate; the same but for a number or a critical word; the same question with another answer; something else in common."""
 
 _PAIRS, _BYTES = 2048, 1 << 25
 
@@ -67,12 +67,19 @@ class _Forms:
     parts: Mapping[str, str]
     bare: dict[str, str] = field(default_factory=dict)
     hashes: dict[str, Hashes] = field(default_factory=dict)
+    split: dict[str, tuple[tuple[str, ...], frozenset[str]]] = field(default_factory=dict)
 
     def letters(self, name: str) -> str:
         """Return the letters and digits of a part."""
         if name not in self.bare:
             self.bare[name] = bare(self.parts[name])
         return self.bare[name]
+
+    def clauses(self, name: str) -> tuple[tuple[str, ...], frozenset[str]]:
+        """Return the clauses of a part."""
+        if name not in self.split:
+            self.split[name] = clauses(self.parts[name])
+        return self.split[name]
 
     def shingles(self, name: str, cut: Shingling) -> Hashes:
         """Return the distinct shingles of a part."""
@@ -128,14 +135,19 @@ def _similarity(left: Hashes, right: Hashes, threshold: float) -> float:
 def verdict(left: _Forms, right: _Forms, plan: Plan) -> int:
     """Return what a pair is whose whole texts are similar: every part has to be similar, too, and to say the same."""
     if left.parts.keys() != right.parts.keys():
-        return CONFLICT
+        return RELATED
     differing = [name for name in left.parts if left.parts[name] != right.parts[name]]
-    alone = len(left.parts) == 1  # then the part is the whole, and similar
-    for name in () if alone else differing:
-        same = left.letters(name) == right.letters(name) != ""
-        if not same and _similarity(left.shingles(name, plan.cut), right.shingles(name, plan.cut), plan.threshold) < plan.threshold:
-            return CONFLICT
-    return NEAR if all(same_sense(left.parts[name], right.parts[name]) for name in differing) else GUARDED
+    if len(left.parts) > 1:  # a part that is alone is the whole, and similar
+        apart = [name for name in differing if not _same_part(left, right, name, plan)]
+        if apart:
+            return CONFLICT if all(is_answer(name, plan.answers) for name in apart) else RELATED
+    return NEAR if all(same_sense(left.clauses(name), right.clauses(name)) for name in differing) else GUARDED
+
+
+def _same_part(left: _Forms, right: _Forms, name: str, plan: Plan) -> bool:
+    if left.letters(name) == right.letters(name) != "":
+        return True
+    return _similarity(left.shingles(name, plan.cut), right.shingles(name, plan.cut), plan.threshold) >= plan.threshold
 
 
 def senses(path: Path, nodes: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -11,18 +11,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from metier.packs.matching import applies, quality_reason
-from metier.packs.spec import GuardRule, QualityRule
+from metier.packs.spec import QualityRule
 from metier.prepare.language import detect
 from metier.prepare.quality.exchange import Exchange, exchange
 from metier.prepare.quality.facts import check_facts
 from metier.prepare.quality.heuristics import Finding, judge_form, judge_turns, kept
 from metier.prepare.quality.instruction import follows
-from metier.prepare.quality.knowledge import KnowledgeBase
 from metier.prepare.quality.likelihood import Asked, Likely
-from metier.prepare.quality.relevance import Encoder, LexicalEncoder, Related, Relevance, percentile, relevance_value
+from metier.prepare.quality.means import Means
+from metier.prepare.quality.relevance import LexicalEncoder, Related, Relevance, percentile, relevance_value
 from metier.prepare.quality.safety import safety
 from metier.prepare.quality.scoring import Assessment, Dimension, assessed
 from metier.prepare.quality.settings import QualitySettings
@@ -30,30 +29,17 @@ from metier.prepare.quality.terms import terms
 from metier.progress import SILENT, Progress
 from metier.records import Record
 
-__all__ = ["Means", "assess", "form", "novelty"]
+__all__ = ["assess", "form", "novelty"]
 
 _ENOUGH_NEW = {"zh": 24, "en": 15}
 """Pairs of Han letters or words that the question did not hold, from which an answer counts as saying enough."""
 _TASK = "quality"
+_NO_MEANS = Means()
 _LABEL_CHARACTERS = 24
 _SHUFFLED = 128
 _NOTHING_FOUND = Dimension(1.0, "rules")
 _SURPRISE = (3.0, 8.0)
 _FLAT = (-3.0, -6.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What quality is measured with beside the settings. What is not given is not used, and the report says `not measured`."""
-
-    guard: tuple[GuardRule, ...] = ()
-    quality: tuple[QualityRule, ...] = ()
-    encoder: Encoder | None = None
-    """Takes the place of the lexical encoder."""
-    model: Any = None
-    """A `metier.models.LocalModel`; `model_digest` has to name it."""
-    model_digest: str = ""
-    knowledge: KnowledgeBase | None = None
 
 
 @dataclass(slots=True)
@@ -73,7 +59,7 @@ class _Item:
 
 
 def assess(
-    records: Iterable[Record], settings: QualitySettings, means: Means = Means(), *, folder: Path | None = None, progress: Progress = SILENT
+    records: Iterable[Record], settings: QualitySettings, means: Means = _NO_MEANS, *, folder: Path | None = None, progress: Progress = SILENT
 ) -> Iterator[Assessment]:
     """Yield what is said of each record, in order. `records` has to be iterable twice, the same way (a list, or a class that reads files).
 
@@ -238,7 +224,7 @@ def _relevance(item: _Item, known: Likely | None, alike: Related | None, calibra
     if _is_label(item):
         return Dimension(None, "none", ("the answer is a label",))
     gains = calibration.gains.get(item.language)
-    if known is not None and known.gain is not None and gains:
+    if alike is None and known is not None and known.gain is not None and gains:
         above = percentile(known.gain, gains)
         why = f"the question tells {known.gain:+.2f} nats a token of the answer, more than {above:.0%} of {len(gains)} random pairs"
         return _compared(above, "base model", why, settings)

@@ -84,7 +84,8 @@ _CLASSES.update({ord(char): "P" for char in "%+<>=~$\u00b0\u2103\u00b1\u2264\u22
 class Phrases:
     """The literal strings and patterns that are counted, from `data/phrases.yaml`."""
 
-    literal: Mapping[str, tuple[str, ...]]
+    literal: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
+    """By name the phrases in ASCII and the others: a text is asked only for what its letters allow."""
     placeholders: frozenset[str]
     stop_words: frozenset[str]
     contacts: tuple[re.Pattern[str], ...]
@@ -96,7 +97,8 @@ class Phrases:
 def phrases() -> Phrases:
     """Return the phrases that measures count."""
     value: Mapping[str, Any] = load_yaml(Path(__file__).parent / "data" / "phrases.yaml").value
-    literal = {name: tuple(value[name]) for name in ("templates", "advertising", "boilerplate", "contacts", "mojibake")}
+    names = ("templates", "advertising", "boilerplate", "contacts", "mojibake")
+    literal = {name: tuple(tuple(item for item in value[name] if item.isascii() is plain) for plain in (True, False)) for name in names}
     return Phrases(
         literal,
         frozenset(value["placeholders"]),
@@ -125,33 +127,34 @@ def measure(text: str, language: str | None) -> dict[str, float]:
         "symbol_share": symbols / solid if solid else 0.0,
         "replaced": replaced,
         "repeated_share": repeated_share(text, 8 if han > latin else 16),
-        "advertising": _among(data.literal["advertising"], lower),
-        "mojibake": sum(map(text.count, [item for item in data.literal["mojibake"] if item in text])),
-        "contacts": _contacts(text, lower, digits, data),
+        "advertising": _among(data.literal["advertising"], lower, latin, han),
+        "mojibake": 0 if text.isascii() else sum(map(text.count, [item for item in data.literal["mojibake"][1] if item in text])),
+        "contacts": _among(data.literal["contacts"], lower, latin, han) + _addresses(text, lower, digits, data),
         "markup": len(data.markup.findall(text)) if "<" in text or "&" in text else 0,
-        "placeholder": float(len(text) <= 40 and (not letters or "".join(filter(str.isalnum, lower)) in data.placeholders)),
+        "placeholder": float(len(text) <= 40 and (not (letters or digits) or "".join(filter(str.isalnum, lower)) in data.placeholders)),
         "unfinished": float(bool(text) and text[-1] not in _ENDS),
         "lines": 1 + lines_after,
     }
     if lines_after:
         _lines(text, data, found)
     if language != "en":
-        found["templates"] = _among(data.literal["templates"], text)
+        found["templates"] = _among(data.literal["templates"], text, latin, han)
         found["marks_per_100"] = 100 * (marks + lines_after) / solid if solid else 0.0
     if language != "zh":
         _words(lower, latin, data, found)
     return found
 
 
-def _among(words: tuple[str, ...], text: str) -> int:
-    return sum([word in text for word in words])
+def _among(words: tuple[tuple[str, ...], tuple[str, ...]], text: str, latin: int, han: int) -> int:
+    plain, other = words
+    found = sum([word in text for word in other]) if han else 0
+    return found + sum([word in text for word in plain]) if latin else found
 
 
-def _contacts(text: str, lower: str, digits: int, data: Phrases) -> int:
-    found = _among(data.literal["contacts"], lower)
+def _addresses(text: str, lower: str, digits: int, data: Phrases) -> int:
     if digits >= 7 or "http" in lower or "www." in lower or "@" in text:
-        found += sum(len(pattern.findall(text)) for pattern in data.contacts)
-    return found
+        return sum(len(pattern.findall(text)) for pattern in data.contacts)
+    return 0
 
 
 def _lines(text: str, data: Phrases, found: dict[str, float]) -> None:
@@ -179,7 +182,7 @@ def _words(lower: str, latin: int, data: Phrases, found: dict[str, float]) -> No
         found["stop_words"] = len(data.stop_words & distinct)
         numbers = sum([word.replace(".", "").replace(",", "").isdigit() or not any(map(str.isalpha, word)) for word in words]) if len(words) * 3 > latin else 0
         found["letter_word_share"] = 1 - numbers / len(words)
-        found["boilerplate"] = _among(data.literal["boilerplate"], lower)
+        found["boilerplate"] = _among(data.literal["boilerplate"], lower, latin, 0)
 
 
 def repeated_share(text: str, size: int) -> float:

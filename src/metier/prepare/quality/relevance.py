@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from metier.prepare.quality.terms import bucket, terms
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BaseEncoder", "Encoder", "LexicalEncoder", "Related", "Relevance", "relevance_value"]
+__all__ = ["BaseEncoder", "Encoder", "FolderEncoder", "LexicalEncoder", "Related", "Relevance", "relevance_value"]
 
 _LEAST_PAIRS = 8
 
@@ -78,6 +79,22 @@ class BaseEncoder:
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the mean hidden state of each text after `depth` of the layers."""
         states: NDArray[np.float32] = models.mean_states(self._model, texts, depth=self._depth)
+        return states
+
+
+class FolderEncoder:
+    """A sentence encoder of the user's own, from a folder in the form of Hugging Face."""
+
+    name = "encoder"
+    centred = True
+
+    def __init__(self, folder: Path) -> None:
+        """Load the encoder. Raises ModelError if it cannot be used."""
+        self._encoder = models.SentenceEncoder(folder)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the mean of each text's last hidden states."""
+        states: NDArray[np.float32] = self._encoder.encode(texts)
         return states
 
 

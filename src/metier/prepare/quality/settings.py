@@ -88,8 +88,9 @@ class QualitySettings(Settings):
     model: Literal["none", "base"] = "none"
     """`base`: perplexity and relevance under the base model, which takes about as long as evaluation of the same tokens."""
     encoder: str = "lexical"
-    """What tells whether an answer belongs to its question: `none`, `lexical` (shared characters and words), `base` (the base model's
-    hidden states; needs `model: base`), or the folder of a sentence encoder (safetensors)."""
+    """What tells whether an answer belongs to its question: `lexical` (shared characters and words), `base` (the base model's hidden
+    states; needs `model: base`), the folder of a sentence encoder (safetensors), or `none`: with `model: base` it is then how much the
+    question tells of the answer's tokens."""
     knowledge: str | None = None
     """File or folder (.txt, .md, .jsonl with `text`) that answers are checked against; left out: facts are not measured."""
     question: str = "question"

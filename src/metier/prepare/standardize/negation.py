@@ -65,10 +65,10 @@ def _cues() -> Lexicon:
     return compile_lexicon([terms], ignore=())
 
 
-def _found(text: str, matches: Sequence[Match]) -> list[_Cue]:
+def _found(text: str, folded: str, matches: Sequence[Match]) -> list[_Cue]:
     """Return the cues of a text in order; one that begins inside a mention is a part of its name."""
     found, at = [], 0
-    for cue in _cues().matches(text):
+    for cue in _cues().matches(text, folded):
         while at < len(matches) and matches[at].end <= cue.start:
             at += 1
         if at == len(matches) or cue.start < matches[at].start:
@@ -76,7 +76,7 @@ def _found(text: str, matches: Sequence[Match]) -> list[_Cue]:
     return found
 
 
-def denied(text: str, matches: Sequence[Match], *, words: int = 5, characters: int = 12) -> list[bool]:
+def denied(text: str, matches: Sequence[Match], *, words: int = 5, characters: int = 12, folded: str | None = None) -> list[bool]:
     """Return for each match, in order of place, whether it is denied.
 
     A cue reaches `words` words or `characters` Han characters within its clause. What a list goes on with after a denied
@@ -84,10 +84,10 @@ def denied(text: str, matches: Sequence[Match], *, words: int = 5, characters: i
     """
     if not matches:
         return []
-    cues = _found(text, matches)
+    folded = fold(text) if folded is None else folded
+    cues = _found(text, folded, matches)
     if not cues:
         return [False] * len(matches)
-    folded = fold(text)
     verdicts: list[bool] = []
     lists: list[bool] = []
     for number, match in enumerate(matches):

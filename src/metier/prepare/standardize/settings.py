@@ -14,14 +14,14 @@ __all__ = ["StandardizeSettings"]
 class StandardizeSettings(Settings):
     """How names of things are brought to their preferred term and code. Digits are never touched."""
 
-    enabled: bool = True
+    enabled: bool = False
     """Look for terms at all."""
     mode: Literal["annotate", "replace"] = "annotate"
     """`annotate` leaves the text as it is and keeps what was found in the metadata; `replace` also writes the preferred term."""
     pack: bool = True
     """Use the pack's own lexicon."""
     systems: tuple[str, ...] = ()
-    """Further lexicons that the pack offers by name (for the pack in use: `metier packs list`); they are read when first needed."""
+    """Further lexicons that the pack offers by name (`metier packs check NAME` says which); they are read when first needed."""
     lexicons: tuple[str, ...] = ()
     """Lexicons of your own, CSV or YAML, relative to the project; their names win over the pack's."""
     negation: bool = True

@@ -11,13 +11,13 @@ from typing import Any
 from metier.errors import Fault, InputError, nearest
 from metier.packs.spec import Pack, Term
 from metier.prepare.compare import critical
-from metier.prepare.standardize.lexicon import Lexicon, Match, compile_lexicon
+from metier.prepare.standardize.lexicon import Lexicon, Match, compile_lexicon, fold
 from metier.prepare.standardize.negation import denied
 from metier.prepare.standardize.sections import Sections
 from metier.prepare.standardize.settings import StandardizeSettings
 from metier.prepare.standardize.units import write_units
 from metier.prepare.standardize.user import read_lexicons
-from metier.records import Record
+from metier.records import Message, Record
 
 __all__ = ["TERMS", "lexicon_of", "mentions", "standardize"]
 
@@ -64,10 +64,13 @@ def mentions(text: str, lexicon: Lexicon, settings: StandardizeSettings, languag
 
 
 def _mentions(text: str, lexicon: Lexicon, settings: StandardizeSettings, language: str | None, counts: Counter[str]) -> list[tuple[dict[str, Any], Match]]:
-    matches = lexicon.matches(text)
+    folded = fold(text)
+    matches = lexicon.matches(text, folded)
     if not matches:
         return []
-    verdicts = denied(text, matches, words=settings.reach_words, characters=settings.reach_characters) if settings.negation else [False] * len(matches)
+    verdicts = [False] * len(matches)
+    if settings.negation:
+        verdicts = denied(text, matches, words=settings.reach_words, characters=settings.reach_characters, folded=folded)
     sections = Sections(text) if settings.sections else None
     found = []
     for match, verdict in zip(matches, verdicts, strict=True):
@@ -98,7 +101,7 @@ def standardize(record: Record, settings: StandardizeSettings, lexicon: Lexicon)
     """
     if not settings.enabled:
         return record, ()
-    earlier = {_place(item): item["surface"] for item in record.metadata.get(TERMS, ())}
+    earlier = {_place(item): item["surface"] for item in record.metadata.get(TERMS, ())} if TERMS in record.metadata else {}
     found = _Found([], Counter())
 
     def work(field: str, text: str) -> str:
@@ -108,19 +111,26 @@ def standardize(record: Record, settings: StandardizeSettings, lexicon: Lexicon)
             items = [item for item, _ in _mentions(text, lexicon, settings, record.language, found.counts)]
         for item in items:
             item = {"field": field, **item}
-            found.terms.append({**item, "surface": earlier.get(_place(item), item["surface"])})
+            if earlier:
+                item["surface"] = earlier.get(_place(item), item["surface"])
+            found.terms.append(item)
         return text
 
     text = work("text", record.text) if record.text else record.text
-    messages = tuple(replace(message, content=work(f"messages.{number}", message.content)) for number, message in enumerate(record.messages))
+    messages = tuple(_message(message, work(f"messages.{number}", message.content)) for number, message in enumerate(record.messages))
     metadata = {name: _inside(f"metadata.{name}", value, work) for name, value in record.metadata.items() if name != TERMS}
     if found.terms:
         metadata[TERMS] = found.terms
     found.counts["terms"] = len(found.terms)
     found.counts["negated"] = sum(item["negated"] for item in found.terms)
     notes = tuple(f"standardize:{name}={count}" for name, count in sorted(found.counts.items()) if count)
-    changed = replace(record, text=text, messages=messages, metadata=metadata)
-    return (changed, notes) if changed != record or notes else (record, ())
+    if not notes and (text, messages, metadata) == (record.text, record.messages, record.metadata):
+        return record, ()
+    return replace(record, text=text, messages=messages, metadata=metadata), notes
+
+
+def _message(message: Message, content: str) -> Message:
+    return message if message.content == content else replace(message, content=content)
 
 
 def _place(item: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -40,9 +40,10 @@ def write_units(text: str) -> tuple[str, int]:
         if found["below"] is not None:
             unit += "/" + below[found["below"]]
         elif text[found.end() : found.end() + 1] in ("/", "\uff0f"):
-            return found[0]
-        out = found["blank"] + unit
+            return str(found[0])
+        out = f"{found['blank']}{unit}"
         changed += out != found[0]
         return out
 
-    return pattern.sub(written, text), changed
+    rewritten: str = pattern.sub(written, text)
+    return rewritten, changed

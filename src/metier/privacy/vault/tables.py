@@ -78,9 +78,15 @@ def writing(engine: sql.Engine) -> Iterator[sql.Connection]:
 
 def scrub(engine: sql.Engine) -> None:
     """Leave no copy of deleted rows in the files: free pages are given back, the write-ahead log is emptied."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        # Outside any transaction, which VACUUM cannot stand.
         for line in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
-            connection.exec_driver_sql(line)
+            cursor.execute(line)
+            cursor.fetchall()
+    finally:
+        connection.close()
 
 
 @contextmanager

@@ -1,0 +1,95 @@
+"""What is added to the training split after it is decided: variants of its records and new conversations. They stay with their parents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from metier.errors import Fault, InputError
+from metier.packs.spec import Pack
+from metier.prepare.augment import KIND, Means, augment, effect
+from metier.prepare.drafts import Draft, Drafts
+from metier.prepare.generate import Knowledge, generate, read_folder
+from metier.prepare.outside import Outside
+from metier.prepare.settings import PrepareSettings
+from metier.prepare.standardize import Lexicon
+from metier.prepare.writers import Writer
+from metier.prepare.writing import writer_of
+from metier.privacy.detect import detector
+from metier.privacy.general import Rules
+from metier.progress import Progress
+from metier.records import Drop, Record
+
+__all__ = ["Grown", "Tools", "grow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """New drafts by the id of their parent, in a fixed order; what was not good enough; and the effect on the set."""
+
+    children: Mapping[str, tuple[Draft, ...]]
+    drops: tuple[Drop, ...]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What growing uses beside the drafts."""
+
+    pack: Pack
+    rules: Rules
+    lexicon: Lexicon | None
+    outside: Outside
+
+    def identifies(self, text: str) -> bool:
+        """Return whether a text holds a personal identifier."""
+        return bool(detector(self.rules[0], language=None, validators=self.rules[1]).spans(text))
+
+
+def grow(drafts: Drafts, splits: Mapping[str, str], settings: PrepareSettings, tools: Tools, *, folder: Path, progress: Progress) -> Grown:
+    """Return variants of the training drafts and new conversations made from them. Training records are held in memory while a step is on.
+
+    `folder` keeps the finished pieces of what a model writes.
+    """
+    if not (settings.augment.enabled or settings.generate.enabled):
+        return Grown({}, (), {})
+    parents = {draft.record.id: draft for draft in drafts if splits[draft.row.record.id] == "train"}
+    records = [draft.record for draft in parents.values()]
+    writer = writer_of(settings.writer, tools.outside.base, deidentified=settings.deidentify.enabled)
+    children: dict[str, list[Draft]] = {}
+    drops: list[Drop] = []
+    made: list[Record] = []
+    for step, items in _steps(records, settings, tools, writer, folder):
+        progress.start(step, None, "records")
+        for item in items:
+            progress.advance(step)
+            if isinstance(item, Drop):
+                drops.append(item)
+                continue
+            parent = parents[item.parents[0]]
+            note = f"{step}:{item.metadata[KIND]}" if KIND in item.metadata else f"{step}:{writer.name if writer else 'nobody'}"
+            children.setdefault(parent.record.id, []).append(replace(parent, record=item, notes=(*parent.notes, note)))
+            made.append(item)
+        progress.finish(step, f"{len(made)} new records")
+    facts = {"augment": {**effect(records, [*records, *made]), "made": len(made), "refused": len(drops), "writer": _named(writer)}}
+    return Grown({name: tuple(found) for name, found in children.items()}, tuple(drops), facts)
+
+
+def _named(writer: Writer | None) -> dict[str, Any] | None:
+    return None if writer is None else {"name": writer.name, "digest": writer.digest, "text_leaves_this_machine": writer.leaves}
+
+
+def _steps(
+    records: list[Record], settings: PrepareSettings, tools: Tools, writer: Writer | None, folder: Path
+) -> Iterator[tuple[str, Iterator[Record | Drop]]]:
+    if settings.augment.enabled:
+        means = Means(phrases=tools.pack.phrases, terms=tools.pack.lexicon, lexicon=tools.lexicon, writer=writer, identifies=tools.identifies)
+        yield "augment", augment(records, settings.augment, means)
+    if settings.generate.enabled:
+        if settings.generate.knowledge is None or writer is None:
+            remedy = "write generate: {knowledge: FOLDER} and writer: {use: base} or an endpoint"
+            raise InputError(Fault("generation needs a knowledge base and a writer", key="prepare.generate", remedy=remedy))
+        passages = read_folder(tools.outside.root / settings.generate.knowledge, licence=settings.generate.licence)
+        yield "generate", generate(records, Knowledge(passages), writer, settings.generate, folder=folder, identifies=tools.identifies)

@@ -1,0 +1,160 @@
+"""Every step inside the main path: what it does to a dataset, and that what it makes stays where it belongs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from corpus_of_prepare import Given, chat, distinct, made, pack, row, template
+from metier.errors import InputError
+from metier.packs.spec import Term
+from metier.prepare import PrepareSettings, build, check_proof, look_outside
+from metier.records import Source
+from metier.shards import SPLITS, dataset_records, read_drops
+from metier.store import Store
+
+PLAIN = {"deidentify": {"enabled": False}}
+FEVER = Term(code="R50", system="codes", preferred={"zh": "发热", "en": "fever"}, variants=("发烧", "pyrexia"))
+
+
+def no_base():
+    raise AssertionError("nothing asks for the base model here")
+
+
+def records_of(dataset, *splits):
+    return [record for split in splits or SPLITS for record in dataset_records(dataset, split)]
+
+
+def lineage_of(dataset):
+    return {line["record_id"]: line for line in pq.read_table(dataset.file("lineage.parquet")).to_pylist()}
+
+
+def drops_of(dataset):
+    return list(read_drops(dataset.file("drops.parquet")))
+
+
+def outside_of(root: Path, *, tests=(), **settings):
+    return look_outside(PrepareSettings.model_validate(settings), root, base=no_base, maximum_tokens=512, languages=("zh", "en"), tests=tests)
+
+
+def test_terms_get_codes_and_a_denied_one_says_so(tmp_path):
+    rows = [
+        *distinct(20),
+        chat(50, "昨天开始发烧三十九度怎么办？", "建议到门诊查血常规。"),
+        chat(51, "Patient denies pyrexia since the operation?", "Then watch the wound."),
+    ]
+    dataset = made(tmp_path, rows, rules=pack(lexicon=(FEVER,)), standardize={"enabled": True, "mode": "replace"}, **PLAIN)
+    found = {record.source.position: record for record in records_of(dataset)}
+    terms = found["line 50"].metadata["terms"]
+    assert [(term["code"], term["surface"], term["negated"]) for term in terms] == [("R50", "发烧", False)]
+    assert "发热" in found["line 50"].messages[0].content
+    assert found["line 51"].metadata["terms"][0]["negated"] is True
+    assert any(step.startswith("standardize:") for step in lineage_of(dataset)[found["line 50"].id]["transforms"])
+
+
+def test_quality_labels_lengths_and_groups_are_reported_with_the_dataset(tmp_path):
+    rules = pack(templates=(template("triage", "zh", ("ask", "department"), "科室？{{ask}}", "{{department}}", label="department"),))
+    rows = [row(n, metadata={"ask": record.messages[0].content, "department": f"d{n % 2}"}) for n, record in enumerate(distinct(60)) if n % 2]
+    against = [row(100 + n, metadata={"ask": "完全相同的一句问话应当去哪个门诊？", "department": f"d{n}"}) for n in range(2)]
+    dataset = made(tmp_path, [*rows, *against], rules=rules, split={"by": ()}, **PLAIN)
+    scores = pq.read_table(dataset.file("quality.parquet")).to_pylist()
+    assert {line["record_id"] for line in scores} == {record.id for record in records_of(dataset)}
+    assert dataset.facts["labels"]["contradictions"] == 2
+    review = [json.loads(line) for line in dataset.file("labels-review.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {entry["label"] for entry in review} == {"d0", "d1"}
+    assert dataset.facts["lengths"]["characters"]["all"]
+    assert {"card.md", "card.json", "card-records.svg", "proof.json"} <= set(dataset.files)
+
+
+def test_what_is_below_the_threshold_leaves_where_the_project_asks(tmp_path):
+    bad = chat(70, "头痛三天应当怎么办才好呢医生？", "好好好好好好好好好好好好好好好好好好好好好好好好好好好好好好好好好好")
+    kept = made(tmp_path / "kept", [*distinct(30), bad], **PLAIN)
+    assert kept.facts["records"] == 31
+    strict = made(tmp_path / "strict", [*distinct(30), bad], quality={"drop": True, "thresholds": {"form": 0.6, "review": 0.0}}, **PLAIN)
+    gone = {drop.record_id: drop for drop in drops_of(strict) if drop.step == "quality"}
+    assert json.loads(gone[bad.id].content)["messages"][1]["content"].startswith("好好")
+    assert sum(strict.facts["drops_by_step"]["quality"].values()) == len(gone) == 31 - strict.facts["records"]
+
+
+def test_variants_are_made_of_training_records_alone_and_stay_with_them(tmp_path):
+    shares = dict.fromkeys(("synonym", "template", "colloquial", "typo", "format", "opening", "follow_up", "negative", "refusal"), 1.0)
+    dataset = made(tmp_path, distinct(60), augment={"enabled": True, "shares": shares}, **PLAIN)
+    lines = lineage_of(dataset)
+    variants = [record for record in records_of(dataset) if "augment" in record.metadata]
+    assert variants
+    assert dataset.facts["augment"]["made"] == len(variants)
+    for record in variants:
+        line, parent = lines[record.id], lines[record.parents[0]]
+        assert line["split"] == parent["split"] == "train"
+        assert (line["source_uri"], line["source_position"], line["cluster"]) == (parent["source_uri"], parent["source_position"], parent["cluster"])
+        assert line["transforms"][-1].startswith("augment:")
+    assert check_proof(dataset.path) == []
+
+
+def test_a_mix_repeats_and_orders_training_records_and_touches_nothing_else(tmp_path):
+    rows = [replace(record, task="few" if number % 10 == 0 else "many") for number, record in enumerate(distinct(80))]
+    mix = {"alpha": 0.0, "epochs": 1.5, "curriculum": {"by": "length"}}
+    dataset = made(tmp_path, rows, mix=mix, **PLAIN)
+    plain = made(tmp_path / "plain", rows, **PLAIN)
+    train, before = records_of(dataset, "train"), records_of(plain, "train")
+    assert len(train) == round(1.5 * len(before)) == dataset.facts["counts"]["split"]["train"]
+    assert {record.id for record in train} <= {record.id for record in before}
+    tasks = [record.task for record in train]
+    assert abs(tasks.count("few") - tasks.count("many")) <= 1
+    assert [record.id for record in records_of(dataset, "test")] == [record.id for record in records_of(plain, "test")]
+    assert len(lineage_of(dataset)) == 80
+
+
+def test_folds_stand_in_the_lineage(tmp_path):
+    dataset = made(tmp_path, distinct(60), split={"folds": 5}, **PLAIN)
+    folds = [line["fold"] for line in lineage_of(dataset).values()]
+    assert sorted(set(folds)) == [0, 1, 2, 3, 4]
+    assert {line["split"] for line in lineage_of(dataset).values() if line["fold"] == 0} == {"test"}
+
+
+def test_a_test_set_of_the_user_s_own_stays_whole_and_what_shares_with_it_leaves(tmp_path):
+    rows = distinct(60)
+    other = Source("tests/mine.jsonl", "3" * 64, "line 1", "internal")
+    mine = [replace(record, id=f"{number:032d}", source=replace(other, position=f"line {number}")) for number, record in enumerate(distinct(64)[56:])]
+    dataset = made(tmp_path, [*rows, *mine], split={"test": {"path": "tests/*.jsonl"}}, **PLAIN)
+    assert {record.id for record in records_of(dataset, "test")} == {record.id for record in mine}
+    assert not {record.source.uri for record in records_of(dataset, "train", "validation")} & {"tests/mine.jsonl"}
+    assert set(dataset.facts["drops"]) <= {"shares_with_test_set", "exact_duplicate"}
+    assert sum(dataset.facts["drops"].values()) == 4
+    with pytest.raises(InputError, match="no row comes from other"):
+        made(tmp_path / "other", rows, split={"test": {"path": "other.jsonl"}}, **PLAIN)
+
+
+def test_training_rows_that_hold_a_test_item_leave_with_the_file_and_rule_named(tmp_path):
+    rows = distinct(60)
+    words = "The quick auditor counted every ledger twice before the morning bell rang in town"
+    leaked = chat(90, f"Say it again please: {words}. Now what?", "It was said, indeed, and nobody listened to any of it.")
+    (tmp_path / "exam.jsonl").write_text(json.dumps({"question": words + " and went home."}) + "\n", encoding="utf-8")
+    settings, outside = outside_of(tmp_path, decontaminate={"against": ("exam.jsonl",)}, split={"test": 0.0, "validation": 0.0}, **PLAIN)
+    dataset = build(Given([*rows, leaked]), pack(), settings, ["zh", "en"], outside, workspace=Store(tmp_path / ".metier").workspace("k"))
+    (gone,) = [drop for drop in drops_of(dataset) if drop.step == "decontaminate"]
+    assert gone.record_id == leaked.id
+    assert gone.reason.startswith("contaminated:")
+    assert "exam.jsonl" in gone.reason
+    assert dataset.facts["decontamination"]["rows"] == 1
+
+
+def test_every_file_that_the_settings_name_has_to_be_there_and_is_part_of_the_identity(tmp_path):
+    with pytest.raises(InputError) as caught:
+        outside_of(tmp_path, decontaminate={"against": ("a.jsonl",)}, quality={"knowledge": "kb"}, tests=("tasks/items.jsonl",))
+    assert all(name in str(caught.value) for name in ("a.jsonl", "kb", "tasks/items.jsonl"))
+    (tmp_path / "a.jsonl").write_text("one\n", encoding="utf-8")
+    before = outside_of(tmp_path, decontaminate={"against": ("a.jsonl",)})[1].digest
+    (tmp_path / "a.jsonl").write_text("two\n", encoding="utf-8")
+    assert outside_of(tmp_path, decontaminate={"against": ("a.jsonl",)})[1].digest != before
+
+
+def test_a_policy_file_is_read_into_the_settings(tmp_path):
+    settings, _ = outside_of(tmp_path, deidentify={"policy": "pipl"})
+    assert settings.deidentify.policy == "pipl"
+    with pytest.raises(InputError):
+        outside_of(tmp_path, deidentify={"policy": "mine.yaml"})
