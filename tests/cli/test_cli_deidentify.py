@@ -60,11 +60,11 @@ def test_a_file_is_de_identified_and_no_value_is_anywhere_else(source: Path, inv
 
 def test_rows_that_are_set_aside_end_with_1_and_show_nothing(source: Path, invoke: Invoke, tmp_path: Path) -> None:
     with source.open("a", encoding="utf-8") as stream:
-        stream.write('{"text": "账号 623456789012 未知"}\n{"text": "姓名：张伟\n')
+        stream.write('{"text": "银行卡流水共计623456元"}\n{"text": "姓名：张伟\n')
     ended = invoke("data", "deidentify", source, "--field", "text", "--out", tmp_path / "out.jsonl")
     assert ended.code == 1
     assert "2 rows were set aside" in ended.err
-    assert seeded(ended.out + ended.err) == [] and "623456789012" not in ended.out + ended.err
+    assert seeded(ended.out + ended.err) == [] and "623456" not in ended.out + ended.err
     assert held(tmp_path, "in.jsonl") == []
 
 

@@ -30,10 +30,10 @@ def test_the_settings_decide_what_stands_in_a_record() -> None:
 
 
 def test_the_second_search_can_be_given_up() -> None:
-    text = "账号 623456789012 未知"
+    text = "银行卡流水共计623456元"
     with pytest.raises(Exception, match="second search"):
-        said(DeidentifySettings(policy="strict"), "卡号 6234567, 身份证 62345678 ")
-    assert said(DeidentifySettings(sweep=False), text).startswith("账号 ")
+        said(DeidentifySettings(), text)
+    assert said(DeidentifySettings(sweep=False), text) == text
 
 
 def test_a_policy_file_of_the_project_becomes_part_of_the_settings(tmp_path: Path) -> None:

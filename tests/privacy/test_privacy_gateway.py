@@ -152,14 +152,14 @@ def test_the_gateway_hides_and_restores(text: str, stream: bool, caplog: pytest.
         (question("x"), "/v1/files", 404),
         (question("x"), "/v1/chat/completions?user=13812345678", 400),
         ({"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]}, "/v1/chat/completions", 422),
-        (question("账号 623456789012 未知"), "/v1/chat/completions", 422),
+        (question("银行卡流水共计623456元"), "/v1/chat/completions", 422),
     ],
 )
 def test_what_cannot_be_made_safe_is_not_sent(body: object, path: str, status: int) -> None:
     upstream = Upstream()
     answer = ask(upstream, body, path=path)
     assert (answer.status_code, upstream.seen) == (status, [])
-    assert "623456789012" not in answer.text
+    assert "623456" not in answer.text
 
 
 def test_a_rule_that_breaks_sends_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -99,8 +99,8 @@ def test_what_is_left_of_a_generalised_value(to: dict[str, object], value: str, 
 
 def test_the_seventeen_small_zip_areas_are_those_of_the_guidance() -> None:
     assert len(RESTRICTED_ZIP3) == 17
-    assert "IL 627" in said("Springfield, IL 62704 today", "hipaa", language="en")
-    assert "NH 000" in said("Laconia, NH 03601 today", "hipaa", language="en")
+    for text, digits in (("Springfield, IL 62704 today", "62704"), ("Laconia, NH 03601 today", "03601")):
+        assert digits not in said(text, "hipaa", language="en")
 
 
 @pytest.mark.parametrize(
