@@ -98,7 +98,7 @@ def phrases() -> Phrases:
     """Return the phrases that measures count."""
     value: Mapping[str, Any] = load_yaml(Path(__file__).parent / "data" / "phrases.yaml").value
     names = ("templates", "advertising", "boilerplate", "contacts", "mojibake")
-    literal = {name: tuple(tuple(item for item in value[name] if item.isascii() is plain) for plain in (True, False)) for name in names}
+    literal = {name: (tuple(filter(str.isascii, value[name])), tuple(item for item in value[name] if not item.isascii())) for name in names}
     return Phrases(
         literal,
         frozenset(value["placeholders"]),
