@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -93,16 +93,12 @@ class Phrases:
     item: re.Pattern[str]
 
 
-def _of(items: Sequence[str], *, plain: bool) -> tuple[str, ...]:
-    return tuple(item for item in items if item.isascii() is plain)
-
-
 @lru_cache(maxsize=1)
 def phrases() -> Phrases:
     """Return the phrases that measures count."""
     value: Mapping[str, Any] = load_yaml(Path(__file__).parent / "data" / "phrases.yaml").value
     names = ("templates", "advertising", "boilerplate", "contacts", "mojibake")
-    literal = {name: (_of(value[name], plain=True), _of(value[name], plain=False)) for name in names}
+    literal = {name: (tuple(filter(str.isascii, value[name])), tuple(item for item in value[name] if not item.isascii())) for name in names}
     return Phrases(
         literal,
         frozenset(value["placeholders"]),

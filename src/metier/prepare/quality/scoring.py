@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from metier.prepare.quality.settings import QualitySettings
+from metier.prepare.quality.settings import QualitySettings, weights_by_name
 
 __all__ = ["DIMENSIONS", "Assessment", "Dimension", "Verdict", "assessed", "weighted"]
 
@@ -62,11 +62,11 @@ def assessed(record_id: str, language: str | None, dimensions: Mapping[str, Dime
     Weights of dimensions that were not measured are shared out among the others in proportion, and a reason says so. An answer that
     is irrelevant (`thresholds.irrelevant`, value 0) or unsafe (value 0) has the dialogue score 0.
     """
-    matrix, known = weighted(dimensions, settings.matrix.model_dump())
+    matrix, known = weighted(dimensions, weights_by_name(settings.matrix))
     dialogue: float | None = None
     reasons: list[str] = []
     if paired:
-        dialogue, share = weighted(dimensions, settings.dialogue.model_dump())
+        dialogue, share = weighted(dimensions, weights_by_name(settings.dialogue))
         known = known if dialogue is None else share
         for name, word in (("relevance", "irrelevant"), ("safety", "unsafe")):
             if dimensions[name].value == 0:
@@ -79,7 +79,7 @@ def assessed(record_id: str, language: str | None, dimensions: Mapping[str, Dime
     if score is not None:
         place = {"use": f"above {bounds.use:g}", "review": f"between {bounds.review:g} and {bounds.use:g}", "drop": f"below {bounds.review:g}"}
         reasons.insert(0, f"{'dialogue' if judged_as_dialogue else 'matrix'} score {score:.2f} is {place[verdict]}")
-    names = list((settings.dialogue if judged_as_dialogue else settings.matrix).model_dump())
+    names = list(weights_by_name(settings.dialogue if judged_as_dialogue else settings.matrix))
     if known < 1 and score is not None:
         reasons.append(f"measured are {known:.0%} of the weights, scaled to the whole")
     reasons += [dimensions[name].explained(name) for name in _by_value(dimensions, [*names, "safety"] if judged_as_dialogue else names)]

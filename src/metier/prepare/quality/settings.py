@@ -8,10 +8,15 @@ from pydantic import Field, model_validator
 
 from metier.config import Settings
 
-__all__ = ["DialogueWeights", "MatrixWeights", "QualitySettings", "QualityThresholds"]
+__all__ = ["DialogueWeights", "MatrixWeights", "QualitySettings", "QualityThresholds", "weights_by_name"]
 
 
 WeightsType = TypeVar("WeightsType", bound=Settings)
+
+
+def weights_by_name(weights: Settings) -> dict[str, float]:
+    """Return the weights of a matrix by dimension."""
+    return {name: getattr(weights, name) for name in type(weights).model_fields}
 
 
 class MatrixWeights(Settings):
@@ -51,7 +56,7 @@ class DialogueWeights(Settings):
 
 
 def _sum_to_one(weights: WeightsType) -> WeightsType:
-    total = sum(getattr(weights, name) for name in type(weights).model_fields)
+    total = sum(weights_by_name(weights).values())
     if abs(total - 1) > 1e-6:
         raise ValueError(f"the weights add up to {total:g}; they have to add up to 1")
     return weights
