@@ -9,7 +9,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus_of_prepare import chat
@@ -127,6 +127,7 @@ def test_only_training_records_are_taken():
     assert {splits[record.parents[0]] for record in made} == {"train"}
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="高血压怎么办请问医生头痛感冒发烧", min_size=4, max_size=40), st.integers(0, 99))
 def test_typing_errors_keep_numbers_and_change_letters_of_one_sound(text, seed):
     text = f"{text}140/90不"
@@ -137,6 +138,7 @@ def test_typing_errors_keep_numbers_and_change_letters_of_one_sound(text, seed):
         assert one == other or other in homophones()[one]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["please", "headache", "not", "without", "140/90", "fever", "I", "take", "medicine"]), min_size=1, max_size=12), st.integers(0, 99)
 )

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus_of_prepare import chat
@@ -35,6 +35,7 @@ def test_alpha_six_tenths_by_hand():
     assert {name: round(share, 3) for name, share in shares({"a": 800, "b": 150, "c": 50}).items()} == {"a": 0.643, "b": 0.235, "c": 0.122}
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5000), st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.floats(0.001, 100), min_size=1, max_size=8))
 def test_seats_add_up_and_differ_by_less_than_one(total, wanted):
     seats = apportion(total, wanted)

@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus_of_prepare import chat, pack, row
@@ -144,17 +144,19 @@ PIECES = st.lists(
 ).map("".join)  # fmt: skip
 
 
+@settings(deadline=None)
 @given(PIECES, st.sampled_from(["zh", "en", None]))
 def test_digits_stay_and_doing_it_twice_is_doing_it_once(text, language):
     record = row(1, text=text, language=language)
-    for settings in (ANNOTATE, REPLACE):
-        once, _ = standardize(record, settings, LEXICON)
+    for chosen in (ANNOTATE, REPLACE):
+        once, _ = standardize(record, chosen, LEXICON)
         assert re.findall(r"\d", once.text) == re.findall(r"\d", text)
-        assert standardize(once, settings, LEXICON)[0] == once
+        assert standardize(once, chosen, LEXICON)[0] == once
         assert all(0 <= item["start"] < item["end"] <= len(once.text) for item in once.metadata.get(TERMS, ()))
     assert standardize(record, ANNOTATE, LEXICON)[0].text == text
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_searched_without_an_error(text):
     once, _ = standardize(row(1, text=text), REPLACE, LEXICON)
