@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -53,14 +54,21 @@ def sentences(data: Path, *folders: str) -> Iterator[dict[str, Any]]:
                     words = []
 
 
+def described(data: Path, name: str, label: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table as text: every column with its value."""
+    with (data / name).open(encoding="utf-8-sig", newline="") as stream:
+        for row in csv.DictReader(stream):
+            yield {"label": row.pop(label), "text": "; ".join(f"{column.replace('_', ' ')}: {value}" for column, value in row.items())}
+
+
 def bring(entry: dict[str, Any], data: Path, root: Path) -> list[SourceSettings]:
     """Write what has to be unpacked or flattened into the project folder, and return the settings of its sources."""
     if "unpack" in entry:
         for archive in sorted((data / entry["unpack"]).glob("*.tar.gz")):
             with tarfile.open(archive) as tar:
                 tar.extractall(root / "unpacked", filter="data")
-    rows = flattened(data, *entry["flatten"]) if "flatten" in entry else sentences(data, *entry["conll"]) if "conll" in entry else None
-    if rows is not None:
+    written = {"flatten": flattened, "conll": sentences, "table": described}
+    for rows in (function(data, *entry[key]) for key, function in written.items() if key in entry):
         with (root / "flat.jsonl").open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     found = []

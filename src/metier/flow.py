@@ -218,7 +218,7 @@ def _inputs(project: Project) -> tuple[packs.Pack, sources.SourceSet]:
     settings = project.settings
     pack = packs.load(settings.pack)
     compliance.rules(pack, settings.compliance)  # a misspelt control is said before hours of training, not after them
-    return pack, sources.read(settings.sources, project.root, tolerance=settings.malformed)
+    return pack, sources.read(settings.sources, project.root, tolerance=settings.malformed, pack=pack)
 
 
 def author(project: Project) -> str:

@@ -13,7 +13,7 @@ from metier.prepare.drafts import Drafts
 from metier.prepare.labels import Examined, class_balance, contradictions, examine, label_facts, write_review
 from metier.prepare.lengths import length_report, token_counter
 from metier.prepare.outside import Outside
-from metier.prepare.quality import Assessment, BaseEncoder, KnowledgeBase, Means, QualitySettings, assess, read_passages, write_report
+from metier.prepare.quality import Assessment, Means, QualitySettings, assess, means_for, write_report
 from metier.prepare.settings import PrepareSettings
 from metier.progress import Progress
 from metier.records import Record
@@ -43,9 +43,9 @@ def judge(drafts: Drafts, settings: PrepareSettings, pack: Pack, outside: Outsid
     `work` keeps what a model said, so that an interrupted run goes on.
     """
     facts: dict[str, Any] = {}
-    model = _model(settings.quality, outside)
     if settings.quality.enabled:
-        facts["quality"] = _quality(drafts, settings.quality, _means(settings.quality, pack, outside, model), work=work, target=target, progress=progress)
+        means = means_for(settings.quality, root=outside.root, base=outside.base, guard=pack.guard, quality=pack.quality)
+        facts["quality"] = _quality(drafts, settings.quality, means, work=work, target=target, progress=progress)
     labelled = _Records(drafts, lambda record: record.label is not None)
     facts["labels"] = _labels(drafts, labelled, settings, target)
     maximum = outside.maximum_tokens or None
@@ -53,22 +53,6 @@ def judge(drafts: Drafts, settings: PrepareSettings, pack: Pack, outside: Outsid
     facts["lengths"] = length_report(_Records(drafts), count, maximum=maximum)
     facts |= _groups(drafts, settings.groups)
     return facts
-
-
-def _model(settings: QualitySettings, outside: Outside) -> Any:
-    asked = settings.enabled and (settings.model == "base" or settings.encoder == "base")
-    return models.LocalModel.open(outside.base, None) if asked and outside.base is not None else None
-
-
-def _means(settings: QualitySettings, pack: Pack, outside: Outside, model: Any) -> Means:
-    return Means(
-        guard=pack.guard,
-        quality=pack.quality,
-        encoder=BaseEncoder(model) if settings.encoder == "base" else None,
-        model=model if settings.model == "base" else None,
-        model_digest=outside.base.digest if outside.base is not None else "",
-        knowledge=None if settings.knowledge is None else KnowledgeBase(read_passages(outside.root / settings.knowledge)),
-    )
 
 
 def _quality(drafts: Drafts, settings: QualitySettings, means: Means, *, work: Path, target: Path, progress: Progress) -> dict[str, Any]:
