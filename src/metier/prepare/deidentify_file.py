@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -19,6 +20,7 @@ from metier.errors import Fault, InputError, PrivacyError, nearest
 from metier.prepare.rowfiles import Row, RowFile, form_of, write_rows
 from metier.prepare.rowtexts import paths, texts, with_texts
 from metier.privacy.keyed import Surrogates
+from metier.privacy.names import read_ahead, taggers_for
 from metier.privacy.once import AUTO, language_of, rules_for_policy
 from metier.privacy.policy import Policy
 from metier.privacy.replace import Deidentified, Replacement, deidentify_texts
@@ -197,6 +199,7 @@ def _chunk(job: FileJob, rows: Sequence[Row]) -> list[dict[str, Any]]:
     vault = None if job.vault is None else _vault(*job.vault)
     done: list[dict[str, Any]] = []
     kept: dict[str | None, list[tuple[str, str, str]]] = {}
+    _read_together(job, rows)
     for row in rows:
         if row.values is None:
             done.append({"step": "read", "reason": "malformed", "detail": row.fault})
@@ -240,17 +243,35 @@ def _subject(values: Mapping[str, Any], name: str | None) -> str | None:
 
 def _replace(job: FileJob, found: Sequence[str], subject: str | None, *, tokens: SubjectTokens | None) -> Deidentified:
     identifiers, validators = rules_for_policy(job.pack, job.policy)
+    language = _language(job, found)
     return deidentify_texts(
         found,
         identifiers=identifiers,
         validators=validators,
-        language=language_of("\n".join(found)) if job.language == AUTO else job.language,
+        language=language,
         surrogates=Surrogates(job.key),
         subject=subject,
         policy=job.policy,
+        taggers=taggers_for(language),
         tokens=tokens,
         independent=job.sweep,
     )
+
+
+def _language(job: FileJob, found: Sequence[str]) -> str | None:
+    return language_of("\n".join(found)) if job.language == AUTO else job.language
+
+
+def _read_together(job: FileJob, rows: Sequence[Row]) -> None:
+    """Have the name taggers read the texts of a chunk at once. What goes wrong here goes wrong again at the one row that causes it."""
+    together: dict[str | None, list[str]] = defaultdict(list)
+    with suppress(Exception):
+        for row in rows:
+            if row.values is not None:
+                found = [text for _, text in texts(row.values, job.fields)]
+                together[_language(job, found)] += found
+        for language, found in together.items():
+            read_ahead(taggers_for(language), found)
 
 
 @lru_cache(maxsize=4)

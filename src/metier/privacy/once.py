@@ -15,6 +15,7 @@ from metier.packs import Pack
 from metier.privacy.detect import Tagger
 from metier.privacy.general import Rules, general_identifiers, rules_of
 from metier.privacy.keyed import Surrogates
+from metier.privacy.names import taggers_for
 from metier.privacy.policy import Policy, load_policy
 from metier.privacy.replace import Replacement, deidentify_texts, looked_for
 from metier.privacy.validators import VALIDATORS
@@ -72,25 +73,27 @@ def deidentify(
     key: bytes | None = None,
     subject: str | None = None,
     pack: str | Pack | None = None,
-    taggers: Sequence[Tagger] = (),
+    taggers: Sequence[Tagger] | None = None,
 ) -> Result:
     """Replace the personal identifiers of one text.
 
     `language` is `zh`, `en`, `auto` (by the letters) or None (the rules of every language); `policy` a name (`safe-harbor`, `pipl`,
     `gdpr`, `strict`), a YAML file or a Policy. `key` (16 bytes and more) makes surrogates the same wherever it is used again; without
     one they are the same within this process only. Dates that are moved move together for one `subject`. `pack` adds the identifiers
-    of a domain. Raises PrivacyError, which never holds the text, where something is left or a rule cannot be run: use nothing then.
+    of a domain; `taggers` look for names (None: those of metier.privacy.names for the language). Raises PrivacyError, which never
+    holds the text, where something is left or a rule cannot be run: use nothing then.
     """
     loaded = _policy(policy) if isinstance(policy, str) else load_policy(policy)
     identifiers, validators = rules_for_policy(pack, loaded)
+    spoken = language_of(text) if language == AUTO else language
     made = deidentify_texts(
         [text],
         identifiers=identifiers,
         validators=validators,
-        language=language_of(text) if language == AUTO else language,
+        language=spoken,
         surrogates=Surrogates(key or _KEY_OF_THIS_PROCESS),
         subject=subject,
         policy=loaded,
-        taggers=taggers,
+        taggers=taggers_for(spoken) if taggers is None else taggers,
     )
     return Result(made.texts[0], made.replacements[0])

@@ -17,6 +17,7 @@ from typing import Any
 from metier.errors import PrivacyError
 from metier.privacy.detect import Tagger, detector
 from metier.privacy.gateway.restore import Restorer
+from metier.privacy.names import taggers_for
 from metier.privacy.once import AUTO, language_of, rules_for_policy
 from metier.privacy.policy import Policy, Treatment
 from metier.privacy.sweeping import second_sweep, sweep
@@ -46,7 +47,8 @@ class Conversation:
 
     language: str | None = AUTO
     pack: str | None = None
-    taggers: Sequence[Tagger] = ()
+    taggers: Sequence[Tagger] | None = None
+    """Who looks for names; None: those of metier.privacy.names for the language."""
     key: bytes = field(default=_KEY_OF_THIS_PROCESS, repr=False)
     originals: dict[str, str] = field(default_factory=dict, repr=False)
     """Token -> what it stands for."""
@@ -55,7 +57,8 @@ class Conversation:
         """Return texts with a token in the place of every identifier. Raises PrivacyError where something is left; send nothing then."""
         identifiers, validators = rules_for_policy(self.pack, _OUTSIDE)
         language = language_of("\n".join(texts)) if self.language == AUTO else self.language
-        rules = detector(identifiers, language=language, validators=validators, taggers=self.taggers)
+        taggers = tuple(taggers_for(language) if self.taggers is None else self.taggers)
+        rules = detector(identifiers, language=language, validators=validators, taggers=taggers)
         found = rules.record(texts)
         made = [self._write(text, spans, texts) for text, spans in zip(texts, found, strict=True)]
         outputs, places = [text for text, _ in made], [here for _, here in made]
@@ -114,7 +117,7 @@ def redact(
     *,
     language: str | None = AUTO,
     pack: str | None = None,
-    taggers: Sequence[Tagger] = (),
+    taggers: Sequence[Tagger] | None = None,
 ) -> tuple[list[dict[str, Any]], Callable[[str], str]]:
     """Return messages (OpenAI's form) without personal identifiers, and the function that puts the originals into an answer.
 
