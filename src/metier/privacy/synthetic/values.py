@@ -51,22 +51,13 @@ def _day(rng: Random, first: int = 1930, last: int = 2024) -> date:
 
 def resident_id(rng: Random) -> str:
     """Return a resident id of GB 11643-1999."""
-<<<<<<< HEAD
-    body = rng.choice(words()["regions"]) + f"{rng.randrange(1, 29):02}" + f"{_day(rng):%Y%m%d}" + _digits(rng, 3)
-    return str(body + resident_id_digit(body))
-=======
     body = _one(rng, "regions") + f"{rng.randrange(1, 29):02}" + f"{_day(rng):%Y%m%d}" + _digits(rng, 3)
     return body + resident_id_digit(body)
->>>>>>> identifiers
 
 
 def resident_id_15(rng: Random) -> str:
     """Return a resident id of GB 11643-1989."""
-<<<<<<< HEAD
-    return str(rng.choice(words()["regions"]) + f"{rng.randrange(1, 29):02}" + f"{_day(rng, 1930, 1984):%y%m%d}" + _digits(rng, 3))
-=======
     return _one(rng, "regions") + f"{rng.randrange(1, 29):02}" + f"{_day(rng, 1930, 1984):%y%m%d}" + _digits(rng, 3)
->>>>>>> identifiers
 
 
 def foreigner_id(rng: Random) -> str:
@@ -84,13 +75,8 @@ def foreigner_id_15(rng: Random) -> str:
 
 def uscc(rng: Random) -> str:
     """Return a unified social credit code of GB 32100-2015; 92 is a sole trader."""
-<<<<<<< HEAD
-    body = rng.choice(["91", "92", "12", "52"]) + rng.choice(words()["regions"]) + f"{rng.randrange(1, 29):02}" + "".join(rng.choices(USCC_ALPHABET, k=9))
-    return str(body + uscc_digit(body))
-=======
     body = rng.choice(["91", "92", "12", "52"]) + _one(rng, "regions") + f"{rng.randrange(1, 29):02}" + "".join(rng.choices(USCC_ALPHABET, k=9))
     return body + uscc_digit(body)
->>>>>>> identifiers
 
 
 def card(rng: Random) -> str:
@@ -130,15 +116,8 @@ def us_phone(rng: Random) -> str:
 
 def plate(rng: Random) -> str:
     """Return a number plate; one in three is of a new energy vehicle."""
-<<<<<<< HEAD
-    head = rng.choice(words()["plates"]) + rng.choice("ABCDEFGHJK")
-    return str(
-        head + rng.choice([_digits(rng, 5), _digits(rng, 5), rng.choice("DF") + _digits(rng, 5), rng.choice(_LETTERS.replace("I", "")) + _digits(rng, 4)])
-    )
-=======
     head = _one(rng, "plates") + rng.choice("ABCDEFGHJK")
     return head + rng.choice([_digits(rng, 5), _digits(rng, 5), rng.choice("DF") + _digits(rng, 5), rng.choice(_LETTERS.replace("I", "")) + _digits(rng, 4)])
->>>>>>> identifiers
 
 
 def vin(rng: Random) -> str:
