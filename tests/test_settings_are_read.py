@@ -73,6 +73,7 @@ def _write_documents(folder: Path) -> None:
     book = openpyxl.Workbook()
     for row in (["note", "other"], ["NA", 1], ["three frames of honey", 2]):
         book.active.append(row)
+    book.active.row_dimensions[3].hidden = True
     book.save(folder / "rows.xlsx")
 
 
