@@ -37,7 +37,7 @@ sources:
   - {{path: data/talk.csv, format: csv, licence: CC0-1.0, columns: {{prompt: q, completion: a}}, language: en, task: talk, time: seen, malformed: 0.5}}
   - {{path: data/rows.xml, format: xml, rows: row, licence: CC0-1.0, columns: {{prompt: q, completion: a}}, time: seen}}
   - {{path: data/rules.md, licence: CC0-1.0, time: file, read: {{chunk: {{characters: 60, overlap: 20, by: heading, tables: rows, headings: path}}}}}}
-  - {{path: data/rows.xlsx, licence: CC0-1.0, columns: {{note: note}}, read: {{missing: {{values: [NA], policy: keep}}}}}}
+  - {{path: data/rows.xlsx, licence: CC0-1.0, columns: {{note: note}}, read: {{missing: {{values: [NA], policy: drop}}}}}}
 prepare:
   deidentify: {{replace: mask}}
   split: {{time: true}}
@@ -72,8 +72,9 @@ def _write(folder: Path, base: Base) -> None:
 def _write_documents(folder: Path) -> None:
     (folder / "rules.md").write_text("# Rules\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n" + "Bees are kept in hives of wood. " * 6, encoding="utf-8")
     book = openpyxl.Workbook()
-    for row in (["note", "other"], ["NA", 1]):
+    for row in (["note", "other"], ["NA", 1], ["three frames of honey", 2]):
         book.active.append(row)
+    book.active.row_dimensions[3].hidden = True
     book.save(folder / "rows.xlsx")
 
 

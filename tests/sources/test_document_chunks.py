@@ -122,6 +122,14 @@ def test_an_article_may_be_marked_as_a_heading(tmp_path):
     assert doc.text[found[0].start : found[0].end] == "### 第一条 目的\n\n甲。"
 
 
+def test_a_comment_between_title_and_articles_does_not_make_them_parts_of_one_thing(tmp_path):
+    doc = document(tmp_path, "# 条例\n\n<!-- INFO -->\n\n## 第一章 总则\n\n第一条 甲。\n\n第二条 乙。", "markdown")
+    found = chunks(doc, ChunkSettings())
+    assert [(doc.text[chunk.start : chunk.end], chunk.part, chunk.parts) for chunk in found] == [
+        *[("# 条例", 1, 1), ("## 第一章 总则\n\n第一条 甲。", 1, 1), ("第二条 乙。", 1, 1)]
+    ]
+
+
 def test_english_sections_stand_below_their_articles(tmp_path):
     doc = document(tmp_path, CONTRACT)
     found = chunks(doc, ChunkSettings(headings="path"))

@@ -81,7 +81,7 @@ def chunks(document: Document, settings: ChunkSettings) -> list[Chunk]:
     """
     by = _by(document, settings)
     found: list[Chunk] = []
-    for unit in _units(document.blocks, by):
+    for unit in _units(document, by):
         body = unit if settings.headings == "keep" else [block for block in unit if block.kind != "heading"] or unit
         found += _filled(document, body, settings, by)
     return found
@@ -96,15 +96,16 @@ def _by(document: Document, settings: ChunkSettings) -> By:
     return "heading" if "heading" in kinds else "paragraph"
 
 
-def _units(blocks: Sequence[Block], by: By) -> Iterator[list[Block]]:
-    """Yield the blocks between borders; headings begin a unit together with what follows them."""
+def _units(document: Document, by: By) -> Iterator[list[Block]]:
+    """Yield the blocks between borders; headings begin a unit together with what follows them. What the document leaves out is a border too."""
     unit: list[Block] = []
     body = False
-    for block in blocks:
+    for block in document.blocks:
         border = block.kind == "article" if by == "article" else False
         if by in ("article", "heading"):
             border = border or block.kind == "heading"
-        if unit and body and border:
+        gap = bool(unit) and any(unit[-1].end <= item.start < block.start for item in document.left_out)
+        if unit and (gap or (body and border)):
             yield unit
             unit, body = [], False
         unit.append(block)
@@ -118,9 +119,6 @@ def _filled(document: Document, unit: Sequence[Block], settings: ChunkSettings, 
     found: list[Chunk] = []
     run: list[Block] = []
     for block in unit:
-        if run and any(run[-1].end <= item.start < block.start for item in document.left_out):
-            found += _packed(document.text, run, settings, by)
-            run = []
         if block.kind == "table" and settings.tables != "keep":
             found += _packed(document.text, run, settings, by)
             run = []
