@@ -6,7 +6,8 @@
 
 The last line is JSON. Speed is end to end for one process: rows read twice from a JSONL file, folded, signed, banded, verified, decided, every phase's
 file flushed to the disk. Recall is of the planted pairs whose exact similarity reaches the threshold; precision is of all pairs that were found,
-recomputed with plain Python sets. `datasketch` runs where it is installed, on a part of the same documents. Published figures of text-dedup are
+recomputed with plain Python sets. `datasketch` runs where it is installed, data-juicer with
+`--juicer-python PYTHON`, each on a part of the same documents. Published figures of text-dedup are
 printed beside: it was not run.
 """
 
@@ -17,6 +18,7 @@ import json
 import os
 import platform
 import random
+import subprocess
 import sys
 import tempfile
 import threading
@@ -181,6 +183,14 @@ def datasketch(texts: list[str], threshold: float) -> dict[str, Any]:
     return {"documents": len(texts), "seconds": round(seconds, 2), "documents_per_second": round(len(texts) / seconds), "candidates": pairs // 2}
 
 
+def juicer(python: Path, texts: list[str], threshold: float) -> dict[str, Any]:
+    """Time data-juicer on the first documents, in its own environment; reading and starting are not counted."""
+    given = json.dumps({"texts": texts[:_PEER], "threshold": threshold})
+    done = subprocess.run([str(python), str(Path(__file__).with_name("juicer_peer.py"))], input=given, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def speed(options: argparse.Namespace, work: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Measure speed, recall and precision on the folder's chunks."""
     rng = random.Random(0)
@@ -212,6 +222,9 @@ def speed(options: argparse.Namespace, work: Path) -> tuple[dict[str, Any], dict
     if find_spec("datasketch"):
         peers["datasketch"] = datasketch(texts, options.threshold)
         ratios["documents_per_second to datasketch"] = round(ours["documents_per_second"] / peers["datasketch"]["documents_per_second"], 1)
+    if options.juicer_python:
+        peers["data-juicer"] = juicer(options.juicer_python, texts, options.threshold)
+        ratios["documents_per_second to data-juicer"] = round(ours["documents_per_second"] / peers["data-juicer"]["documents_per_second"], 1)
     return ours, peers, ratios
 
 
@@ -249,6 +262,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.7)
     parser.add_argument("--limit", type=int, default=None, help="take only so many chunks")
     parser.add_argument("--scale", type=int, default=None, help="compose so many documents and measure memory")
+    parser.add_argument("--juicer-python", type=Path, default=None, help="interpreter of an environment with py-data-juicer")
     parser.add_argument("--template", type=int, default=None, help="search so many rows of one template")
     options = parser.parse_args()
     peers: dict[str, Any] = {}

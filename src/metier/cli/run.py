@@ -7,11 +7,11 @@ from typing import Literal
 
 import typer
 
-from metier import flow
+from metier import flow, sources
 from metier.artifacts import Artifact
 from metier.cli import options
 from metier.cli.chain import chain
-from metier.cli.console import errors, output, reporting
+from metier.cli.console import clean, errors, output, reporting
 from metier.cli.results import document, json_line, show
 from metier.engines import engine_of
 from metier.flow import Goal, Outcome
@@ -33,6 +33,9 @@ def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: boo
     if dry_run:
         _plan(project, goal, as_json=as_json)
         return
+    if goal == "dataset":
+        for finding in sources.check_register(project.settings.sources):
+            errors().print(clean(f"note: {finding.key}: {finding.what}"))
     outcome = walk(project, goal, online=online, processes=processes)
     if as_json:
         with chain(project) as tied:

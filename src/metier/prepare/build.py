@@ -69,6 +69,8 @@ def build(
     few rows to split; SourceError as reading the origin does.
     """
     outside, progress = outside or Outside(), workspace.progress
+    for note in outside.notes:
+        progress.say(f"note: {note}")
     rules = identifier_rules(pack, settings.deidentify)
     lexicon = lexicon_of(pack, settings.standardize, outside.root) if settings.standardize.enabled else None
     plan = Plan(
