@@ -13,7 +13,12 @@ from corpus_of_prepare import Given, chat, distinct, made, pack, row, template
 from metier.errors import InputError
 from metier.packs.spec import Term
 from metier.prepare import PrepareSettings, build, check_proof, look_outside
-from metier.records import Source
+from metier.prepare.compose import Composer
+from metier.prepare.deidentify import identifier_rules
+from metier.prepare.drops import drop
+from metier.prepare.refine import Plan, refine, shown_drop
+from metier.privacy.settings import DeidentifySettings
+from metier.records import Drop, Source
 from metier.shards import SPLITS, dataset_records, read_drops
 from metier.store import Store
 
@@ -158,3 +163,54 @@ def test_a_policy_file_is_read_into_the_settings(tmp_path):
     assert settings.deidentify.policy == "pipl"
     with pytest.raises(InputError):
         outside_of(tmp_path, deidentify={"policy": "mine.yaml"})
+
+
+def test_a_conversation_of_the_user_s_own_test_set_stays_and_its_copies_leave(tmp_path):
+    rows = [*distinct(30), *(chat(60 + number, f"押金{number}什么时候退还？", f"第{number}天退还。", metadata={"from": "sheet"}) for number in range(8))]
+    copies = [replace(item, id=f"{place:032x}", metadata={}, source=Source("exam.jsonl", "1" * 64, "", "x")) for place, item in enumerate(rows[30:])]
+    copies = [replace(item, id=f"{'f' * 30}{place:02d}") if place % 2 else item for place, item in enumerate(copies)]
+    dataset = made(tmp_path, [*rows, *copies], split={"test": {"path": "exam.jsonl"}, "validation": 0.1}, **PLAIN)
+    assert {record.id for record in records_of(dataset, "test")} == {item.id for item in copies}
+    assert not [record for record in records_of(dataset, "train", "validation") if "押金" in record.messages[0].content]
+    assert {drop.reason.split(":")[0] for drop in drops_of(dataset)} <= {"repeated_conversation", "exact_duplicate", "near_duplicate", "shares_with_test_set"}
+
+
+def chunk(number, title, text):
+    place = {"document": f"{title}-{number}", "chunk": number, "file": f"{title}.md", "page": number, "part": None, "parts": None}
+    return row(number, text=text, language="zh", metadata={**place, "title": title, "section": [title, "第一章"], "article": f"第{number}条"})
+
+
+def test_two_versions_of_a_passage_stay_in_one_split_whatever_their_files_and_titles(tmp_path):
+    kinds = [f"{a}{b}{c}场的负责人" for a, b, c in zip("海山河林云星雪风花月石松", "竹梅兰菊春夏秋冬东西南北", "金木水火土天海山河林云星", strict=True)]
+    old = [
+        chunk(place, "办法（2019年）", f"{kind}应当在{place + 20}日内把{kind[:3]}的登记材料提交给{kind[1:3]}县的主管部门。") for place, kind in enumerate(kinds)
+    ]
+    new = [chunk(100 + place, "二〇二五年修订的办法", item.text.replace("。", "！")) for place, item in enumerate(old)]
+    dataset = made(tmp_path, [*distinct(20), *old, *new], compose={"text": "keep"}, split={"test": 0.2, "validation": 0.2}, **PLAIN)
+    clusters = {}
+    for record in records_of(dataset):
+        if record.text:
+            clusters.setdefault(record.text.replace("！", "。"), set()).add(lineage_of(dataset)[record.id]["cluster"])
+    assert len(clusters) == 12
+    assert {len(found) for found in clusters.values()} == {1}
+
+
+def test_a_row_that_lacks_a_value_and_a_conversation_that_is_too_long_leave_without_what_identifies(tmp_path):
+    lacking = Drop("d" * 32, "sources", "missing_value:grade", Source("a.jsonl", "1" * 64, "line 99", "x"), "电话13812345678")
+    plan = Plan(
+        settings=PrepareSettings.model_validate({"lengths": {"over": "drop"}}),
+        rules=identifier_rules(pack(), DeidentifySettings()),
+        quality=(),
+        composer=Composer((), ()),
+        languages=("zh",),
+        domain="example",
+        root=tmp_path,
+        key=b"k" * 32,
+    )
+    assert refine(plan, [lacking])[0].content == ""
+    open_plan = replace(plan, settings=PrepareSettings.model_validate(PLAIN))
+    assert refine(open_plan, [lacking]) == [lacking]
+    long = drop(chat(1, "问？", "答。", time="2025-03-17"), "lengths", "too_long:9>8")
+    assert "2025-03-17" not in shown_drop(plan, long).content
+    assert '"2025"' in shown_drop(plan, long).content
+    assert shown_drop(open_plan, long) == long

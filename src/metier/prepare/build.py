@@ -91,7 +91,7 @@ def build(
     duplicates = find_duplicates(rows, settings.dedup, progress, folder=workspace.folder / "dedup", engine=engine)
     external = external_rows(rows, settings.split)
     drafts = Drafts(rows, Kept(duplicates.dropped, external), year_only if settings.deidentify.enabled else _unchanged)
-    drafts.remove_repeated()
+    drafts.remove_repeated(external)
 
     folder = workspace.folder / "dataset"
     remove_folder(folder)

@@ -22,6 +22,13 @@ _SYSTEM = "system"
 _DERIVED = "terms"
 """Metadata that a step wrote from the other parts (see metier.prepare.standardize): it says nothing of its own."""
 _REMEMBERED = 1000
+_CHUNK = frozenset(("document", "chunk"))
+_PLACE = frozenset(("document", "chunk", "file", "page", "part", "parts"))
+"""Where a chunk of a document stands (see metier.sources.documents): another file or page makes no other text."""
+_HEADINGS = frozenset(("title", "section", "article"))
+"""What stands above a chunk. It is compared, for the same words under another title may be another thing, but it is not what is searched for:
+a title that changed would hide two versions of one text from each other."""
+_HEADING = "heading."
 
 _SPACE = re.compile(r"\s+")
 _OTHER = re.compile(r"[\W_]+")
@@ -133,7 +140,8 @@ def turns(record: Record) -> tuple[tuple[Message, ...], str]:
 def parts(record: Record, *, without: str | None = None) -> dict[str, str]:
     """Return the parts that are compared each for itself: question and answer, or text, label and each field of the metadata but `without`.
 
-    A system message is a part too, but not of the text by which near-duplicates are looked for: it is often the same everywhere.
+    A system message and the headings above a chunk of a document are parts too, but not of the text by which near-duplicates are looked for. The
+    place of a chunk in its document is no part.
     """
     found: dict[str, str] = {}
     if record.messages:
@@ -142,11 +150,13 @@ def parts(record: Record, *, without: str | None = None) -> dict[str, str]:
         found["question"] = "\n".join(message.content for message in before if message.role != "system")
         found["answer"] = answer
     found["text"], found["label"] = record.text, record.label or ""
+    chunk = record.metadata.keys() >= _CHUNK
     for name in sorted(record.metadata):
-        if name in (without, _DERIVED):
+        if name in (without, _DERIVED) or (chunk and name in _PLACE):
             continue
         value = record.metadata[name]
-        found[f"metadata.{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+        key = f"{_HEADING}{name}" if chunk and name in _HEADINGS else f"metadata.{name}"
+        found[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
     return {name: text for name, text in found.items() if text and not text.isspace()}
 
 
@@ -181,4 +191,4 @@ def asked_and_answered(found: Mapping[str, str], answers: Collection[str]) -> tu
 
 def searched(found: Mapping[str, str]) -> str:
     """Return the text by which near-duplicates are looked for, from a record's parts; it is folded when it is cut into shingles."""
-    return "\n".join(text for name, text in found.items() if name != _SYSTEM)
+    return "\n".join(text for name, text in found.items() if name != _SYSTEM and not name.startswith(_HEADING))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from metier.prepare.chunks import Refined, Rows
@@ -52,14 +52,19 @@ class Drafts:
         """Take a draft out; the first reason given stands."""
         self._removed.setdefault(record_id, (step, reason))
 
-    def remove_repeated(self) -> None:
-        """Take out conversations that two rows give word for word: the smallest id stays."""
-        seen: dict[bytes, str] = {}
+    def remove_repeated(self, external: Container[int] = frozenset()) -> None:
+        """Take out conversations that two rows give word for word: the smallest id stays.
+
+        `external` are the numbers of the rows of a test set of the user's own: these stay, and the others leave for them.
+        """
+        seen: dict[bytes, tuple[bool, str]] = {}
         for draft in self:
             key = hashlib.sha256(repr(conversation_key(draft.record)).encode()).digest()[:16]
-            if key in seen:
-                self.remove(max(seen[key], draft.record.id), "compose", "repeated_conversation")
-            seen[key] = min(seen.get(key, draft.record.id), draft.record.id)
+            mine = (draft.number not in external, draft.record.id)
+            first, second = sorted((seen.get(key, mine), mine))
+            if first != second and second[0]:
+                self.remove(second[1], "compose", "repeated_conversation")
+            seen[key] = first
 
     def reasons(self) -> Iterator[str]:
         """Yield, for everything that left, why: the first word of its reason."""

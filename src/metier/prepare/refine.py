@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -25,9 +26,9 @@ from metier.prepare.standardize import Lexicon, standardize
 from metier.prepare.strings import content, strings
 from metier.privacy.general import Rules
 from metier.privacy.names import NameTagger, read_ahead, taggers_for
-from metier.records import Drop, Record
+from metier.records import Drop, Record, record_from_dict
 
-__all__ = ["Plan", "refine"]
+__all__ = ["Plan", "refine", "shown_drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,13 @@ def refine(plan: Plan, items: Sequence[Record | Drop]) -> list[Entry]:
     tidied = [item if isinstance(item, Drop) else _tidied(plan, item) for item in items]
     if plan.settings.deidentify.enabled:
         _read_together(plan, [entry[0] for entry in tidied if not isinstance(entry, Drop)])
-    return [entry for item in tidied for entry in ([item] if isinstance(item, Drop) else _row(plan, *item))]
+    return [entry for item in tidied for entry in ([_passed(plan, item)] if isinstance(item, Drop) else _row(plan, *item))]
+
+
+def _passed(plan: Plan, dropped: Drop) -> Drop:
+    """Return a drop of the sources. A row that only lacks a value is whole personal data: while these are replaced it leaves without its text."""
+    lacking = dropped.reason.startswith("missing_value:") and plan.settings.deidentify.enabled
+    return replace(dropped, content="") if lacking else dropped
 
 
 def _tidied(plan: Plan, record: Record) -> tuple[Record, tuple[str, ...]]:
@@ -129,7 +136,14 @@ def _screened(plan: Plan, record: Record, how: str) -> Iterator[tuple[Record, tu
         yield record, (how,)
         return
     for part in fit(record, plan.settings.lengths, _counter(plan.base), maximum=plan.maximum_tokens):
-        yield part if isinstance(part, Drop) else (part[0], (how, *part[1]))
+        yield shown_drop(plan, part) if isinstance(part, Drop) else (part[0], (how, *part[1]))
+
+
+def shown_drop(plan: Plan, dropped: Drop) -> Drop:
+    """Return the drop of a conversation as it may be published: its date, which the division by time still needs of others, is cut to the year."""
+    if not plan.settings.deidentify.enabled:
+        return dropped
+    return drop(year_only(record_from_dict(json.loads(dropped.content))), dropped.step, dropped.reason)
 
 
 @lru_cache(maxsize=2)
