@@ -29,8 +29,8 @@ class PrepareSettings(Settings):
     """Tidying of text."""
     deidentify: DeidentifySettings = DeidentifySettings()
     """Personal identifiers."""
-    standardize: StandardizeSettings = StandardizeSettings()
-    """Preferred terms and their codes."""
+    standardize: StandardizeSettings = StandardizeSettings(enabled=False)
+    """Preferred terms and their codes; off unless a project names it."""
     compose: ComposeSettings = ComposeSettings()
     """From rows to conversations."""
     lengths: LengthSettings = LengthSettings()

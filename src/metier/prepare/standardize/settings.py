@@ -14,7 +14,7 @@ __all__ = ["StandardizeSettings"]
 class StandardizeSettings(Settings):
     """How names of things are brought to their preferred term and code. Digits are never touched."""
 
-    enabled: bool = False
+    enabled: bool = True
     """Look for terms at all."""
     mode: Literal["annotate", "replace"] = "annotate"
     """`annotate` leaves the text as it is and keeps what was found in the metadata; `replace` also writes the preferred term."""
