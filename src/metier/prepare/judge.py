@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from metier import models
 from metier.packs.spec import Pack
 from metier.prepare.bias import BiasSettings, bias_facts, group_views, topics
 from metier.prepare.drafts import Drafts
 from metier.prepare.labels import Examined, class_balance, contradictions, examine, label_facts, write_review
-from metier.prepare.lengths import length_report, token_counter
+from metier.prepare.lengths import length_report
 from metier.prepare.outside import Outside
 from metier.prepare.quality import Assessment, Means, QualitySettings, assess, means_for, write_report
+from metier.prepare.refine import counter_of
 from metier.prepare.settings import PrepareSettings
 from metier.progress import Progress
 from metier.records import Record
@@ -49,7 +49,7 @@ def judge(drafts: Drafts, settings: PrepareSettings, pack: Pack, outside: Outsid
     labelled = _Records(drafts, lambda record: record.label is not None)
     facts["labels"] = _labels(drafts, labelled, settings, target)
     maximum = outside.maximum_tokens or None
-    count = token_counter(models.Chat(models.load_tokenizer(outside.base))) if outside.base is not None else None
+    count = counter_of(outside.base) if outside.base is not None else None
     facts["lengths"] = length_report(_Records(drafts), count, maximum=maximum)
     facts |= _groups(drafts, settings.groups)
     return facts

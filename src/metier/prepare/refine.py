@@ -28,7 +28,7 @@ from metier.privacy.general import Rules
 from metier.privacy.names import NameTagger, read_ahead, taggers_for
 from metier.records import Drop, Record, record_from_dict
 
-__all__ = ["Plan", "refine", "shown_drop"]
+__all__ = ["Plan", "counter_of", "refine", "shown_drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _screened(plan: Plan, record: Record, how: str) -> Iterator[tuple[Record, tu
     if plan.base is None:
         yield record, (how,)
         return
-    for part in fit(record, plan.settings.lengths, _counter(plan.base), maximum=plan.maximum_tokens):
+    for part in fit(record, plan.settings.lengths, counter_of(plan.base), maximum=plan.maximum_tokens):
         yield shown_drop(plan, part) if isinstance(part, Drop) else (part[0], (how, *part[1]))
 
 
@@ -147,5 +147,6 @@ def shown_drop(plan: Plan, dropped: Drop) -> Drop:
 
 
 @lru_cache(maxsize=2)
-def _counter(base: models.Base) -> Count:
+def counter_of(base: models.Base) -> Count:
+    """Return the counter of tokens of a base model; its tokenizer is loaded once."""
     return token_counter(models.Chat(models.load_tokenizer(base)))
