@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metier.artifacts import Artifact
 from metier.evaluation.retention import retention_task
-from metier.packs.spec import Metric, Pack, PackFacts, TaskSpec, Term
+from metier.packs.spec import Metric, OnDemand, Pack, PackFacts, TaskSpec, Term
 from metier.records import Message, Record, identify
 from metier.shards import write_records
 from metier.store import Store
@@ -93,7 +93,7 @@ def make_pack(folder: Path) -> Pack:
         digest="0" * 64,
         lexicon=(Term(code="A", system="example", preferred={"zh": "答案", "en": "answer"}),),
         tasks=(feel_task, add_task),
-        parsers={"read_number": read_number},
+        on_demand=OnDemand(parsers={"read_number": read_number}),
         scorers={"short_answer": short_answer},
     )
 

@@ -7,7 +7,7 @@ import pytest
 from metier.errors import InputError
 from metier.evaluation.items import Answer, Item, Task, conversation
 from metier.evaluation.scorers import Grader, Tools, higher_is_better, metric_faults
-from metier.packs.spec import Metric, Pack, PackFacts, TaskSpec, Term
+from metier.packs.spec import Metric, OnDemand, Pack, PackFacts, TaskSpec, Term
 
 
 def example_pack(**parts) -> Pack:
@@ -74,20 +74,20 @@ def number(text: str) -> float | None:
 
 
 def test_a_parser_decides_what_is_valid_and_what_is_equal():
-    task, pack = written("x = 7", parser="number"), example_pack(parsers={"number": number})
+    task, pack = written("x = 7", parser="number"), example_pack(on_demand=OnDemand(parsers={"number": number}))
     for text, valid, score in (("so it = 7.0", True, 1.0), ("= 8", True, 0.0), ("seven", False, 0.0)):
         grader, found = graded(task, pack, [Answer(text)])
         assert (found[0].valid, grader.measure("exact_match", found).point()) == (valid, score)
 
 
 def test_parsed_collections_are_compared_by_content():
-    pack = example_pack(parsers={"parts": lambda text: {part.strip() for part in text.split(";")} or None})
+    pack = example_pack(on_demand=OnDemand(parsers={"parts": lambda text: {part.strip() for part in text.split(";")} or None}))
     grader, found = graded(written("a; B", parser="parts"), pack, [Answer("b;a")])
     assert grader.measure("exact_match", found).point() == 1.0
 
 
 def test_invalid_answers_score_zero_on_text_metrics_too():
-    task, pack = written("x = 7", parser="number"), example_pack(parsers={"number": number})
+    task, pack = written("x = 7", parser="number"), example_pack(on_demand=OnDemand(parsers={"number": number}))
     grader, found = graded(task, pack, [Answer("x = seven")])
     assert grader.measure("chrf", found).point() == 0.0
     assert grader.measure("rouge_l", found).point() == 0.0

@@ -5,6 +5,7 @@ import pytest
 
 from metier.packs import available, load, load_folder, scaffold
 from metier.packs.conformance import check, trap_in
+from metier.packs.spec import OnDemand
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_a_template_may_use_only_fields_that_it_needs(folder: Path) -> None:
 
 
 def test_functions_that_nothing_names_are_faults(folder: Path) -> None:
-    pack = replace(load_folder(folder), validators={"luhn": str.isdigit}, parsers={"json": str}, scorers={"own": float})
+    pack = replace(load_folder(folder), validators={"luhn": str.isdigit}, on_demand=OnDemand(parsers={"json": str}), scorers={"own": float})
     assert [fault.what.split(" is named")[0] for fault in check(pack)] == ["the validator 'luhn'", "the parser 'json'", "the scorer 'own'"]
 
 

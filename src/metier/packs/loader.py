@@ -13,7 +13,7 @@ from metier.digest import digest_file, digest_of
 from metier.errors import Fault, PackError, nearest
 from metier.packs.matching import compile_pattern
 from metier.packs.render import compile_template
-from metier.packs.spec import Control, Corpus, GuardRule, Identifier, Pack, PackFacts, Phrase, QualityRule, SyntheticSet, TaskSpec, Template, Term
+from metier.packs.spec import Control, Corpus, GuardRule, Identifier, OnDemand, Pack, PackFacts, Phrase, QualityRule, SyntheticSet, TaskSpec, Template, Term
 
 __all__ = ["FILES", "folder_digest", "load_folder", "read_list"]
 
@@ -77,7 +77,9 @@ def load_folder(
             faults.extend(_reference_faults(document, (key, index), item, {name: tables[f"{name}s"] for name in ("validator", "parser", "reader")}))
     if faults or facts is None:
         raise PackError(faults)
-    return Pack(facts=facts, folder=folder, digest=folder_digest(folder), **tables, **lists)
+    on_demand = OnDemand(tables["lexicons"], tables["readers"], tables["parsers"])
+    digest = folder_digest(folder)
+    return Pack(facts=facts, folder=folder, digest=digest, validators=tables["validators"], scorers=tables["scorers"], on_demand=on_demand, **lists)
 
 
 def read_list(path: Path, key: str, kind: type[SettingsType]) -> tuple[Document, list[tuple[int, SettingsType]], list[Fault]]:

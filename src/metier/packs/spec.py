@@ -19,6 +19,7 @@ __all__ = [
     "GuardRule",
     "Identifier",
     "Metric",
+    "OnDemand",
     "Pack",
     "PackFacts",
     "Phrase",
@@ -301,6 +302,18 @@ class Corpus(Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class OnDemand:
+    """Functions of a pack that are called only when a project or a source asks for one by its name."""
+
+    lexicons: Mapping[str, Callable[[], Iterable[Term]]] = field(default_factory=dict)
+    """Large lexicons."""
+    readers: Mapping[str, Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]] = field(default_factory=dict)
+    """From a row of a corpus to the rows that are wanted."""
+    parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+    """From an answer to what it says, or None where its format is not valid."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pack:
     """A loaded domain pack: data of its YAML files plus its tables of named functions."""
 
@@ -318,8 +331,20 @@ class Pack:
     synthetic: tuple[SyntheticSet, ...] = ()
     corpora: tuple[Corpus, ...] = ()
     validators: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
-    parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     scorers: Mapping[str, Callable[..., float]] = field(default_factory=dict)
-    lexicons: Mapping[str, Callable[[], Iterable[Term]]] = field(default_factory=dict)
-    """Large lexicons by name, read only when a project asks for them."""
-    readers: Mapping[str, Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]] = field(default_factory=dict)
+    on_demand: OnDemand = field(default_factory=OnDemand)
+
+    @property
+    def lexicons(self) -> Mapping[str, Callable[[], Iterable[Term]]]:
+        """Large lexicons by name."""
+        return self.on_demand.lexicons
+
+    @property
+    def readers(self) -> Mapping[str, Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]]:
+        """Readers of corpora by name."""
+        return self.on_demand.readers
+
+    @property
+    def parsers(self) -> Mapping[str, Callable[[str], Any]]:
+        """Parsers of answers by name."""
+        return self.on_demand.parsers

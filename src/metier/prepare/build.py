@@ -19,11 +19,11 @@ from metier.prepare.check import check_disjoint
 from metier.prepare.chunks import Rows, refine_all
 from metier.prepare.clean import Boilerplate, CleanSettings, repeated_lines
 from metier.prepare.compose import Composer
-from metier.prepare.dedup import find_duplicates
+from metier.prepare.dedup import Duplicates, find_duplicates
 from metier.prepare.deidentify import identifier_rules, year_only
-from metier.prepare.divide import Kept, divide, external_rows
+from metier.prepare.divide import Division, Kept, divide, external_rows
 from metier.prepare.drafts import Drafts
-from metier.prepare.grow import Tools, grow
+from metier.prepare.grow import Grown, Tools, grow
 from metier.prepare.judge import judge
 from metier.prepare.minhash import implementation
 from metier.prepare.outside import Outside
@@ -71,63 +71,24 @@ def build(
     outside, progress = outside or Outside(), workspace.progress
     for note in outside.notes:
         progress.say(f"note: {note}")
-    rules = identifier_rules(pack, settings.deidentify)
-    lexicon = lexicon_of(pack, settings.standardize, outside.root) if settings.standardize.enabled else None
-    plan = Plan(
-        settings=settings,
-        rules=rules,
-        quality=pack.quality,
-        composer=Composer(pack.templates, origin.register, settings.compose),
-        languages=tuple(languages),
-        domain=pack.facts.name,
-        root=outside.root,
-        key=workspace.store.secret("surrogates"),
-        lexicon=lexicon,
-        repeated=_repeated(origin, settings.clean, progress),
-        base=outside.base,
-        maximum_tokens=outside.maximum_tokens,
-    )
+    plan = _plan(origin, pack, settings, languages, outside, workspace=workspace)
     rows = _refined(origin, plan, (pack, outside), workspace, engine)
     duplicates = find_duplicates(rows, settings.dedup, progress, folder=workspace.folder / "dedup", engine=engine)
     external = external_rows(rows, settings.split)
     drafts = Drafts(rows, Kept(duplicates.dropped, external), year_only if settings.deidentify.enabled else _unchanged)
     drafts.remove_repeated(external)
 
-    folder = workspace.folder / "dataset"
-    remove_folder(folder)
-    folder.mkdir(parents=True)
+    folder = _emptied(workspace.folder / "dataset")
     facts = judge(drafts, settings, pack, outside, work=workspace.folder / "quality", target=folder, progress=progress)
     division = divide(drafts, rows, duplicates, external, settings, pack=pack, outside=outside, progress=progress)
-    grown = grow(drafts, division.splits, settings, Tools(pack, rules, lexicon, outside), folder=workspace.folder / "generated", progress=progress)
-
+    tools = Tools(pack, plan.rules, plan.lexicon, outside)
+    grown = grow(drafts, division.splits, settings, tools, folder=workspace.folder / "generated", progress=progress)
     progress.start("write", division.units, "rows")
-    with _writer(folder, workspace, settings) as writer:
-        for entry in drafts.outcome():
-            if isinstance(entry, Drop):
-                writer.drop(entry)
-                continue
-            for draft in (entry, *grown.children.get(entry.record.id, ())):
-                writer.add(draft, drafts.publish(draft.record), division.place(draft, int(duplicates.clusters[draft.number])))
-        for dropped in grown.drops:
-            writer.drop(dropped)
+    with DatasetWriter(folder, pool=_emptied(workspace.folder / "pool"), settings=settings.mix) as writer:
+        _write(writer, drafts, division, grown, duplicates)
     progress.finish("write")
-    proof = prove(folder, dedup=settings.dedup, decontaminate_by=settings.decontaminate, by=settings.split.by)
-    write_proof(folder, proof)
-    facts |= {
-        **division.facts,
-        **grown.facts,
-        **writer.facts(),
-        "rows": division.units,
-        "origin": origin.digest,
-        "pack": {"name": pack.facts.name, "version": pack.facts.version, "digest": pack.digest},
-        "languages": list(languages),
-        "outside": {"files": dict(outside.files), "base": outside.base.digest if outside.base else None, "notes": list(outside.notes)},
-        "register": origin.register,
-        "steps": _steps(settings),
-        "duplicates": duplicates.counts,
-        "disjoint": check_disjoint(folder, by=settings.split.by),
-        "proof": {"root": proof["root"], "holds": proof["holds"]},
-    }
+    facts |= {**division.facts, **grown.facts, **writer.facts(), **_said(origin, pack, settings, languages, outside)}
+    facts |= {"rows": division.units, "duplicates": duplicates.counts, **_checked(folder, settings)}
     if duplicates.conflicts is not None and duplicates.counts["arbitrations"]:
         shutil.copyfile(duplicates.conflicts, folder / "conflicts.jsonl")
     for name, content in card_files(facts, title=pack.facts.name).items():
@@ -135,15 +96,62 @@ def build(
     return workspace.commit("dataset", folder, parents=(), facts=facts)
 
 
+def _plan(origin: Origin, pack: Pack, settings: PrepareSettings, languages: Sequence[str], outside: Outside, *, workspace: Workspace) -> Plan:
+    return Plan(
+        settings=settings,
+        rules=identifier_rules(pack, settings.deidentify),
+        quality=pack.quality,
+        composer=Composer(pack.templates, origin.register, settings.compose),
+        languages=tuple(languages),
+        domain=pack.facts.name,
+        root=outside.root,
+        key=workspace.store.secret("surrogates"),
+        lexicon=lexicon_of(pack, settings.standardize, outside.root) if settings.standardize.enabled else None,
+        repeated=_repeated(origin, settings.clean, workspace.progress),
+        base=outside.base,
+        maximum_tokens=outside.maximum_tokens,
+    )
+
+
+def _write(writer: DatasetWriter, drafts: Drafts, division: Division, grown: Grown, duplicates: Duplicates) -> None:
+    """Write every draft that is left, what was made of it, and the ledger of what left."""
+    for entry in drafts.outcome():
+        if isinstance(entry, Drop):
+            writer.drop(entry)
+            continue
+        for draft in (entry, *grown.children.get(entry.record.id, ())):
+            writer.add(draft, drafts.publish(draft.record), division.place(draft, int(duplicates.clusters[draft.number])))
+    for dropped in grown.drops:
+        writer.drop(dropped)
+
+
+def _said(origin: Origin, pack: Pack, settings: PrepareSettings, languages: Sequence[str], outside: Outside) -> dict[str, Any]:
+    """Return what the dataset was made from and by which settings."""
+    return {
+        "origin": origin.digest,
+        "pack": {"name": pack.facts.name, "version": pack.facts.version, "digest": pack.digest},
+        "languages": list(languages),
+        "outside": {"files": dict(outside.files), "base": outside.base.digest if outside.base else None, "notes": list(outside.notes)},
+        "register": origin.register,
+        "steps": _steps(settings),
+    }
+
+
+def _checked(folder: Path, settings: PrepareSettings) -> dict[str, Any]:
+    """Write the proof and return what the files as written share between the splits. Raises MetierError if they share what they may not."""
+    proof = prove(folder, dedup=settings.dedup, decontaminate_by=settings.decontaminate, by=settings.split.by)
+    write_proof(folder, proof)
+    return {"disjoint": check_disjoint(folder, by=settings.split.by), "proof": {"root": proof["root"], "holds": proof["holds"]}}
+
+
+def _emptied(folder: Path) -> Path:
+    remove_folder(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def _unchanged(record: Record) -> Record:
     return record
-
-
-def _writer(folder: Path, workspace: Workspace, settings: PrepareSettings) -> DatasetWriter:
-    pool = workspace.folder / "pool"
-    remove_folder(pool)
-    pool.mkdir(parents=True)
-    return DatasetWriter(folder, pool=pool, settings=settings.mix)
 
 
 def _repeated(origin: Origin, settings: CleanSettings, progress: Progress) -> Boilerplate | None:

@@ -1,8 +1,6 @@
-"""What a project says of labels: how suspects are looked for, what happens to them, how classes are balanced."""
+"""What a project says of labels: how suspects are looked for, what happens to them."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from pydantic import Field
 
@@ -24,10 +22,5 @@ class LabelSettings(Settings):
     """Records that a class needs to be judged."""
     features: int = Field(default=30_000, ge=100)
     """Most different features: runs of one to three Han letters, words and pairs of words."""
-    balance: Literal["none", "weights", "down", "over"] = "none"
-    """Plan against unequal classes: `weights`: every class weighs the same in all; `down`: of large classes a part is taken; `over`: small
-    ones are repeated."""
-    most: float = Field(default=4.0, ge=1)
-    """Largest weight or repetition of the plan."""
     seed: int = 0
     """Another seed gives other folds and draws other records."""
