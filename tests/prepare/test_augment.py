@@ -171,7 +171,7 @@ def test_swapping_respects_words_and_meaning():
         ("Blood pressure 140, what now?", "zh", "other_language"),
         ("140", None, "too_short:0.30<0.4"),
         ("血压140，怎么办？" * 4, "zh", "numbers_changed"),
-        ("今天天气晴朗，适宜外出游玩140", "zh", "too_far"),
+        ("公园里的花朵真是漂亮极了140", "zh", "too_far"),
         ("血压140，应该怎么办？", "zh", None),
     ],
 )

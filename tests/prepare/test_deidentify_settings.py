@@ -15,8 +15,7 @@ TEXT = "患者姓名：张伟，95岁，出生日期：1980-01-02，入院日期
 
 
 def said(settings: DeidentifySettings, text: str = TEXT) -> str:
-    identifiers, validators = identifier_rules(load("medical"), settings)
-    record, _, _ = deidentify(Record("r", text, language="zh", subject="s"), settings, identifiers, validators, KEY)
+    record, _, _ = deidentify(Record("r", text, language="zh", subject="s"), settings, identifier_rules(load("medical"), settings), KEY)
     return record.text
 
 

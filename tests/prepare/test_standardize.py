@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from corpus_of_prepare import chat, pack, row
 from metier import packs
 from metier.errors import InputError
-from metier.packs.spec import Term
+from metier.packs.spec import OnDemand, Term
 from metier.prepare.standardize import TERMS, StandardizeSettings, compile_lexicon, lexicon_of, mentions, read_lexicons, standardize, write_units
 
 ANNOTATE, REPLACE = StandardizeSettings(), StandardizeSettings(mode="replace")
@@ -184,7 +184,9 @@ def test_units_change_their_writing_only(before, after, count):
 def test_a_lexicon_of_the_user_wins_over_the_pack(tmp_path):
     (tmp_path / "own.csv").write_text("code,system,preferred,variants\nX1,own,上呼吸道感染,感冒|伤风\nX2,own,高血压病,高血压\n", encoding="utf-8-sig")
     (tmp_path / "own.yaml").write_text("lexicon:\n  - {code: X3, system: own, preferred: {en: cough}, variants: [tussis]}\n", encoding="utf-8")
-    rules = dataclasses.replace(pack(), lexicon=TERMS_OF_TEST, lexicons={"big": lambda: iter([term("Z1", "rash", "皮疹"), term("Z2", "cough", "咳")])})
+    rules = dataclasses.replace(
+        pack(), lexicon=TERMS_OF_TEST, on_demand=OnDemand(lexicons={"big": lambda: iter([term("Z1", "rash", "皮疹"), term("Z2", "cough", "咳")])})
+    )
     settings = StandardizeSettings(lexicons=("own.csv", "own.yaml"), systems=("big",))
     lexicon = lexicon_of(rules, settings, tmp_path)
     assert [(item["code"], item["preferred"]) for item in mentions("感冒，高血压，tussis, cough, rash, 心梗", lexicon, settings, "zh")] == [

@@ -20,6 +20,8 @@ _MEANING = regex.compile(r"[\p{L}\p{N}]")
 _HAN = regex.compile(r"\p{Han}")
 _LATIN_NAME_PART = regex.compile(r"\p{Lu}[\p{Ll}'-]{2,}")
 
+_MARK = regex.compile(r"\[[A-Z][A-Z0-9_]+(?::[0-9a-f]{12})?\]")
+"""What masking and hashing write: the name of a kind in brackets, with or without a code."""
 _PERSON = "PERSON"
 _SHORTEST_NAME = 2
 _SHORTEST_VALUE = 4
@@ -67,8 +69,8 @@ class Detector:
     def _texts(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         found = [self.scanner.spans(text) for text in texts]
         for tagger in self.taggers:
-            for spans, tagged in zip(found, tagger.tag(texts), strict=True):
-                spans.extend(tagged)
+            for text, spans, tagged in zip(texts, found, tagger.tag(texts), strict=True):
+                spans.extend(_outside_marks(text, tagged))
         return [_without_overlap(spans, text) for spans, text in zip(found, texts, strict=True)]
 
     def record(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
@@ -86,6 +88,12 @@ class Detector:
             ]
             again.append(_without_overlap([*spans, *more], text))
         return again
+
+
+def _outside_marks(text: str, spans: Sequence[Span]) -> Iterable[Span]:
+    """Return the spans that do not lie in what stands for a value already: a tagger may take the word in `[EMAIL_ADDRESS]` for a name."""
+    marks = [found.span() for found in _MARK.finditer(text)] if "[" in text else []
+    return [span for span in spans if not any(start < span.end and span.start < end for start, end in marks)]
 
 
 def _without_overlap(found: list[Span], text: str) -> tuple[Span, ...]:

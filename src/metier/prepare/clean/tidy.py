@@ -63,7 +63,7 @@ def _tidied(text: str, settings: CleanSettings, repeated: Boilerplate | None, so
     for _ in range(_ROUNDS):
         before = text
         text = _readable(text, settings, done)
-        if text == before or not (done["mojibake"] or done["html"] or done["width"]):
+        if text == before:
             break
     if settings.script != "keep" and _HAN.search(text) is not None:
         text = _note(done, "script", text, _converter(settings.script).convert(text))
