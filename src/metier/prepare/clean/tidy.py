@@ -63,6 +63,8 @@ def _tidied(text: str, settings: CleanSettings, repeated: Boilerplate | None, so
     for _ in range(_ROUNDS):
         before = text
         text = _readable(text, settings, done)
+        if settings.blanks:
+            text = _note(done, "blanks", text, _without_blanks(text))
         if text == before:
             break
     if settings.script != "keep" and _HAN.search(text) is not None:
