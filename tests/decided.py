@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +22,24 @@ from metier.project import Project, load_project
 AUTHOR = "Ada Author"
 OTHER = "Zhang Wei"
 LEDGER = LedgerFacts(7, "00" * 32, intact=True)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A served answer as the log gives it back."""
+
+    index: int
+    facts: Mapping[str, Any]
+    actor: str = "key-1"
+    time: str = "2026-01-01T00:00:00Z"
+
+
+@dataclass
+class Log:
+    answers: list[Given] = field(default_factory=list)
+
+    def find(self, **facts: str) -> list[Given]:
+        return [item for item in self.answers if all(item.facts.get(name) == value for name, value in facts.items())]
 
 
 def intact() -> LedgerFacts:

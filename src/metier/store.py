@@ -32,7 +32,7 @@ from metier.digest import canonical_json, digest_file
 from metier.errors import BusyError, StoreError
 from metier.progress import SILENT, Progress
 
-__all__ = ["Store", "Workspace", "remove_folder", "sync_folder", "write_atomically"]
+__all__ = ["Store", "Workspace", "remove_folder", "sync_folder", "whole_lines", "write_atomically"]
 
 
 def sync_folder(path: Path) -> None:
@@ -71,6 +71,18 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         raise _store_error(error, path) from error
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """Return the whole lines of a file that grows line by line, and cut it off after the last of them. A file that is not there has none."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
+    return data[:whole].splitlines()
 
 
 def remove_folder(path: Path) -> None:

@@ -138,7 +138,9 @@ def test_training_rows_that_hold_a_test_item_leave_with_the_file_and_rule_named(
     rows = distinct(60)
     words = "The quick auditor counted every ledger twice before the morning bell rang in town"
     leaked = chat(90, f"Say it again please: {words}. Now what?", "It was said, indeed, and nobody listened to any of it.")
-    (tmp_path / "exam.jsonl").write_text(json.dumps({"question": words + " and went home."}) + "\n", encoding="utf-8")
+    # The separator inside the object is no end of a line.
+    exam = json.dumps({"question": words + " and went\u2028home."}, ensure_ascii=False)
+    (tmp_path / "exam.jsonl").write_text(exam + "\n" + "{" * 50_000 + "\n", encoding="utf-8")
     settings, outside = outside_of(tmp_path, decontaminate={"against": ("exam.jsonl",)}, split={"test": 0.0, "validation": 0.0}, **PLAIN)
     dataset = build(Given([*rows, leaked]), pack(), settings, ["zh", "en"], outside, workspace=Store(tmp_path / ".metier").workspace("k"))
     (gone,) = [drop for drop in drops_of(dataset) if drop.step == "decontaminate"]
@@ -146,12 +148,14 @@ def test_training_rows_that_hold_a_test_item_leave_with_the_file_and_rule_named(
     assert gone.reason.startswith("contaminated:")
     assert "exam.jsonl" in gone.reason
     assert dataset.facts["decontamination"]["rows"] == 1
+    assert dataset.facts["decontamination"]["references"]["exam.jsonl"]["items"] == 2
 
 
 def test_every_file_that_the_settings_name_has_to_be_there_and_is_part_of_the_identity(tmp_path):
     with pytest.raises(InputError) as caught:
         outside_of(tmp_path, decontaminate={"against": ("a.jsonl",)}, quality={"knowledge": "kb"}, tests=("tasks/items.jsonl",))
-    assert all(name in str(caught.value) for name in ("a.jsonl", "kb", "tasks/items.jsonl"))
+    assert all(name in str(caught.value) for name in ("prepare.decontaminate.against", "a.jsonl", "kb", "tasks/items.jsonl"))
+    assert "prepare.evaluation" not in str(caught.value)
     (tmp_path / "a.jsonl").write_text("one\n", encoding="utf-8")
     before = outside_of(tmp_path, decontaminate={"against": ("a.jsonl",)})[1].digest
     (tmp_path / "a.jsonl").write_text("two\n", encoding="utf-8")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,31 +15,13 @@ from metier.shards import SPLITS, dataset_records
 KEY = decided.Key()
 
 
-@dataclass(frozen=True)
-class Given:
-    """A served answer as the log gives it back."""
-
-    index: int
-    facts: dict[str, Any]
-    actor: str = "key-1"
-    time: str = "2026-01-01T00:00:00Z"
-
-
-@dataclass
-class Log:
-    answers: list[Given] = field(default_factory=list)
-
-    def find(self, **facts: str) -> list[Given]:
-        return [item for item in self.answers if all(item.facts.get(name) == value for name, value in facts.items())]
-
-
 @pytest.fixture(scope="module")
-def released(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Log]:
+def released(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, decided.Log]:
     project = decided.copy(finished, tmp_path_factory.mktemp("impact") / "hives")
     flow.approve(project, by=decided.OTHER, ledger=decided.intact)
     made = flow.release(project, KEY, ledger=decided.intact)
     facts = {"id": "chatcmpl-a1", "adapter_digest": made.facts["adapter"], "release_digest": made.digest}
-    return project, Log([Given(11, facts), Given(12, facts)])
+    return project, decided.Log([decided.Given(11, facts), decided.Given(12, facts)])
 
 
 def keepers(project: Project) -> set[str]:
@@ -49,7 +29,7 @@ def keepers(project: Project) -> set[str]:
     return {json.loads(line)["keeper"] for line in lines}
 
 
-def test_every_seeded_person_is_found_with_all_records_and_what_was_made_from_them(released: tuple[Project, Log]) -> None:
+def test_every_seeded_person_is_found_with_all_records_and_what_was_made_from_them(released: tuple[Project, decided.Log]) -> None:
     project, log = released
     dataset = project.store.newest("dataset")
     key = project.store.secret("surrogates")
@@ -67,7 +47,7 @@ def test_every_seeded_person_is_found_with_all_records_and_what_was_made_from_th
     assert total == dataset.facts["records"]
 
 
-def test_a_file_reaches_everything_and_a_stranger_nothing(released: tuple[Project, Log]) -> None:
+def test_a_file_reaches_everything_and_a_stranger_nothing(released: tuple[Project, decided.Log]) -> None:
     project, _ = released
     (reached,) = registry.impact(project.store, source="data/hives.jsonl").reached
     assert sum(reached.records.values()) == project.store.newest("dataset").facts["records"]

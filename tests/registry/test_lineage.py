@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,14 @@ from metier.registry.lineage import Node
 KEY = decided.Key()
 
 
-@dataclass(frozen=True)
-class Given:
-    """A served answer as the log gives it back."""
-
-    index: int
-    facts: Mapping[str, Any]
-    actor: str = "key-1"
-    time: str = "2026-01-01T00:00:00Z"
-
-
-@dataclass
-class Log:
-    answers: list[Given] = field(default_factory=list)
-
-    def find(self, **facts: str) -> list[Given]:
-        return [item for item in self.answers if all(item.facts.get(name) == value for name, value in facts.items())]
-
-
 @pytest.fixture(scope="session")
-def served(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Log, str]:
+def served(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, decided.Log, str]:
     """A released project and a log with two answers of the release."""
     project = decided.copy(finished, tmp_path_factory.mktemp("served") / "hives")
     flow.approve(project, by=decided.OTHER, ledger=decided.intact)
     made = flow.release(project, KEY, ledger=decided.intact)
     digests = {"adapter_digest": made.facts["adapter"], "release_digest": made.digest}
-    return project, Log([Given(11, {"id": "chatcmpl-a1", **digests}), Given(12, {"id": "chatcmpl-b2", **digests})]), made.digest
+    return project, decided.Log([decided.Given(11, {"id": "chatcmpl-a1", **digests}), decided.Given(12, {"id": "chatcmpl-b2", **digests})]), made.digest
 
 
 def nodes(node: Node) -> Iterator[Node]:
@@ -60,7 +41,7 @@ def row_of(project: Project) -> dict[str, Any]:
     return pq.read_table(project.store.newest("dataset").file("lineage.parquet")).to_pylist()[0]
 
 
-def test_an_answer_leads_to_release_adapter_run_dataset_base_sources_and_records(served: tuple[Project, Log, str]) -> None:
+def test_an_answer_leads_to_release_adapter_run_dataset_base_sources_and_records(served: tuple[Project, decided.Log, str]) -> None:
     project, log, digest = served
     found = registry.trace(project.store, "chatcmpl-a1", find=log.find, records=3)
     assert (found.kind, found.id) == ("answer", "chatcmpl-a1")
@@ -77,7 +58,7 @@ def test_an_answer_leads_to_release_adapter_run_dataset_base_sources_and_records
     assert back["record"].facts["position"].startswith("line ")
 
 
-def test_a_record_leads_back_to_its_line_and_forward_to_the_answers(served: tuple[Project, Log, str]) -> None:
+def test_a_record_leads_back_to_its_line_and_forward_to_the_answers(served: tuple[Project, decided.Log, str]) -> None:
     project, log, _ = served
     row = row_of(project)
     found = registry.trace(project.store, row["record_id"][:12], find=log.find)
@@ -95,7 +76,7 @@ def test_a_record_leads_back_to_its_line_and_forward_to_the_answers(served: tupl
     assert onward.count("adapter") == onward.count("release") == 1
 
 
-def test_a_source_file_leads_forward_by_name_and_by_its_digest(served: tuple[Project, Log, str]) -> None:
+def test_a_source_file_leads_forward_by_name_and_by_its_digest(served: tuple[Project, decided.Log, str]) -> None:
     project, log, _ = served
     digest = project.store.newest("dataset").facts["register"][0]["sha256"]
     one, other = (registry.trace(project.store, query, find=log.find) for query in ("data/hives.jsonl", digest[:10]))
@@ -105,7 +86,7 @@ def test_a_source_file_leads_forward_by_name_and_by_its_digest(served: tuple[Pro
 
 
 @pytest.mark.parametrize("kind", ["dataset", "run", "adapter", "evaluation", "evidence", "approval", "release"])
-def test_every_artefact_is_found_by_the_beginning_of_its_digest(served: tuple[Project, Log, str], kind: str) -> None:
+def test_every_artefact_is_found_by_the_beginning_of_its_digest(served: tuple[Project, decided.Log, str], kind: str) -> None:
     project, log, _ = served
     digest = project.store.newest(kind).digest
     found = registry.trace(project.store, digest[:16], find=log.find)
@@ -115,7 +96,7 @@ def test_every_artefact_is_found_by_the_beginning_of_its_digest(served: tuple[Pr
     assert ("source" in kinds(found.back)) is True
 
 
-def test_a_source_that_was_changed_since_is_said_to_be(served: tuple[Project, Log, str], tmp_path: Path) -> None:
+def test_a_source_that_was_changed_since_is_said_to_be(served: tuple[Project, decided.Log, str], tmp_path: Path) -> None:
     project = decided.copy(served[0].root, tmp_path / "copy")
     (project.root / "data" / "hives.jsonl").open("a", encoding="utf-8").write("\n")
     record = row_of(project)["record_id"]
@@ -124,7 +105,7 @@ def test_a_source_that_was_changed_since_is_said_to_be(served: tuple[Project, Lo
     assert registry.trace(project.store, record).back.children[0].facts["bytes_now"] == "not there any more"
 
 
-def test_an_ambiguous_beginning_lists_the_candidates(served: tuple[Project, Log, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ambiguous_beginning_lists_the_candidates(served: tuple[Project, decided.Log, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = load_project(served[0].root)
     rows = pq.read_table(project.store.newest("dataset").file("lineage.parquet")).to_pylist()
     digests = [item.name for item in (project.store.root / "artifacts").glob("*/*")] + [row["record_id"] for row in rows]
@@ -139,13 +120,13 @@ def test_an_ambiguous_beginning_lists_the_candidates(served: tuple[Project, Log,
 
 
 @pytest.mark.parametrize("query", ["", "zz", "abc", "chatcmpl-nobody", "0" * 40, "../../etc/passwd", "data/other.jsonl"])
-def test_what_is_not_there_is_said(served: tuple[Project, Log, str], query: str) -> None:
+def test_what_is_not_there_is_said(served: tuple[Project, decided.Log, str], query: str) -> None:
     with pytest.raises(InputError, match="nothing in this project is called"):
         registry.trace(served[0].store, query, find=served[1].find)
 
 
-def test_an_answer_of_a_release_that_is_gone_still_names_its_digests(served: tuple[Project, Log, str]) -> None:
-    log = Log([Given(3, {"id": "chatcmpl-x", "adapter_digest": "a" * 64, "release_digest": "b" * 64})])
+def test_an_answer_of_a_release_that_is_gone_still_names_its_digests(served: tuple[Project, decided.Log, str]) -> None:
+    log = decided.Log([decided.Given(3, {"id": "chatcmpl-x", "adapter_digest": "a" * 64, "release_digest": "b" * 64})])
     found = registry.trace(served[0].store, "chatcmpl-x", find=log.find)
     assert [item.kind for item in found.back.children] == ["release", "adapter"]
     assert {item.facts["note"] for item in found.back.children} == {"not in this project's store"}

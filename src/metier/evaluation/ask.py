@@ -14,6 +14,7 @@ from metier.errors import ModelError
 from metier.evaluation.items import Answer, Item, Task
 from metier.models.interface import GenerationSettings, LanguageModel
 from metier.progress import SILENT, Progress
+from metier.store import whole_lines
 
 __all__ = ["Side", "ask"]
 
@@ -70,15 +71,8 @@ def _finite(log_probability: float) -> float:
 
 def _finished(path: Path, items: Mapping[str, Item]) -> dict[str, Answer]:
     """Return the answers in a file that were given to these very prompts, and cut the file off after its last whole line."""
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as stream:
-            stream.truncate(whole)
     answers = {}
-    for line in data[:whole].splitlines():
+    for line in whole_lines(path):
         try:
             row = json.loads(line)
             item = items.get(row["item"])

@@ -205,7 +205,8 @@ def _references(settings: PrepareSettings, pack: Pack, outside: Outside) -> Iter
 def _items(path: Path) -> Iterator[str]:
     """Yield the items of a test file, a line each: all texts of an object, or the line itself. Raises InputError for a file that is no text."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Only a line feed ends a line: JSON may hold U+2028 and U+0085, at which splitlines() would cut an object in two.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Fault(f"cannot be read as a test file: {type(error).__name__}", path, remedy="write UTF-8, JSON Lines or an item a line")) from None
     for line in lines:
@@ -216,5 +217,5 @@ def _items(path: Path) -> Iterator[str]:
 def _texts(line: str) -> Sequence[str]:
     try:
         return list(strings(Record(id="", metadata=json.loads(line))))
-    except ValueError:
+    except (ValueError, RecursionError):
         return [line]

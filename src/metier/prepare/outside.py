@@ -55,10 +55,11 @@ def look_outside(
     settings = settings.model_copy(update={"deidentify": with_policy(settings.deidentify, root)})
     faults: list[Fault] = []
     files: list[tuple[str, str]] = []
-    for key, name in (*_named(settings), *(("evaluation.tasks", name) for name in tests)):
+    named = [(f"prepare.{key}", name) for key, name in _named(settings)]
+    for key, name in (*named, *(("evaluation.tasks", name) for name in tests)):
         found = list(_files(root / name))
         if not found:
-            faults.append(Fault(f"there is no file {name}", key=f"prepare.{key}", remedy="paths start at the project folder"))
+            faults.append(Fault(f"there is no file {name}", key=key, remedy="paths start at the project folder"))
         files += [(path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path), digest_file(path)) for path in found]
     if faults:
         raise InputError(faults)

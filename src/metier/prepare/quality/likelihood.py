@@ -14,6 +14,7 @@ from metier import models
 from metier.digest import canonical_json, digest_of
 from metier.models import Likelihood
 from metier.prepare.quality.exchange import Exchange
+from metier.store import whole_lines
 
 __all__ = ["Asked", "Likely", "likely"]
 
@@ -84,15 +85,8 @@ class Asked:
 
 
 def _finished(path: Path) -> dict[str, Likely]:
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as stream:
-            stream.truncate(whole)
     found: dict[str, Likely] = {}
-    for line in data[:whole].splitlines():
+    for line in whole_lines(path):
         try:
             row: Mapping[str, Any] = json.loads(line)
             found[row["key"]] = Likely(row["given"], row["alone"], row["tokens"])
