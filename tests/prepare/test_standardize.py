@@ -144,6 +144,13 @@ PIECES = st.lists(
 ).map("".join)  # fmt: skip
 
 
+def test_a_unit_that_a_replaced_term_sets_free_is_written_in_the_same_pass():
+    once, _ = standardize(row(1, text="5毫克cough，5毫克stroke", language="zh"), REPLACE, LEXICON)
+    assert once.text == "5mg咳嗽，5mg脑梗死"
+    assert [(item["surface"], once.text[item["start"] : item["end"]]) for item in once.metadata[TERMS]] == [("cough", "咳嗽"), ("stroke", "脑梗死")]
+    assert standardize(once, REPLACE, LEXICON)[0] == once
+
+
 @settings(deadline=None)
 @given(PIECES, st.sampled_from(["zh", "en", None]))
 def test_digits_stay_and_doing_it_twice_is_doing_it_once(text, language):

@@ -149,25 +149,38 @@ def _inside(field: str, value: Any, work: Any) -> Any:
 
 def _replaced(text: str, lexicon: Lexicon, settings: StandardizeSettings, language: str | None, counts: Counter[str]) -> tuple[str, list[dict[str, Any]]]:
     """Rewrite a text until nothing more changes, and return it with its terms. A text that never settles stays as it was."""
-    original = text
-    if settings.units:
-        text, units = write_units(text)
-        counts["units"] += units
+    original, units, rewritten = text, 0, 0
     surfaces: dict[tuple[int, int], str] = {}
-    rewritten = 0
     for _ in range(_ROUNDS):
         ignored: Counter[str] = Counter()
         found = _mentions(text, lexicon, settings, language, ignored)
         edits = _edits(text, found, settings, language)
-        if not edits:
+        if edits:
+            rewritten += len(edits)
+            text, surfaces = _apply(text, edits, surfaces)
+            continue
+        # Units come last, for what follows one decides whether it is one; the terms are then looked for where they stand now.
+        written, number = write_units(text) if settings.units else (text, 0)
+        if written == text:
+            counts["units"] += units
             counts["ambiguous"] += ignored["ambiguous"]
             counts["replaced"] += rewritten
             items = [item for item, _ in found]
             return text, [{**item, "surface": surfaces.get((item["start"], item["end"]), item["surface"])} for item in items]
-        rewritten += len(edits)
-        text, surfaces = _apply(text, edits, surfaces)
+        moved = {(item["start"], item["end"]): surfaces.get((item["start"], item["end"]), item["surface"]) for item, _ in found}
+        surfaces = _carried(moved, [item for item, _ in found], _mentions(written, lexicon, settings, language, Counter()))
+        text, units = written, units + number
     counts["unsettled"] += 1
     return original, [item for item, _ in _mentions(original, lexicon, settings, language, counts)]
+
+
+def _carried(
+    surfaces: Mapping[tuple[int, int], str], before: Sequence[Mapping[str, Any]], after: Sequence[tuple[dict[str, Any], Match]]
+) -> dict[tuple[int, int], str]:
+    """Return the surfaces by the places that the same terms, in the same order, have after units were written."""
+    if [item["code"] for item in before] != [item["code"] for item, _ in after]:
+        return {}
+    return {(new["start"], new["end"]): surfaces[old["start"], old["end"]] for old, (new, _) in zip(before, after, strict=True)}
 
 
 def _edits(text: str, found: Sequence[tuple[dict[str, Any], Match]], settings: StandardizeSettings, language: str | None) -> list[tuple[int, int, str, int]]:
