@@ -219,6 +219,20 @@ def test_wrong_input_is_said_with_place_and_remedy(tmp_path: Path) -> None:
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_file_without_rows_and_one_of_another_encoding_say_so(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    with pytest.raises(InputError, match="holds no rows"):
+        deidentify_file(job(tmp_path / "empty.jsonl"), tmp_path / "out.jsonl")
+    (tmp_path / "gbk.jsonl").write_bytes('{"text": "姓名：张伟"}\n'.encode("gb18030") * 9)
+    with pytest.raises(InputError) as caught:
+        deidentify_file(job(tmp_path / "gbk.jsonl"), tmp_path / "out.jsonl")
+    assert "cannot be read" in str(caught.value)
+    assert "--encoding gb18030" in str(caught.value)
+    assert len(caught.value.faults) == 5
+    assert "张" not in str(caught.value)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_a_preview_says_what_would_be_replaced_by_which_rule(tmp_path: Path) -> None:
     shown = list(peek(job(jsonl(tmp_path, [*ROWS, {"text": "银行卡流水共计623456元"}])), count=10))
     assert [(item.row.number, item.place, [part.entity for part in item.replacements]) for item in shown[:2]] == [

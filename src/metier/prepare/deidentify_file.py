@@ -35,6 +35,7 @@ _KEY_BYTES = 32
 SPANS = "spans"
 """Name of the added column with what was replaced."""
 _TASK = "deidentify"
+_NAMED = 5
 _LOOKED_AT = 200
 """Rows at the beginning in which the named fields have to occur."""
 
@@ -163,10 +164,15 @@ def _check_fields(job: FileJob, source: RowFile) -> None:
     names: set[str] = set()
     columns: dict[str, None] = {}
     wanted = (*job.fields, *([job.subject] if job.subject else []))
+    broken: list[Fault] = []
     for row in islice(source.rows(), _LOOKED_AT):
-        if row.values is not None:
+        if row.values is None:
+            broken.append(Fault(f"cannot be read: {row.fault}", job.source, row.line, remedy="mend it; for another encoding write --encoding gb18030"))
+        else:
             names |= paths(row.values, wanted)
             columns |= dict.fromkeys(row.values)
+    if not columns:
+        raise InputError(broken[:_NAMED] or [Fault("the file holds no rows", job.source, remedy="check the file")])
     faults = [Fault(f"no row has the field {name!r}", job.source, remedy=nearest(name, list(columns))) for name in wanted if name not in names]
     if job.spans and SPANS in columns:
         faults.append(Fault(f"the rows have a field {SPANS!r} already", job.source, key="--spans", remedy="rename it in the source"))
