@@ -46,7 +46,11 @@ def plan_steps(examples: Sequence[Encoded], settings: TrainingSettings) -> Plan:
     steps: list[tuple[tuple[int, ...], ...]] = []
     first_epoch = 0
     for epoch in range(math.ceil(settings.epochs)):
-        rows = pack(lengths, order(len(examples), settings.seed, epoch), settings.batch.row_tokens)
+        if settings.order == "dataset":
+            # Packing closes rows as they fill; a row stands where its first example does.
+            rows = sorted(pack(lengths, range(len(examples)), settings.batch.row_tokens), key=lambda row: row[0])
+        else:
+            rows = pack(lengths, order(len(examples), settings.seed, epoch), settings.batch.row_tokens)
         wanted = math.ceil(len(rows) * min(1.0, settings.epochs - epoch))
         window = settings.batch.rows
         steps.extend(tuple(tuple(row) for row in rows[start : min(start + window, wanted)]) for start in range(0, wanted, window))

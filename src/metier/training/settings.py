@@ -76,6 +76,8 @@ class TrainingSettings(Settings):
     """Highest learning rate."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Format of the frozen weights; auto: bf16 where this machine multiplies it faster. Adapter and optimiser are fp32."""
+    order: Literal["shuffled", "dataset"] = "shuffled"
+    """`shuffled`: another order in each epoch, drawn by the seed. `dataset`: as the records stand there, for a mix with a curriculum."""
     seed: int = 0
     """Seed of the adapter's start, of the order of examples and of dropout."""
     batch: BatchSettings = BatchSettings()

@@ -56,6 +56,8 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     broken_up = chat.broken_up
     if broken_up:
         workspace.progress.say(f"{broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
+    if settings.order == "shuffled" and _has_curriculum(dataset):
+        workspace.progress.say("note: the dataset is ordered by a curriculum, and another order is drawn in each epoch; training.order: dataset keeps it")
     checks, _ = encode_records(_sample(dataset, settings.validation.limit), chat, settings.batch.maximum_tokens)
     if not examples:
         longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
@@ -79,6 +81,11 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     about |= {"alpha": effective.alpha, "trainable_parameters": trainer.trainable, "template": chat.digest}
     adapter = workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
     return run, adapter
+
+
+def _has_curriculum(dataset: Artifact) -> bool:
+    settings = next((step["settings"] for step in dataset.facts.get("steps", ()) if step["name"] == "mix"), None)
+    return settings is not None and settings["curriculum"]["by"] is not None
 
 
 def _sample(dataset: Artifact, limit: int) -> list[Any]:
