@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from cli.hives import rows, write_jsonl
+from endpoint import endpoint
 from metier import flow, packs
 from metier.artifacts import Artifact
 from metier.cli.chain import chain
@@ -21,6 +22,7 @@ from metier.config import Settings
 from metier.digest import digest_file
 from metier.engines import engine_of
 from metier.models import Base
+from metier.prepare.language import detect
 from metier.project import Project, ProjectSettings, load_project
 from metier.serving import ApiKeys, Engine, Guard, Served, Service, build_app
 from metier.serving.server import configure
@@ -40,16 +42,26 @@ sources:
   - {{path: data/rows.xlsx, licence: CC0-1.0, columns: {{note: note}}, read: {{missing: {{values: [NA], policy: drop}}}}}}
 prepare:
   deidentify: {{replace: mask}}
+  standardize: {{enabled: true, mode: replace, lexicons: [data/terms.yaml]}}
+  lengths: {{over: drop, maximum_tokens: 400}}
+  quality: {{drop: true, model: base, encoder: base, knowledge: data/knowledge, thresholds: {{use: 0.2, review: 0.1}}}}
+  labels: {{suspects: true, folds: 2, least: 2}}
+  groups: {{columns: [season], topics: 2}}
   split: {{time: true}}
-training: {{epochs: 2, learning_rate: 0.3, rank: 2, alpha: 4, dropout: 0.1, batch: {{row_tokens: 2048, rows: 2}}, precision: float32}}
+  augment: {{enabled: true, shares: {{written: 1.0, translated: 0.1}}}}
+  generate: {{enabled: true, knowledge: data/knowledge, variants: 1, lowest_score: 0, follow_up: 1.0,
+    question: {{lowest: 0, highest: 1, shortest: 0.01, longest: 50}}}}
+  writer: {{use: endpoint, endpoint: {{url: '{url}', model: written, tries: 1}}}}
+  mix: {{replay: {{share: 0.1, task: talk}}, curriculum: {{by: nothing, missing: hard}}}}
+training: {{order: dataset, epochs: 2, learning_rate: 0.3, rank: 2, alpha: 4, dropout: 0.1, batch: {{row_tokens: 2048, rows: 2}}, precision: float32}}
 evaluation: {{retention_items: 20, limit: 4, free_text_limit: 1, resamples: 100, max_new_tokens: 4, examples: 1, question: 为什么？}}
 serving: {{port: 0, rows: 2, context: 128, max_new_tokens: 8}}
 """
 
 
-def _write(folder: Path, base: Base) -> None:
+def _write(folder: Path, base: Base, url: str) -> None:
     (folder / "data").mkdir(parents=True)
-    (folder / "metier.yaml").write_text(PROJECT.format(base=base.folder), encoding="utf-8")
+    (folder / "metier.yaml").write_text(PROJECT.format(base=base.folder, url=url), encoding="utf-8")
     seen = [f"2024-{1 + number % 12:02d}-{1 + number % 28:02d}" for number in range(80)]
     found = [{**row, "apiary": f"apiary {number % 30}", "seen": seen[number]} for number, row in enumerate(rows(60))]
     found.append({**found[0], "note": f"{found[0]['note']}是的"})
@@ -58,9 +70,10 @@ def _write(folder: Path, base: Base) -> None:
         writer = csv.writer(stream)
         writer.writerow(["q", "a", "seen"])
         writer.writerows(
-            [f"Why is comb {number} of {row['keeper']} {row['note']}?", f"Because of the bees, {number}.", seen[number]]
+            [f"Why is comb {number} of {row['keeper']} without varroa, with QMP, {row['note']}?", f"Because of the bees, {number}.", seen[number]]
             for number, row in enumerate(rows(20, seed=5))
         )
+        writer.writerow(["Which words follow?", " ".join(f"word{number}" for number in range(400)), seen[0]])
     elements = "".join(
         f"<row><q>为什么{row['note']}</q><a>因为{row['season']}</a><seen>{2024 + number // 14}-06-01</seen></row>"
         for number, row in enumerate(rows(20, seed=6))
@@ -71,6 +84,10 @@ def _write(folder: Path, base: Base) -> None:
 
 def _write_documents(folder: Path) -> None:
     (folder / "rules.md").write_text("# Rules\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n" + "Bees are kept in hives of wood. " * 6, encoding="utf-8")
+    (folder / "knowledge").mkdir()
+    (folder / "knowledge" / "hives.md").write_text("# Hives\n\nBees are kept in hives of wood.\n\n蜂箱用木头做成。\n", encoding="utf-8")
+    term = "{code: B9, system: own, preferred: {en: queen mandibular pheromone}, variants: [QMP]}"
+    (folder / "terms.yaml").write_text(f"lexicon:\n  - {term}\n", encoding="utf-8")
     book = openpyxl.Workbook()
     for row in (["note", "other"], ["NA", 1], ["three frames of honey", 2]):
         book.active.append(row)
@@ -112,8 +129,20 @@ def _serve(project: Project, base: Base, adapter: Artifact) -> None:
 
 
 def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _write(tmp_path / "project", base)
-    project = load_project(tmp_path / "project")
+    with endpoint(_reply) as (url, _, _):
+        _write(tmp_path / "project", base, url)
+        _run_and_compare(load_project(tmp_path / "project"), base, monkeypatch)
+
+
+def _reply(asked: str) -> str:
+    """Write what the rules accept: an answer that the knowledge base holds, or a question in the language of the prompt."""
+    chinese = detect(asked) == "zh"
+    if asked.startswith(("Answer", "只根据")):
+        return "蜂箱用木头做成。" if chinese else "Bees are kept in hives of wood."
+    return "蜂箱是用什么做成的呢？" if chinese else "Of what are the hives of the bees made?"
+
+
+def _run_and_compare(project: Project, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[tuple[str, str]] = set()
 
     def reading(self: Settings, name: str) -> Any:
@@ -134,4 +163,4 @@ def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_pat
     used = set(_inside(project.settings))
     assert ProjectSettings in used
     unread = sorted(f"{kind.__name__}.{name}" for kind in used for name in _with_a_choice(kind) if (kind.__name__, name) not in seen)
-    assert unread == []
+    assert not unread, " ".join(unread)

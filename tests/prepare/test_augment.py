@@ -4,15 +4,14 @@ import dataclasses
 import json
 import random
 import re
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus_of_prepare import chat
+from endpoint import endpoint
 from metier import packs
 from metier.errors import InputError, ModelError
 from metier.packs.conformance import check
@@ -228,58 +227,30 @@ def test_the_local_model_is_a_writer():
     assert not writer.leaves
 
 
-class Endpoint(BaseHTTPRequestHandler):
-    answers: list[tuple[int, bytes]] = []
-    seen: list[tuple[str, dict]] = []
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        Endpoint.seen.append((self.headers.get("authorization", ""), body))
-        status, data = (
-            Endpoint.answers.pop(0)
-            if Endpoint.answers
-            else (200, json.dumps({"choices": [{"message": {"content": body["messages"][0]["content"] + "!"}}]}).encode())
-        )
-        self.send_response(status)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def endpoint():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    Endpoint.answers, Endpoint.seen = [], []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-
-
-def test_an_endpoint_is_a_writer(endpoint, monkeypatch):
+def test_an_endpoint_is_a_writer(monkeypatch):
     monkeypatch.setenv("WRITER_KEY", "secret")
-    writer = EndpointWriter(EndpointSettings(url=endpoint, model="m", key_variable="WRITER_KEY", parallel=2), deidentified=True)
-    Endpoint.answers = [(503, b"")]
-    assert writer.write([[Message("user", str(n))] for n in range(5)], maximum_tokens=7, temperature=0.5, seed=3) == ["0!", "1!", "2!", "3!", "4!"]
-    assert {key for key, _ in Endpoint.seen} == {"Bearer secret"}
-    assert Endpoint.seen[-1][1] | {"messages": []} == {"model": "m", "messages": [], "max_tokens": 7, "temperature": 0.5, "seed": 3}
+    with endpoint(lambda asked: asked + "!") as (url, seen, raw):
+        writer = EndpointWriter(EndpointSettings(url=url, model="m", key_variable="WRITER_KEY", parallel=2), deidentified=True)
+        raw.append((503, b""))
+        assert writer.write([[Message("user", str(n))] for n in range(5)], maximum_tokens=7, temperature=0.5, seed=3) == ["0!", "1!", "2!", "3!", "4!"]
+    assert {key for key, _ in seen} == {"Bearer secret"}
+    assert seen[-1][1] | {"messages": []} == {"model": "m", "messages": [], "max_tokens": 7, "temperature": 0.5, "seed": 3}
     assert writer.leaves and "secret" not in repr(vars(writer))
 
 
-def test_what_is_wrong_with_an_endpoint_is_said_without_the_text(endpoint, monkeypatch):
+def test_what_is_wrong_with_an_endpoint_is_said_without_the_text(monkeypatch):
     monkeypatch.delenv("NO_KEY", raising=False)
-    with pytest.raises(InputError, match="de-identified"):
-        EndpointWriter(EndpointSettings(url=endpoint, model="m"), deidentified=False)
-    with pytest.raises(InputError, match="NO_KEY is not set"):
-        EndpointWriter(EndpointSettings(url=endpoint, model="m", key_variable="NO_KEY"), deidentified=True)
-    writer = EndpointWriter(EndpointSettings(url=endpoint, model="m", tries=1), deidentified=True)
-    for answer, said in (((401, b""), "HTTP 401"), ((200, b"<html>"), "another form")):
-        Endpoint.answers = [answer]
-        with pytest.raises(ModelError, match=said) as caught:
-            writer.write([[Message("user", "private words")]], maximum_tokens=7, temperature=0.5, seed=3)
-        assert "private words" not in str(caught.value)
+    with endpoint(str) as (url, _, raw):
+        with pytest.raises(InputError, match="de-identified"):
+            EndpointWriter(EndpointSettings(url=url, model="m"), deidentified=False)
+        with pytest.raises(InputError, match="NO_KEY is not set"):
+            EndpointWriter(EndpointSettings(url=url, model="m", key_variable="NO_KEY"), deidentified=True)
+        writer = EndpointWriter(EndpointSettings(url=url, model="m", tries=1), deidentified=True)
+        for answer, said in (((401, b""), "HTTP 401"), ((200, b"<html>"), "another form")):
+            raw.append(answer)
+            with pytest.raises(ModelError, match=said) as caught:
+                writer.write([[Message("user", "private words")]], maximum_tokens=7, temperature=0.5, seed=3)
+            assert "private words" not in str(caught.value)
 
 
 def test_the_effect_is_measured_before_and_after():

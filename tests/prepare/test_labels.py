@@ -3,11 +3,13 @@
 import json
 import random
 
+import numpy as np
 import pytest
 
 from corpus_of_prepare import chat, row
 from metier.prepare.labels import LabelSettings, class_balance, contradictions, examine, label_facts, leaving, plan, write_review
 from metier.prepare.labels.features import analyse, judged_text, tabular
+from metier.prepare.labels.suspects import held_out_probabilities
 from metier.records import Drop
 
 ON = LabelSettings(suspects=True)
@@ -80,6 +82,14 @@ def test_a_class_that_is_alone_or_too_rare_is_said_not_judged():
     assert alone.not_judged == ("all 71 records have the label '积极': there is nothing to compare it with",)
     (found,) = examine([*corpus(), row(99, text="蜂王浆", label="rare", task="topic")], ON)
     assert found.not_judged == ("the label 'rare' (1 records, 1 groups) is too rare to be judged",)
+
+
+def test_a_class_that_no_other_fold_holds_is_not_judged():
+    labels, matrix = np.asarray([0, 1, 2] * 6), np.eye(18, dtype=np.float32)
+    groups = ["one keeper" if label == 2 else str(number) for number, label in enumerate(labels)]
+    probabilities = held_out_probabilities(matrix, labels, groups, folds=3)
+    assert np.isnan(probabilities[labels == 2]).all()
+    assert np.allclose(probabilities[labels < 2].sum(axis=1), 1)
 
 
 def test_records_of_one_group_are_never_judged_by_a_model_that_saw_the_group():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import model_validator
+
 from metier.config import Settings
 from metier.prepare.augment.settings import AugmentSettings
 from metier.prepare.bias import BiasSettings
@@ -55,3 +57,14 @@ class PrepareSettings(Settings):
     """Who writes where a step asks for text."""
     mix: MixSettings | None = None
     """How groups of training records are mixed and ordered; left out: every record once, in the order of the sources."""
+
+    @model_validator(mode="after")
+    def _writes_with_somebody(self) -> PrepareSettings:
+        """Say before the work begins what only the step that writes would notice, hours later."""
+        nobody = self.writer.use == "none"
+        shares = self.augment.shares
+        if nobody and self.augment.enabled and (shares.written or shares.translated):
+            raise ValueError("`augment.shares` asks for written or translated variants, and nobody writes: set `writer: {use: base}` or the shares to 0")
+        if self.generate.enabled and (nobody or self.generate.knowledge is None):
+            raise ValueError("`generate` needs a knowledge base and somebody who writes: set `generate: {knowledge: FOLDER}` and `writer: {use: base}`")
+        return self

@@ -102,8 +102,15 @@ def _examine(task: str, records: list[Record], settings: LabelSettings, features
     matrix = feature_matrix(chosen, features=settings.features, fields=fields) if features is None else features[places]
     labels = np.asarray([judged.index(record.label or "") for record in chosen])
     probabilities = held_out_probabilities(matrix, labels, [groups[place] for place in places], folds=settings.folds, seed=settings.seed)
-    suspects = _suspects(task, chosen, judged, labels, probabilities)
-    accuracy = float((probabilities.argmax(axis=1) == labels).mean())
+    shown = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
+    if len(shown) < len(chosen):
+        left.append(f"{len(chosen) - len(shown)} records are not judged: no other fold holds their class, or none holds a second one")
+    classes = np.unique(labels[shown])
+    if len(classes) < 2:
+        return Examined(task, len(records), (), None, tuple(left))
+    own, likely = np.searchsorted(classes, labels[shown]), probabilities[np.ix_(shown, classes)]
+    suspects = _suspects(task, [chosen[place] for place in shown], [judged[one] for one in classes], own, likely / likely.sum(axis=1, keepdims=True))
+    accuracy = float((likely.argmax(axis=1) == own).mean())
     return Examined(task, len(records), suspects, accuracy, tuple(left))
 
 
@@ -127,7 +134,10 @@ def _groups(records: Sequence[Record], fields: Sequence[str]) -> list[str]:
 
 
 def held_out_probabilities(matrix: Any, labels: NDArray[np.int64], groups: Sequence[str], *, folds: int = 5, seed: int = 0) -> NDArray[np.float64]:
-    """Return the probability of each class for each record by a logistic regression that saw neither it nor its group [records, classes]."""
+    """Return the probability of each class for each record by a logistic regression that saw neither it nor its group [records, classes].
+
+    A record whose class only its own fold holds cannot be judged: nobody else shows what the class looks like. Its row is not a number.
+    """
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedGroupKFold
@@ -139,9 +149,12 @@ def held_out_probabilities(matrix: Any, labels: NDArray[np.int64], groups: Seque
     keys = np.asarray([numbers[name] for name in groups])
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     for train, held in splitter.split(np.zeros(len(labels)), labels, keys):
-        model = LogisticRegression(C=4.0, max_iter=300, tol=1e-3)
-        model.fit(matrix[train], labels[train])
-        found[np.ix_(held, model.classes_)] = model.predict_proba(matrix[held])
+        shown = np.unique(labels[train])
+        if len(shown) > 1:
+            model = LogisticRegression(C=4.0, max_iter=300, tol=1e-3)
+            model.fit(matrix[train], labels[train])
+            found[np.ix_(held, model.classes_)] = model.predict_proba(matrix[held])
+        found[held[~np.isin(labels[held], shown) | (len(shown) < 2)]] = np.nan
     probabilities: NDArray[np.float64] = found / found.sum(axis=1, keepdims=True)
     return probabilities
 
