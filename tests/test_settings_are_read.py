@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -48,7 +49,7 @@ prepare:
   labels: {{suspects: true, folds: 2, least: 2}}
   groups: {{columns: [season], topics: 2}}
   split: {{time: true}}
-  augment: {{enabled: true, shares: {{written: 1.0, translated: 0.1}}}}
+  augment: {{enabled: true, elsewhere: {{path: data/elsewhere.txt, licence: CC0-1.0}}, shares: {{refusal: 0.1, written: 1.0, translated: 0.1}}}}
   generate: {{enabled: true, knowledge: data/knowledge, variants: 1, lowest_score: 0, follow_up: 1.0,
     question: {{lowest: 0, highest: 1, shortest: 0.01, longest: 50}}}}
   writer: {{use: endpoint, endpoint: {{url: '{url}', model: written, tries: 1}}}}
@@ -84,6 +85,7 @@ def _write(folder: Path, base: Base, url: str) -> None:
 
 def _write_documents(folder: Path) -> None:
     (folder / "rules.md").write_text("# Rules\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n" + "Bees are kept in hives of wood. " * 6, encoding="utf-8")
+    (folder / "elsewhere.txt").write_text("How is bread baked?\n面包怎么烤？\n", encoding="utf-8")
     (folder / "knowledge").mkdir()
     (folder / "knowledge" / "hives.md").write_text("# Hives\n\nBees are kept in hives of wood.\n\n蜂箱用木头做成。\n", encoding="utf-8")
     term = "{code: B9, system: own, preferred: {en: queen mandibular pheromone}, variants: [QMP]}"
@@ -160,6 +162,13 @@ def _run_and_compare(project: Project, base: Base, monkeypatch: pytest.MonkeyPat
     torch.set_num_threads(threads)
     monkeypatch.undo()
     assert outcome.evaluation is not None
+    assert outcome.decision is not None
+    assert outcome.evidence is not None
+    # What was added leads to its file as everything else does.
+    assert {"data/elsewhere.txt", "data/knowledge/hives.md"} <= {entry["uri"] for entry in outcome.dataset.facts["register"]}
+    documents = [json.loads(path.read_bytes()) for path in (outcome.evidence.path / "controls").glob("*.json")]
+    (lineage,) = [document for document in documents if document["check"] == "lineage"]
+    assert (lineage["measured"], lineage["faults"]) == (1.0, [])
     used = set(_inside(project.settings))
     assert ProjectSettings in used
     unread = sorted(f"{kind.__name__}.{name}" for kind in used for name in _with_a_choice(kind) if (kind.__name__, name) not in seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpus_of_prepare import Given, chat, distinct, made, pack, row, template
-from metier.errors import InputError
+from metier.errors import InputError, PrivacyError
 from metier.packs.spec import Term
 from metier.prepare import PrepareSettings, build, check_proof, look_outside
+from metier.prepare.augment import Shares
 from metier.prepare.compose import Composer
 from metier.prepare.deidentify import identifier_rules
 from metier.prepare.drops import drop
 from metier.prepare.refine import Plan, refine, shown_drop
 from metier.privacy.settings import DeidentifySettings
+from metier.privacy.vault import opened_vault
 from metier.records import Drop, Source
 from metier.shards import SPLITS, dataset_records, read_drops
 from metier.store import Store
@@ -86,7 +89,7 @@ def test_what_is_below_the_threshold_leaves_where_the_project_asks(tmp_path):
 
 
 def test_variants_are_made_of_training_records_alone_and_stay_with_them(tmp_path):
-    shares = dict.fromkeys(("synonym", "template", "colloquial", "typo", "format", "opening", "follow_up", "negative", "refusal"), 1.0)
+    shares = dict.fromkeys(("synonym", "template", "colloquial", "typo", "format", "opening", "follow_up", "negative"), 1.0)
     dataset = made(tmp_path, distinct(60), augment={"enabled": True, "shares": shares}, **PLAIN)
     lines = lineage_of(dataset)
     variants = [record for record in records_of(dataset) if "augment" in record.metadata]
@@ -98,6 +101,25 @@ def test_variants_are_made_of_training_records_alone_and_stay_with_them(tmp_path
         assert (line["source_uri"], line["source_position"], line["cluster"]) == (parent["source_uri"], parent["source_position"], parent["cluster"])
         assert line["transforms"][-1].startswith("augment:")
     assert check_proof(dataset.path) == []
+
+
+def test_questions_of_other_fields_are_refused_and_their_file_stands_in_the_register(tmp_path):
+    (tmp_path / "elsewhere.txt").write_text("面包要烤多久？\nHow do I change a tyre?\n我的电话是13812345678，可以帮我订票吗？\n", encoding="utf-8")
+    elsewhere = {"path": "elsewhere.txt", "licence": "CC0-1.0", "basis": "written by us"}
+    shares = {**dict.fromkeys(Shares.model_fields, 0.0), "refusal": 0.5}
+    settings, outside = outside_of(tmp_path, augment={"enabled": True, "shares": shares, "elsewhere": elsewhere}, **PLAIN)
+    dataset = build(Given(distinct(60)), pack(), settings, ["zh", "en"], outside, workspace=Store(tmp_path / ".metier").workspace("k"))
+    refused = [record for record in records_of(dataset, "train") if record.task == "refusal"]
+    assert {record.messages[0].content for record in refused} == {"面包要烤多久？", "How do I change a tyre?"}
+    assert all(record.messages[1].learn for record in refused)
+    (entry,) = [entry for entry in dataset.facts["register"] if entry["uri"] == "elsewhere.txt"]
+    assert (entry["licence"], entry["basis"], entry["rows"]) == ("CC0-1.0", "written by us", 2)
+    for record in refused:
+        line = lineage_of(dataset)[record.id]
+        assert (line["source_uri"], line["source_digest"], line["transforms"]) == ("elsewhere.txt", entry["sha256"], ["augment:refusal"])
+    assert check_proof(dataset.path) == []
+    with pytest.raises(ValueError, match="refusals need both"):
+        PrepareSettings.model_validate({"augment": {"enabled": True, "shares": shares}})
 
 
 def test_a_mix_repeats_and_orders_training_records_and_touches_nothing_else(tmp_path):
@@ -218,3 +240,34 @@ def test_a_row_that_lacks_a_value_and_a_conversation_that_is_too_long_leave_with
     assert "2025-03-17" not in shown_drop(plan, long).content
     assert '"2025"' in shown_drop(plan, long).content
     assert shown_drop(open_plan, long) == long
+
+
+def test_a_vault_of_the_project_keeps_what_was_replaced_and_gives_it_back(tmp_path):
+    phone = "13812345678"
+    rows = [replace(record, subject=f"person {number % 3}") for number, record in enumerate(distinct(40))]
+    asked = [replace(message, content=f"{message.content}（电话{phone}）") for message in rows[7].messages[:1]]
+    rows[7] = replace(rows[7], messages=(*asked, *rows[7].messages[1:]))
+    settings, outside = outside_of(tmp_path, deidentify={"vault": {"key": "key/vault.key"}})
+    assert settings.deidentify.vault is None  # where a vault lies is not what a dataset is
+    dataset = build(Given(rows), pack(), settings, ["zh", "en"], outside, workspace=Store(tmp_path / ".metier").workspace("k"))
+    texts = "\n".join(message.content for record in records_of(dataset) for message in record.messages)
+    assert phone not in texts
+    (token,) = set(re.findall(r"\[PHONE_NUMBER:([a-z2-7]{16})\]", texts))
+    log = []
+    vault = opened_vault(*outside.vault)
+    (found,) = vault.reveal([token], purpose="recall of a device", name="Li Na", record=log.append)
+    assert found.value == phone
+    assert any("pseudonymised, not anonymous" in note for note in dataset.facts["outside"]["notes"])
+    assert check_proof(dataset.path) == []
+    _, again = outside_of(tmp_path, deidentify={"vault": {"key": "key/vault.key"}})
+    _, other = outside_of(tmp_path, deidentify={"vault": {"folder": "another", "key": "key/another.key"}})
+    assert again.digest == outside.digest != other.digest
+
+
+def test_a_vault_whose_key_is_gone_stops_the_work_before_it_begins(tmp_path):
+    outside_of(tmp_path, deidentify={"vault": {"key": "vault.key"}})
+    (tmp_path / "vault.key").unlink()
+    with pytest.raises(PrivacyError, match="its key, is not there"):
+        outside_of(tmp_path, deidentify={"vault": {"key": "vault.key"}})
+    with pytest.raises(ValueError, match="tokens are those of a vault"):
+        DeidentifySettings(replace="token")

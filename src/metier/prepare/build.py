@@ -14,6 +14,7 @@ from metier.config import settings_digest
 from metier.digest import digest_of
 from metier.engines import LOCAL, Engine
 from metier.packs.spec import Pack
+from metier.prepare.added import entries
 from metier.prepare.card import card_files
 from metier.prepare.check import check_disjoint
 from metier.prepare.chunks import Rows, refine_all
@@ -87,7 +88,7 @@ def build(
     with DatasetWriter(folder, pool=_emptied(workspace.folder / "pool"), settings=settings.mix) as writer:
         _write(writer, drafts, division, grown, duplicates)
     progress.finish("write")
-    facts |= {**division.facts, **grown.facts, **writer.facts(), **_said(origin, pack, settings, languages, outside)}
+    facts |= {**division.facts, **grown.facts, **writer.facts(), **_said(origin, pack, settings, languages, outside, grown)}
     facts |= {"rows": division.units, "duplicates": duplicates.counts, **_checked(folder, settings)}
     if duplicates.conflicts is not None and duplicates.counts["arbitrations"]:
         shutil.copyfile(duplicates.conflicts, folder / "conflicts.jsonl")
@@ -110,6 +111,7 @@ def _plan(origin: Origin, pack: Pack, settings: PrepareSettings, languages: Sequ
         repeated=_repeated(origin, settings.clean, workspace.progress),
         base=outside.base,
         maximum_tokens=outside.maximum_tokens,
+        vault=outside.vault,
     )
 
 
@@ -125,14 +127,14 @@ def _write(writer: DatasetWriter, drafts: Drafts, division: Division, grown: Gro
         writer.drop(dropped)
 
 
-def _said(origin: Origin, pack: Pack, settings: PrepareSettings, languages: Sequence[str], outside: Outside) -> dict[str, Any]:
+def _said(origin: Origin, pack: Pack, settings: PrepareSettings, languages: Sequence[str], outside: Outside, grown: Grown) -> dict[str, Any]:
     """Return what the dataset was made from and by which settings."""
     return {
         "origin": origin.digest,
         "pack": {"name": pack.facts.name, "version": pack.facts.version, "digest": pack.digest},
         "languages": list(languages),
         "outside": {"files": dict(outside.files), "base": outside.base.digest if outside.base else None, "notes": list(outside.notes)},
-        "register": origin.register,
+        "register": [*origin.register, *entries(grown.used, outside.root, origin.register)],
         "steps": _steps(settings),
     }
 

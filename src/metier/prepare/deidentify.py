@@ -12,6 +12,7 @@ from metier import privacy
 from metier.packs.spec import Pack
 from metier.prepare.split import moment
 from metier.prepare.strings import strings, with_strings
+from metier.privacy.actions import Tokens
 from metier.privacy.detect import Tagger
 from metier.privacy.general import Rules
 from metier.privacy.settings import DeidentifySettings, policy_of
@@ -35,12 +36,12 @@ def pseudonym(key: bytes, kind: str, value: str) -> str:
 
 
 def deidentify(
-    record: Record, settings: DeidentifySettings, rules: Rules, key: bytes, *, taggers: Sequence[Tagger] = ()
+    record: Record, settings: DeidentifySettings, rules: Rules, key: bytes, *, taggers: Sequence[Tagger] = (), tokens: Tokens | None = None
 ) -> tuple[Record, tuple[str, ...], tuple[str, ...]]:
     """Return the record with identifiers replaced in every string, what was found, as `deidentify:TYPE=n`, and the marks of what stands there now.
 
     Subject and group keys become pseudonyms even where `settings` switch de-identification of text off. The time stays
-    exact here because splitting needs it; the dataset gets the year only.
+    exact here because splitting needs it; the dataset gets the year only. `tokens` makes the tokens of a vault.
     """
     found: list[str] = []
     marks: tuple[str, ...] = ()
@@ -54,6 +55,7 @@ def deidentify(
             subject=record.subject,
             policy=policy_of(settings),
             taggers=taggers,
+            tokens=tokens,
             independent=settings.sweep,
         )
         counts = Counter(span.type for spans in result.spans for span in spans)

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from metier.privacy.names import read_ahead, taggers_for
 from metier.privacy.once import AUTO, language_of, rules_for_policy
 from metier.privacy.policy import Policy
 from metier.privacy.replace import Deidentified, Replacement, deidentify_texts
-from metier.privacy.vault import KeyFile, SubjectTokens, Vault
+from metier.privacy.vault import SubjectTokens, opened_vault
 from metier.progress import SILENT, Progress
 from metier.store import remove_folder, write_atomically
 
@@ -155,7 +155,7 @@ def _check(job: FileJob, source: RowFile, out: Path) -> None:
         raise InputError(Fault("there is no such folder", out.parent, remedy="make it first"))
     _check_fields(job, source)
     if job.vault is not None:
-        _vault(*job.vault)
+        opened_vault(*job.vault)
 
 
 def _check_fields(job: FileJob, source: RowFile) -> None:
@@ -202,7 +202,7 @@ def _open_work(work: Path, job: FileJob, out: Path) -> FileJob:
 
 def _chunk(job: FileJob, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return for each row its new texts and what was replaced, or why it is set aside; originals go to the vault and nowhere else."""
-    vault = None if job.vault is None else _vault(*job.vault)
+    vault = None if job.vault is None else opened_vault(*job.vault)
     done: list[dict[str, Any]] = []
     kept: dict[str | None, list[tuple[str, str, str]]] = {}
     _read_together(job, rows)
@@ -278,11 +278,6 @@ def _read_together(job: FileJob, rows: Sequence[Row]) -> None:
                 together[_language(job, found)] += found
         for language, found in together.items():
             read_ahead(taggers_for(language), found)
-
-
-@lru_cache(maxsize=4)
-def _vault(folder: Path, key: Path) -> Vault:
-    return Vault.create(folder, KeyFile(key), project=folder.name)
 
 
 def _assemble(job: FileJob, source: RowFile, chunks: Sequence[Path], out: Path) -> FileReport:

@@ -9,6 +9,7 @@ from typing import Any
 
 from metier.errors import Fault, InputError
 from metier.packs.spec import Pack
+from metier.prepare.added import questions
 from metier.prepare.augment import KIND, Means, augment, effect
 from metier.prepare.drafts import Draft, Drafts
 from metier.prepare.generate import Knowledge, generate, read_folder
@@ -20,7 +21,7 @@ from metier.prepare.writing import writer_of
 from metier.privacy.detect import detector
 from metier.privacy.general import Rules
 from metier.progress import Progress
-from metier.records import Drop, Record
+from metier.records import Drop, Record, Source
 
 __all__ = ["Grown", "Tools", "grow"]
 
@@ -32,6 +33,8 @@ class Grown:
     children: Mapping[str, tuple[Draft, ...]]
     drops: tuple[Drop, ...]
     facts: Mapping[str, Any]
+    used: tuple[Source, ...] = ()
+    """Where what was added comes from, beside the sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,19 @@ def grow(drafts: Drafts, splits: Mapping[str, str], settings: PrepareSettings, t
             if isinstance(item, Drop):
                 drops.append(item)
                 continue
-            parent = parents[item.parents[0]]
             note = f"{step}:{item.metadata[KIND]}" if KIND in item.metadata else f"{step}:{writer.name if writer else 'nobody'}"
+            parent = parents.get(item.parents[0]) or _beside(next(iter(parents.values())))
             children.setdefault(parent.record.id, []).append(replace(parent, record=item, notes=(*parent.notes, note)))
             made.append(item)
         progress.finish(step, f"{len(made)} new records")
+    used = tuple(record.source for record in made if record.source is not None)
     facts = {"augment": {**effect(records, [*records, *made]), "made": len(made), "refused": len(drops), "writer": _named(writer)}}
-    return Grown({name: tuple(found) for name, found in children.items()}, tuple(drops), facts)
+    return Grown({name: tuple(found) for name, found in children.items()}, tuple(drops), facts, used)
+
+
+def _beside(draft: Draft) -> Draft:
+    """Return what a record without a parent in the set stands beside: in the place of a draft, with nothing of what was done to it."""
+    return replace(draft, row=replace(draft.row, transforms=(), surrogates=()), notes=())
 
 
 def _named(writer: Writer | None) -> dict[str, Any] | None:
@@ -85,11 +94,14 @@ def _steps(
     records: list[Record], settings: PrepareSettings, tools: Tools, writer: Writer | None, folder: Path
 ) -> Iterator[tuple[str, Iterator[Record | Drop]]]:
     if settings.augment.enabled:
-        means = Means(phrases=tools.pack.phrases, terms=tools.pack.lexicon, lexicon=tools.lexicon, writer=writer, identifies=tools.identifies)
+        elsewhere = settings.augment.elsewhere
+        general = [] if elsewhere is None else [one for one in questions(elsewhere, tools.outside.root) if not tools.identifies(one.messages[0].content)]
+        means = Means(tools.pack.phrases, tools.pack.lexicon, tools.lexicon, writer, general, tools.identifies)
         yield "augment", augment(records, settings.augment, means)
     if settings.generate.enabled:
         if settings.generate.knowledge is None or writer is None:
             remedy = "write generate: {knowledge: FOLDER} and writer: {use: base} or an endpoint"
             raise InputError(Fault("generation needs a knowledge base and a writer", key="prepare.generate", remedy=remedy))
-        passages = read_folder(tools.outside.root / settings.generate.knowledge, licence=settings.generate.licence)
+        root, known = tools.outside.root, settings.generate
+        passages = read_folder(root / settings.generate.knowledge, licence=known.licence, basis=known.basis or "", root=root)
         yield "generate", generate(records, Knowledge(passages), writer, settings.generate, folder=folder, identifies=tools.identifies)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 from metier import models
 from metier.packs.matching import applies, quality_reason
@@ -24,11 +25,16 @@ from metier.prepare.quality import screen
 from metier.prepare.settings import PrepareSettings
 from metier.prepare.standardize import Lexicon, standardize
 from metier.prepare.strings import content, strings
+from metier.privacy import vault as vaults
 from metier.privacy.general import Rules
 from metier.privacy.names import NameTagger, read_ahead, taggers_for
 from metier.records import Drop, Record, record_from_dict
 
 __all__ = ["Plan", "counter_of", "refine", "shown_drop"]
+
+
+Original: TypeAlias = tuple[str, str, str]
+"""Token, kind and value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +53,19 @@ class Plan:
     repeated: Boilerplate | None = None
     base: models.Base | None = None
     maximum_tokens: int = 0
+    vault: tuple[Path, Path] | None = None
 
 
 def refine(plan: Plan, items: Sequence[Record | Drop]) -> list[Entry]:
-    """Return what becomes of each item, in order; drops of the sources pass through."""
+    """Return what becomes of each item, in order; drops of the sources pass through. Originals are in the vault before anything is returned."""
     tidied = [item if isinstance(item, Drop) else _tidied(plan, item) for item in items]
     if plan.settings.deidentify.enabled:
         _read_together(plan, [entry[0] for entry in tidied if not isinstance(entry, Drop)])
-    return [entry for item in tidied for entry in ([_passed(plan, item)] if isinstance(item, Drop) else _row(plan, *item))]
+    originals: dict[str | None, list[Original]] = defaultdict(list)
+    found = [entry for item in tidied for entry in ([_passed(plan, item)] if isinstance(item, Drop) else _row(plan, *item, originals=originals))]
+    if plan.vault is not None:
+        vaults.opened_vault(*plan.vault).keep_all(originals)
+    return found
 
 
 def _passed(plan: Plan, dropped: Drop) -> Drop:
@@ -83,14 +94,17 @@ def _read_together(plan: Plan, records: Sequence[Record]) -> None:
             read_ahead(_taggers(plan, language), found)
 
 
-def _row(plan: Plan, record: Record, notes: tuple[str, ...]) -> Iterator[Entry]:
-    settings = plan.settings
+def _row(plan: Plan, record: Record, notes: tuple[str, ...], *, originals: dict[str | None, list[Original]]) -> Iterator[Entry]:
+    settings, subject = plan.settings, record.subject
     try:
         taggers = _taggers(plan, record.language) if settings.deidentify.enabled else ()
-        record, found, marks = deidentify(record, settings.deidentify, plan.rules, plan.key, taggers=taggers)
+        tokens = vaults.SubjectTokens(vaults.opened_vault(*plan.vault)) if plan.vault is not None else None
+        record, found, marks = deidentify(record, settings.deidentify, plan.rules, plan.key, taggers=taggers, tokens=tokens)
     except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the row leaves, and its text is neither kept nor shown
         yield Drop(record.id, "deidentify", f"deidentify_failed:{type(error).__name__}", record.source)
         return
+    if tokens is not None:
+        originals[subject] += tokens.entries
     reason = _refusal(plan, record)
     if reason is not None:
         yield drop(_shown(plan, record), *reason)

@@ -65,6 +65,8 @@ class PrepareSettings(Settings):
         shares = self.augment.shares
         if nobody and self.augment.enabled and (shares.written or shares.translated):
             raise ValueError("`augment.shares` asks for written or translated variants, and nobody writes: set `writer: {use: base}` or the shares to 0")
+        if self.augment.enabled and (shares.refusal > 0) != (self.augment.elsewhere is not None):
+            raise ValueError("refusals need both a share and questions: `shares: {refusal: 0.05}` and `elsewhere: {path: FILE, licence: NAME}`")
         if self.generate.enabled and (nobody or self.generate.knowledge is None):
             raise ValueError("`generate` needs a knowledge base and somebody who writes: set `generate: {knowledge: FOLDER}` and `writer: {use: base}`")
         return self

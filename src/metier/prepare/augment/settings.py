@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from metier.config import Settings
+from metier.prepare.added import ElsewhereSettings
 
 __all__ = ["AugmentSettings", "FilterSettings", "Shares"]
 
@@ -28,8 +29,8 @@ class Shares(Settings):
     """A second question about the answer, answered from the answer itself."""
     negative: float = Field(default=0.1, ge=0, le=1)
     """A wrong answer, which is not learnt, then what is wrong, then the right one."""
-    refusal: float = Field(default=0.05, ge=0, le=1)
-    """Polite refusals of questions of other fields, as a share of the records."""
+    refusal: float = Field(default=0.0, ge=0, le=1)
+    """Polite refusals of questions of other fields, as a share of the records; needs `elsewhere`."""
     written: float = Field(default=0.0, ge=0, le=1)
     """Questions rewritten by a model; needs a writer."""
     translated: float = Field(default=0.0, ge=0, le=1)
@@ -64,6 +65,8 @@ class AugmentSettings(Settings):
     """Another seed gives other variants; the same seed the same, whatever the order of the records."""
     shares: Shares = Shares()
     """How many of each kind."""
+    elsewhere: ElsewhereSettings | None = None
+    """Questions of other fields, for refusals."""
     filter: FilterSettings = FilterSettings()
     """Bounds for what a model wrote."""
     temperature: float = Field(default=0.8, ge=0, le=2)

@@ -58,8 +58,8 @@ def _pieces(text: str) -> Iterator[str]:
         yield held
 
 
-def read_folder(folder: Path, *, licence: str) -> Iterator[Passage]:
-    """Yield the passages of every .txt and .md file below a folder, in order of path.
+def read_folder(folder: Path, *, licence: str, basis: str = "", root: Path | None = None) -> Iterator[Passage]:
+    """Yield the passages of every .txt and .md file below a folder, in order of path; their sources are named relative to `root`, else the folder.
 
     Raises InputError for a folder that is missing and for every file that is not UTF-8.
     """
@@ -73,10 +73,10 @@ def read_folder(folder: Path, *, licence: str) -> Iterator[Passage]:
         except UnicodeDecodeError as error:
             faults.append(Fault(f"not UTF-8 (byte {error.start})", path, remedy="save the file as UTF-8"))
             continue
-        digest, name = digest_bytes(data), path.relative_to(folder).as_posix()
+        digest, name = digest_bytes(data), path.relative_to(root or folder).as_posix()
         for number, piece in enumerate(_pieces(text)):
             if len(piece) >= _SHORTEST:
-                yield _passage(piece, Source(name, digest, f"passage {number}", licence))
+                yield _passage(piece, Source(name, digest, f"passage {number}", licence, basis))
     if faults:
         raise InputError(faults)
 

@@ -19,6 +19,8 @@ class GenerateSettings(Settings):
     """Folder of .txt and .md files that answers rest on, in the project."""
     licence: str = "internal"
     """Terms of use of the knowledge base."""
+    basis: str | None = None
+    """On what ground it may be used, if the licence does not say."""
     seed: int = 0
     """Another seed gives other conversations."""
     variants: int = Field(default=3, ge=1, le=100)

@@ -10,6 +10,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from metier.privacy.vault.erasure import Erasure, erase
     from metier.privacy.vault.keys import KeyFile, make_key
+    from metier.privacy.vault.opening import opened_vault, vault_with_key
     from metier.privacy.vault.restoring import restored, tokens_in
     from metier.privacy.vault.vault import Original, SubjectTokens, Vault, VaultState
 else:
@@ -18,9 +19,23 @@ else:
         submod_attrs={
             "erasure": ["Erasure", "erase"],
             "keys": ["KeyFile", "make_key"],
+            "opening": ["opened_vault", "vault_with_key"],
             "restoring": ["restored", "tokens_in"],
             "vault": ["Original", "SubjectTokens", "Vault", "VaultState"],
         },
     )
 
-__all__ = ["Erasure", "KeyFile", "Original", "SubjectTokens", "Vault", "VaultState", "erase", "make_key", "restored", "tokens_in"]
+__all__ = [
+    "Erasure",
+    "KeyFile",
+    "Original",
+    "SubjectTokens",
+    "Vault",
+    "VaultState",
+    "erase",
+    "make_key",
+    "opened_vault",
+    "restored",
+    "tokens_in",
+    "vault_with_key",
+]
