@@ -65,3 +65,11 @@ def test_frozen_bf16_weights_are_never_copied_for_a_slice_of_the_hidden_states()
     copied = [event for event in seen.events() if event.name == "aten::copy_" and event.input_shapes[0][-2:] in ([VOCABULARY, HIDDEN], [HIDDEN, VOCABULARY])]
     assert not batched
     assert not copied
+
+
+def test_the_logits_of_a_row_are_those_of_the_product_whoever_stands_beside_it() -> None:
+    hidden, head = torch.randn(20, 64), torch.randn(9000, 64) * 0.1
+    together = next_logits(hidden, head, 30.0)
+    assert torch.allclose(together, torch.tanh(hidden @ head.T / 30.0) * 30.0, atol=1e-4)
+    for rows in (4, 8, 12):
+        assert torch.equal(next_logits(hidden[:rows], head, 30.0), together[:rows])

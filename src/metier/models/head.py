@@ -27,11 +27,13 @@ _SLICE = 4096
 _SLICE_ON_ACCELERATOR = 65_536
 """There, fewer and larger kernels are quicker, and caches are small against either."""
 
+_TOGETHER = 8
+"""Rows of one product when the next tokens of a batch are chosen."""
+
 _TINY = 1e-30
 
 
-def _logits(hidden: torch.Tensor, head: torch.Tensor, softcap: float | None) -> torch.Tensor:
-    logits = linear(hidden, head)
+def _capped(logits: torch.Tensor, softcap: float | None) -> torch.Tensor:
     return torch.tanh(logits / softcap) * softcap if softcap is not None else logits
 
 
@@ -153,4 +155,20 @@ def token_log_probabilities(hidden: torch.Tensor, head: torch.Tensor, rows: torc
 @torch.no_grad()
 def next_logits(hidden: torch.Tensor, head: torch.Tensor, softcap: float | None = None) -> torch.Tensor:
     """Return the logits [rows, vocabulary] in fp32 that follow hidden states [rows, hidden]."""
-    return _logits(hidden.contiguous(), head, softcap).float()
+    if hidden.device.type == "cpu" and head.dtype == torch.float32 and len(hidden) > 1:
+        return _capped(_few_rows(hidden, head), softcap)
+    return _capped(linear(hidden.contiguous(), head), softcap).float()
+
+
+def _few_rows(hidden: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+    """Return the product of a few rows with a large fp32 head, slice by slice, the head on the left.
+
+    The BLAS otherwise packs the head anew in every step, which takes longer than the product: 187 ms against 59 for 8 rows and
+    262,144 x 640 on two AVX2 cores. At most eight rows go at a time: up to there a row gets the same bits whoever stands beside it.
+    """
+    found = hidden.new_empty(len(hidden), len(head))
+    for first in range(0, len(head), _SLICE):
+        weights = head[first : first + _SLICE]
+        for row in range(0, len(hidden), _TOGETHER):
+            found[row : row + _TOGETHER, first : first + _SLICE] = torch.mm(weights, hidden[row : row + _TOGETHER].t()).t()
+    return found
