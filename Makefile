@@ -26,8 +26,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed-demo
 demo: setup
 	$(BIN)/metier demo
 
+# Two processes: more would get in each other's way where torch uses every core. A file's tests stay together, for what they set up is shared.
 test: setup-dev lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup-dev
 	$(BIN)/ruff check .
