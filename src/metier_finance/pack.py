@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from metier.packs import load_folder
+from metier_finance.edgar import submissions
 from metier_finance.filings import filing
 from metier_finance.scoring import figures_match
 from metier_finance.validators import aba, iban, six_digits, three_digits
@@ -12,4 +13,5 @@ pack = load_folder(
     validators={"aba": aba, "iban": iban, "six_digits": six_digits, "three_digits": three_digits},
     scorers={"figures_match": figures_match},
     readers={"filing": filing},
+    fetchers={"submissions": submissions},
 )

@@ -87,7 +87,7 @@ def test_the_pack_that_the_guide_writes_conforms(tmp_path: Path) -> None:
         (tmp_path / "library" / "metier_library" / block.check[1]).write_text(block.text, encoding="utf-8")
     pack = packs.load_path(tmp_path / "library")
     assert conformance.check(pack) == []
-    assert {block.check[1] for block in written} == {"identifiers.yaml", "templates.yaml", "evaluation.yaml", "rules.py", "pack.py"}
+    assert {block.check[1] for block in written} == {"identifiers.yaml", "templates.yaml", "evaluation.yaml", "corpora.yaml", "rules.py", "pack.py"}
     assert pack.scorers["days_match"]("For 30 days.", {"target": "可以借30天。"}) == 1.0
 
 
