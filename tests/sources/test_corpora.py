@@ -100,7 +100,7 @@ def test_pubmedqa_is_keyed_by_abstract(tmp_path):
     assert found[0].metadata == {
         **{"question": "Does it?", "context": "AIM: We asked.\nRESULTS: It did.", "answer": "It does.", "year": "2011", "abstract": "21645374"}
     }
-    assert (found[0].label, found[0].source.position) == ("yes", "row 1")
+    assert (found[0].label, found[0].source.position) == ("yes", '["21645374"]')
     assert found[2].label is None
 
 

@@ -310,7 +310,8 @@ class Corpus(Settings):
     format: Literal["csv", "tsv", "json", "xml", "parquet", "text", "markdown", "html", "pdf", "docx", "file"]
     """Kind of its files; `file` hands the text of a whole file to `reader`."""
     element: str | None = None
-    """XML: name of the element that is a row. JSON: the key that holds the list of rows, or `*` for every value of the top level (key: `@key`)."""
+    """Where the rows lie, as under `rows` of a source. XML: name of the element that is a row. JSON: the keys that lead to the rows, through every list;
+    `*` stands for any key, which a row then has as `@key`."""
     reader: str | None = None
     """Name of a function `row -> rows` in the pack's table, for rows that have to be taken apart; a row that gives none is left out, into the drop ledger."""
     divide: bool = False
