@@ -294,7 +294,7 @@ def iban(text: str) -> bool:
     code = _compact(text).replace("l", "1").upper()
     if not 15 <= len(code) <= 34 or not code.isascii() or code.startswith("XX"):
         return False
-    # where scanners misread digits: all of it is digits but the country, or the country and the four letters of a bank
+    # where scanners misread digits: all of it is digits but the country, or the country and four letters after its check digits
     readings = {code, *(code[:2] + code[2:4].translate(_NO_DIGITS) + code[4:end] + code[end:].translate(_NO_DIGITS) for end in (4, 8))}
     return any(int("".join(str(int(char, 36)) for char in read[4:] + read[:4])) % 97 == 1 for read in readings)
 
