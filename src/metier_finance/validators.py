@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["aba", "iban", "six_digits", "three_digits"]
-
-_CONFUSED = str.maketrans("OISB", "0158")
-
-
-def iban(text: str) -> bool:
-    """Return whether `text` is an IBAN: 15 to 34 characters whose rearranged number leaves 1 modulo 97 (ISO 13616-1, ISO 7064 MOD 97-10)."""
-    code = "".join(char for char in text if char.isalnum()).replace("l", "1").upper()
-    if not 15 <= len(code) <= 34 or not code.isascii() or not code.isalnum():
-        return False
-    # where scanners misread digits: all of it is digits but the country, or the country and the four letters of a bank
-    readings = {code, *(code[:2] + code[2:4].translate(_CONFUSED) + code[4:end] + code[end:].translate(_CONFUSED) for end in (4, 8))}
-    return any(int("".join(str(int(char, 36)) for char in read[4:] + read[:4])) % 97 == 1 for read in readings)
+__all__ = ["aba", "six_digits", "three_digits"]
 
 
 def aba(text: str) -> bool:

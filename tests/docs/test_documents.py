@@ -28,6 +28,7 @@ _COMMANDS = [(block, line[2:]) for block in blocks("console") for line in block.
 _ROWS: dict[str, dict[str, str]] = {
     "consultations": {"department": "内科", "title": "第{n}个问题", "ask": "血压{n}，头晕怎么办？", "answer": "请测量{n}天血压后复诊。"},
     "xml": {"Question": "What is condition number {n}?", "Answer": "It is described in chapter {n} of the book."},
+    "nested": {"question": "第{n}份合同的租期多长？", "text": "第{n}份合同的租期是{n}个月。"},
     "json": {"问题": "第{n}条可以口头约定吗？", "答案文本": "可以，请看第{n}条的规定。", "关键词": "约定"},
 }
 
@@ -59,10 +60,19 @@ def test_a_guide_s_project_builds_from_files_of_the_form_it_describes(block: Blo
     elif kind == "xml":
         pairs = "".join(f'<QAPair><Question qtype="x">{row["Question"]}</Question><Answer>{row["Answer"]}</Answer></QAPair>' for row in rows)
         (tmp_path / "data" / "one.xml").write_text(f"<Document><QAPairs>{pairs}</QAPairs></Document>", encoding="utf-8")
+    elif kind == "nested":
+        asked = [{"question": row["question"], "answers": [{"text": row["text"]}]} for row in rows]
+        contracts = [{"title": f"{number}", "paragraphs": [{"context": "约定", "qas": [item]}]} for number, item in enumerate(asked)]
+        (tmp_path / "data" / "contracts.json").write_text(json.dumps({"data": contracts}, ensure_ascii=False), encoding="utf-8")
     else:
         (tmp_path / "data" / "questions.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     facts = run(load_project(_project(block, tmp_path)), goal="dataset").dataset.facts
-    expected = {"consultations": {"consultation-chat": 30, "department": 30}, "xml": {"consultation-chat": 30}, "json": {"question": 30}}
+    expected = {
+        "consultations": {"consultation-chat": 30, "department": 30},
+        "xml": {"consultation-chat": 30},
+        "nested": {"question": 30},
+        "json": {"question": 30},
+    }
     assert facts["counts"]["task"] == expected[kind]
     assert facts["register"][0]["encoding"] == ("gb18030" if kind == "consultations" else "utf-8")
 
@@ -87,7 +97,7 @@ def test_the_pack_that_the_guide_writes_conforms(tmp_path: Path) -> None:
         (tmp_path / "library" / "metier_library" / block.check[1]).write_text(block.text, encoding="utf-8")
     pack = packs.load_path(tmp_path / "library")
     assert conformance.check(pack) == []
-    assert {block.check[1] for block in written} == {"identifiers.yaml", "templates.yaml", "evaluation.yaml", "rules.py", "pack.py"}
+    assert {block.check[1] for block in written} == {"identifiers.yaml", "templates.yaml", "evaluation.yaml", "corpora.yaml", "rules.py", "pack.py"}
     assert pack.scorers["days_match"]("For 30 days.", {"target": "可以借30天。"}) == 1.0
 
 

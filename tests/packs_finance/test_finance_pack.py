@@ -1,17 +1,12 @@
 import math
 from pathlib import Path
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from metier.evaluation.scorers import metric_faults
 from metier.packs import load
 from metier.packs.conformance import check
 from metier.packs.matching import guard_finds
 from metier.privacy import Surrogates, deidentify_texts, rules_of
 from metier_finance.scoring import figures_match
-from metier_finance.validators import iban
 
 PACK = load("finance")
 
@@ -19,17 +14,6 @@ PACK = load("finance")
 def test_the_pack_conforms_and_evaluation_knows_its_metrics() -> None:
     assert check(PACK) == []
     assert [fault for task in PACK.tasks for fault in metric_faults(task, PACK, Path("evaluation.yaml"))] == []
-
-
-@pytest.mark.parametrize("text", ["GB82 WEST 1234 5698 7654 32", "DE89370400440532013000", "FR1420041010050500013M02606"])
-def test_published_ibans_are_right(text: str) -> None:
-    assert iban(text)
-
-
-@given(st.integers(4, 21), st.integers(1, 9))
-def test_a_changed_digit_of_an_iban_is_refused(place: int, by: int) -> None:
-    text = "DE89370400440532013000"
-    assert not iban(text[:place] + str((int(text[place]) + by) % 10) + text[place + 1 :])
 
 
 def test_accounts_leave_the_text_and_amounts_stay() -> None:

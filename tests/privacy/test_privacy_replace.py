@@ -52,6 +52,20 @@ def test_surrogates_keep_their_kind_and_are_nobodys() -> None:
     assert re.search(r"邮箱[a-z]{5}@example\.cn$", text)
 
 
+def test_an_account_number_of_any_country_leaves_the_text_without_a_pack() -> None:
+    written = (
+        "收款账户DE89370400440532013000。",
+        "Pay to GB82 WEST 1234 5698 7654 32, please.",
+        "账户ＤＥ８９３７０４００４４０５３２０１３０００收款",
+        "to DE89 3704 0044\n0532 0130 00.",
+    )
+    for text, language in zip(written, ("zh", "en", "zh", "en"), strict=True):
+        result = run(text, language=language)
+        assert [span.type for span in result.spans[0]] == ["IBAN_CODE"], text
+        assert re.search("XX", result.texts[0])
+        assert [span.type for span in run(result.texts[0], language=language).spans[0]] == []
+
+
 def test_compound_surnames_become_compound_surnames_and_lengths_stay() -> None:
     name = run("姓名：欧阳小红，女").texts[0][3:7]
     assert name[:2] in ("司马", "上官", "诸葛", "司徒", "东方", "慕容", "令狐", "皇甫", "尉迟", "端木", "公孙")

@@ -6,6 +6,7 @@ from metier.packs.conformance import check_identifiers
 from metier.privacy import VALIDATORS, general_identifiers
 from metier.privacy.validators import (
     USCC_ALPHABET,
+    iban,
     ipv4,
     iso7064_mod11_2,
     luhn,
@@ -29,7 +30,7 @@ def test_every_general_identifier_treats_its_examples_as_it_says() -> None:
 def test_general_identifiers_cover_the_kinds_that_every_domain_needs() -> None:
     kinds = {item.entity for item in general_identifiers()}
     assert {"PERSON", "CN_RESIDENT_ID", "PHONE_NUMBER", "EMAIL_ADDRESS", "URL", "IP_ADDRESS", "CREDIT_CARD", "US_SSN"} <= kinds
-    assert {"CN_USCC", "PASSPORT", "CN_PERMIT", "CN_PLATE", "DATE_OF_BIRTH", "ADDRESS"} <= kinds
+    assert {"CN_USCC", "IBAN_CODE", "PASSPORT", "CN_PERMIT", "CN_PLATE", "DATE_OF_BIRTH", "ADDRESS"} <= kinds
 
 
 # GB 11643-1999 prints 11010519491231002X and 440524188001010014; 81... is a residence permit of Hong Kong, 9... one of a foreigner.
@@ -85,3 +86,19 @@ def test_known_values() -> None:
     assert nanp_phone("(212) 456-7890") and not any(map(nanp_phone, ("555-234-5678", "211-234-5678", "212-911-1234", "112-234-5678", "12345")))
     assert resident_id_15("110105491231002") and not resident_id_15("110105491331002")
     assert ipv4("10.2.33.4") and not any(map(ipv4, ("256.1.1.1", "127.0.0.1", "192.0.2.7", "1.2.3")))
+
+
+@pytest.mark.parametrize("text", ["GB82 WEST 1234 5698 7654 32", "DE89370400440532013000", "FR1420041010050500013M02606"])
+def test_published_ibans_are_right(text: str) -> None:
+    assert iban(text)
+
+
+@given(st.integers(4, 21), st.integers(1, 9))
+def test_a_changed_digit_of_an_iban_is_refused(place: int, by: int) -> None:
+    text = "DE89370400440532013000"
+    assert not iban(text[:place] + str((int(text[place]) + by) % 10) + text[place + 1 :])
+
+
+def test_an_iban_of_the_country_of_surrogates_is_none() -> None:
+    code = next(f"XX{check:02d}37040044053201300" for check in range(2, 99) if int(f"37040044053201300{int('X', 36)}{int('X', 36)}{check:02d}") % 97 == 1)
+    assert not iban(code)

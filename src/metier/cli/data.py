@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metier import models, prepare
-from metier.cli import deidentify, options, provenance
+from metier.cli import deidentify, fetch, options, provenance
 from metier.cli.console import clean, output
 from metier.cli.results import json_line
 from metier.cli.run import latest, perform
@@ -25,6 +25,7 @@ from metier.records import Record
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="The project's dataset, and personal data in files of any kind.")
+app.command()(fetch.fetch)
 app.command()(deidentify.deidentify)
 app.command("policies")(deidentify.show_policies)
 app.command()(deidentify.guard)

@@ -13,6 +13,7 @@ from metier.cli.console import clean
 from metier.cli.results import json_line
 from metier.errors import PackError
 from metier.packs import conformance, scaffold
+from metier.packs.fetching import fetchable
 
 __all__ = ["app"]
 
@@ -45,6 +46,8 @@ def check(pack: Annotated[str, typer.Argument(metavar="NAME-OR-FOLDER", help="In
         typer.echo(f"  {language}: {clean(title)}")
     if loaded.lexicons:
         typer.echo(f"  lexicons on demand: {', '.join(sorted(loaded.lexicons))}")
+    if corpora := fetchable(loaded):
+        typer.echo(f"  fetched on demand: {', '.join(corpus.name for corpus in corpora)}")
 
 
 @app.command()

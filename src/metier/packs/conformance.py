@@ -10,6 +10,7 @@ import regex
 
 from metier.config import Document, load_yaml
 from metier.errors import Fault, PackError
+from metier.packs.fetching import fits
 from metier.packs.loader import FILES
 from metier.packs.matching import applies, compile_rule, guard_finds, quality_reason
 from metier.packs.render import render
@@ -38,7 +39,7 @@ def check(pack: Pack) -> list[Fault]:
     """Return everything in which a pack breaks the contract, by file and line; an empty list means that it conforms."""
     places = _Places(pack)
     faults = [*check_identifiers(pack.identifiers, pack.validators, places.fault)]
-    for part in (_quality, _guard, _templates, _tasks, _lexicon, _controls, _corpora, _languages, _tables):
+    for part in (_quality, _guard, _templates, _tasks, _lexicon, _controls, _corpora, _fetching, _languages, _tables):
         faults.extend(part(pack, places))
     return faults
 
@@ -225,6 +226,27 @@ def _corpora(pack: Pack, places: _Places) -> Iterator[Fault]:
                 yield places.fault((*here, "examples", number), f"{corpus.name}: the reader {corpus.reader!r} gives other rows for the example")
 
 
+def _fetching(pack: Pack, places: _Places) -> Iterator[Fault]:
+    for index, corpus in enumerate(pack.corpora):
+        parameters = corpus.fetch.parameters if corpus.fetch else ()
+        counts = Counter(parameter.name for parameter in parameters)
+        for number, parameter in enumerate(parameters):
+            here, named = ("corpora", index, "fetch", "parameters", number), f"{corpus.name}: the parameter {parameter.name!r}"
+            if counts[parameter.name] > 1:
+                yield places.fault((*here, "name"), f"{named} stands {counts[parameter.name]} times", "names are given once")
+            if parameter.required and parameter.default is not None:
+                yield places.fault((*here, "default"), f"{named} is required and has a default", "leave one of them out")
+            if parameter.default is not None and not fits(parameter, parameter.default):
+                yield places.fault((*here, "default"), f"{named} does not take its own default")
+            if (parameter.pattern is None) is not (parameter.examples is None):
+                yield places.fault(here, f"{named} has a pattern without examples, or examples without a pattern", "give both")
+            for kind, expected in (("match", True), ("reject", False)):
+                for place, text in enumerate(getattr(parameter.examples, kind, ())):
+                    if fits(parameter, text) is not expected:
+                        says = "is not taken" if expected else "is taken though it has to be refused"
+                        yield places.fault((*here, "examples", kind, place), f"{named}: the example {says}")
+
+
 def _languages(pack: Pack, places: _Places) -> Iterator[Fault]:
     languages = pack.facts.languages
     if not languages:
@@ -244,6 +266,7 @@ def _tables(pack: Pack, places: _Places) -> Iterator[Fault]:
         ("validator", "identifiers", pack.validators, {rule.validator for rule in pack.identifiers}),
         ("parser", "tasks", pack.parsers, {task.parser for task in pack.tasks}),
         ("reader", "corpora", pack.readers, {corpus.reader for corpus in pack.corpora}),
+        ("fetcher", "corpora", pack.fetchers, {corpus.fetch.fetcher for corpus in pack.corpora if corpus.fetch}),
         ("scorer", "tasks", pack.scorers, {metric.metric for task in pack.tasks for metric in task.metric_list}),
     )
     for kind, key, table, used in tables:

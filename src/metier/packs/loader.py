@@ -32,6 +32,8 @@ FILES: Mapping[str, tuple[str, type[Settings]]] = {
 """File name -> the key of its list and the type of the list's items."""
 
 _FACTS = "pack.yaml"
+_NAMED = ("validator", "parser", "reader", "fetcher")
+"""Keys that name a function of the pack."""
 
 SettingsType = TypeVar("SettingsType", bound=Settings)
 
@@ -44,10 +46,11 @@ def load_folder(
     scorers: Mapping[str, Callable[..., float]] | None = None,
     lexicons: Mapping[str, Callable[[], Iterable[Term]]] | None = None,
     readers: Mapping[str, Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]] | None = None,
+    fetchers: Mapping[str, Callable[[Mapping[str, Any], Path], Iterable[Path]]] | None = None,
 ) -> Pack:
     """Read a pack from its folder and the tables of functions that its YAML files name.
 
-    `lexicons` are called only when a project asks for one by its name.
+    `lexicons` and `fetchers` are called only when somebody asks for one by its name.
 
     Raises PackError with all faults of all files: syntax, unknown keys, missing keys, patterns and templates that do not compile,
     names of functions that are in no table, YAML files that are not part of a pack.
@@ -58,6 +61,7 @@ def load_folder(
         "scorers": scorers or {},
         "lexicons": lexicons or {},
         "readers": readers or {},
+        "fetchers": fetchers or {},
     }
     faults = _stray_files(folder)
     facts: PackFacts | None = None
@@ -74,10 +78,10 @@ def load_folder(
         faults.extend(found)
         lists[key] = tuple(item for _, item in items)
         for index, item in items:
-            faults.extend(_reference_faults(document, (key, index), item, {name: tables[f"{name}s"] for name in ("validator", "parser", "reader")}))
+            faults.extend(_reference_faults(document, (key, index), item, {name: tables[f"{name}s"] for name in _NAMED}))
     if faults or facts is None:
         raise PackError(faults)
-    on_demand = OnDemand(tables["lexicons"], tables["readers"], tables["parsers"])
+    on_demand = OnDemand(tables["lexicons"], tables["readers"], tables["parsers"], tables["fetchers"])
     digest = folder_digest(folder)
     return Pack(facts=facts, folder=folder, digest=digest, validators=tables["validators"], scorers=tables["scorers"], on_demand=on_demand, **lists)
 
@@ -138,6 +142,10 @@ def _reference_faults(
         name = getattr(item, key, None)
         if name is not None and name not in table:
             faults.append(document.fault((*location, key), f"{name!r} is not in the pack's table of {key}s", nearest(name, list(table))))
+    if isinstance(item, Corpus) and item.fetch is not None:
+        faults += _reference_faults(document, (*location, "fetch"), item.fetch, tables)
+        for index, parameter in enumerate(item.fetch.parameters):
+            faults += _reference_faults(document, (*location, "fetch", "parameters", index), parameter, tables)
     return faults + _template_faults(document, location, item)
 
 

@@ -16,12 +16,14 @@ __all__ = [
     "Corpus",
     "CorpusFacts",
     "Examples",
+    "Fetching",
     "GuardRule",
     "Identifier",
     "Metric",
     "OnDemand",
     "Pack",
     "PackFacts",
+    "Parameter",
     "Phrase",
     "QualityRule",
     "SyntheticSet",
@@ -263,6 +265,36 @@ class CorpusFacts(Settings):
     """`credentialed`: its holder lends it only to named persons, who may not pass it on."""
 
 
+class Parameter(Settings):
+    """One thing that a fetch has to be told, or may be."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Name that `--set NAME=VALUE` gives."""
+    about: str = Field(min_length=1)
+    """What it means, for people."""
+    kind: Literal["text", "number", "list"] = "text"
+    """`number`: an integer; `list`: several values with commas between them."""
+    required: bool = False
+    """Whether nothing is fetched without it."""
+    default: str | None = None
+    """Value where none is given, written as it would be given."""
+    pattern: str | None = None
+    """Regular expression that a value, or each value of a list, matches as a whole."""
+    examples: Examples | None = None
+    """Values that the pattern takes and near misses; conformance runs them."""
+
+
+class Fetching(Settings):
+    """How a corpus is fetched from those who publish it, which happens only when a user asks for it and allows it."""
+
+    fetcher: str
+    """Name of a function `(values, folder) -> paths of the files` in the pack's table. It raises OSError for a machine that does not answer."""
+    hosts: tuple[str, ...] = Field(min_length=1)
+    """The machines that are asked."""
+    parameters: tuple[Parameter, ...] = ()
+    """What the function is told."""
+
+
 class Corpus(Settings):
     """A well-known corpus of the domain, read from the user's own copy: which files it has, what a row is and what its columns mean.
 
@@ -278,7 +310,8 @@ class Corpus(Settings):
     format: Literal["csv", "tsv", "json", "xml", "parquet", "text", "markdown", "html", "pdf", "docx", "file"]
     """Kind of its files; `file` hands the text of a whole file to `reader`."""
     element: str | None = None
-    """XML: name of the element that is a row. JSON: the key that holds the list of rows, or `*` for every value of the top level (key: `@key`)."""
+    """Where the rows lie, as under `rows` of a source. XML: name of the element that is a row. JSON: the keys that lead to the rows, through every list;
+    `*` stands for any key, which a row then has as `@key`."""
     reader: str | None = None
     """Name of a function `row -> rows` in the pack's table, for rows that have to be taken apart; a row that gives none is left out, into the drop ledger."""
     divide: bool = False
@@ -299,6 +332,8 @@ class Corpus(Settings):
     """Columns with personal data and their category, as under `basis.sensitive` of a source."""
     examples: tuple[dict[str, Any], ...] = ()
     """With `reader`: `{given: a row, rows: what it gives}`; conformance runs them."""
+    fetch: Fetching | None = None
+    """How `metier data fetch` gets a copy; without it the user gets one at `about.url`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +346,8 @@ class OnDemand:
     """From a row of a corpus to the rows that are wanted."""
     parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     """From an answer to what it says, or None where its format is not valid."""
+    fetchers: Mapping[str, Callable[[Mapping[str, Any], Path], Iterable[Path]]] = field(default_factory=dict)
+    """From the values of a corpus's parameters and a folder to the files that were fetched into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,3 +385,8 @@ class Pack:
     def parsers(self) -> Mapping[str, Callable[[str], Any]]:
         """Parsers of answers by name."""
         return self.on_demand.parsers
+
+    @property
+    def fetchers(self) -> Mapping[str, Callable[[Mapping[str, Any], Path], Iterable[Path]]]:
+        """Functions that fetch corpora, by name."""
+        return self.on_demand.fetchers

@@ -14,6 +14,7 @@ __all__ = [
     "crypto_address",
     "degrees",
     "foreigner_id_15",
+    "iban",
     "ipv4",
     "ipv6",
     "iso7064_mod11_2",
@@ -43,6 +44,7 @@ _VIN_VALUES = {
     **dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 7, 9, 2, 3, 4, 5, 6, 7, 8, 9], strict=True)),
 }
 _MOST_DOUBTFUL = 3
+_NO_DIGITS = str.maketrans("OISB", "0158")
 _NO_LETTERS_OF_USCC = str.maketrans("OISZ", "0152")
 _NO_LETTERS_OF_VIN = str.maketrans("OQI", "001")
 _VIN_WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
@@ -284,6 +286,19 @@ def _bech32(text: str) -> bool:
     return min(data) >= 0 and check in (1, 0x2BC830A3)
 
 
+def iban(text: str) -> bool:
+    """Return whether `text` is an IBAN: 15 to 34 characters whose rearranged number leaves 1 modulo 97 (ISO 13616-1, ISO 7064 MOD 97-10).
+
+    Those of the country XX, which ISO 3166-1 leaves to users, are the surrogates of this project.
+    """
+    code = _compact(text).replace("l", "1").upper()
+    if not 15 <= len(code) <= 34 or not code.isascii() or code.startswith("XX"):
+        return False
+    # where scanners misread digits: all of it is digits but the country, or the country and four letters after its check digits
+    readings = {code, *(code[:2] + code[2:4].translate(_NO_DIGITS) + code[4:end] + code[end:].translate(_NO_DIGITS) for end in (4, 8))}
+    return any(int("".join(str(int(char, 36)) for char in read[4:] + read[:4])) % 97 == 1 for read in readings)
+
+
 def degrees(text: str) -> bool:
     """Return whether the number at the beginning of `text` is an angle of at most 180 degrees."""
     whole = "".join(char if char.isdecimal() else " " for char in text.lstrip("+-")).split()
@@ -304,6 +319,7 @@ VALIDATORS: Mapping[str, Callable[[str], bool]] = {
     "crypto_address": crypto_address,
     "degrees": degrees,
     "foreigner_id_15": foreigner_id_15,
+    "iban": iban,
     "ipv4": ipv4,
     "ipv6": ipv6,
     "mostly_digits": mostly_digits,

@@ -36,11 +36,6 @@ class Reading:
         """Whether a file is one row, for the corpus's function to take apart."""
         return self.corpus is not None and self.corpus.format == "file"
 
-    @property
-    def element(self) -> str | None:
-        """Part of a JSON file that holds the rows."""
-        return None if self.corpus is None or self.corpus.format != "json" else self.corpus.element
-
 
 def reading_of(settings: SourceSettings, pack: Pack | None, key: str) -> Reading:
     """Return how a source is read. Raises SourceError for a corpus that the pack does not know, naming the nearest that it does."""
@@ -63,8 +58,8 @@ def _filled(settings: SourceSettings, corpus: Corpus, key: str) -> SourceSetting
     terms = settings.basis if settings.basis.sensitive is not None else settings.basis.model_copy(update={"sensitive": corpus.sensitive})
     own = {name: getattr(settings, name) or getattr(corpus, name) for name in ("subject", "group", "time", "language")}
     own["licence"] = settings.licence or corpus.about.licence
-    rows = settings.rows or (corpus.element if corpus.format == "xml" else None)
-    return settings.model_copy(update={**own, "columns": {**corpus.columns, **settings.columns}, "rows": rows, "read": read, "basis": terms})
+    own["rows"] = settings.rows or corpus.element
+    return settings.model_copy(update={**own, "columns": {**corpus.columns, **settings.columns}, "read": read, "basis": terms})
 
 
 def _json(value: Any) -> bytes:

@@ -16,11 +16,12 @@ from metier.sources.documents import DocumentKind, divided, document_rows, read_
 from metier.sources.documents.charset import declared_inside
 from metier.sources.encoding import COMPRESSED, Decision, decide, fingerprint, head
 from metier.sources.excel import read_excel, sheet_notes
+from metier.sources.jsonrows import read_element
 from metier.sources.locate import display
 from metier.sources.register import terms_entry
 from metier.sources.rows import Malformed, Row, Rows, read_json, read_parquet, read_table
 from metier.sources.settings import SourceSettings
-from metier.sources.wholefile import read_element, read_file
+from metier.sources.wholefile import read_file
 from metier.sources.xmlrows import read_xml
 
 __all__ = ["DOCUMENTS", "TABLES", "File", "open_file"]
@@ -53,7 +54,7 @@ class File:
     form: str = ""
     rows: int = 0
     malformed: int = 0
-    examples: list[tuple[int, str]] = field(default_factory=list)
+    examples: list[tuple[int | None, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     missing: dict[str, int] = field(default_factory=dict)
@@ -118,7 +119,7 @@ class File:
 
     def _plain_rows(self) -> Rows:
         encoding = self.decision.encoding if self.decision else "utf-8"
-        element = self.reading.element
+        rows = self.settings.rows
         if self.reading.whole:
             return read_file(self.path, self.shown, encoding)
         if self.container == "parquet":
@@ -126,9 +127,9 @@ class File:
         if self.container == "excel":
             return self._sheets()
         if self.container == "json":
-            return read_element(self.path, self.shown, encoding, element) if element else read_json(self.path, self.shown, encoding)
+            return read_element(self.path, self.shown, encoding, rows, self._outer()) if rows else read_json(self.path, self.shown, encoding)
         if self.container == "xml":
-            return read_xml(self.path, self.shown, encoding, self.settings.rows or "", self._outer())
+            return read_xml(self.path, self.shown, encoding, rows or "", self._outer())
         return read_table(self.path, self.shown, encoding, "," if self.container == "csv" else "\t")
 
     def _outer(self) -> list[str]:
@@ -190,6 +191,9 @@ def open_file(path: Path, root: Path, reading: Reading) -> File:
     if container == "xml" and not settings.rows:
         remedy = "for instance rows: QAPair; to read it as text write format: xml-prose"
         raise SourceError(Fault("XML needs the name of the element that is one row", shown, key="rows", remedy=remedy))
+    if settings.rows and container not in ("xml", "json"):
+        remedy = "leave the key out; only the rows of XML and JSON files lie inside other parts"
+        raise SourceError(Fault(f"files of the kind {container!r} have no parts that rows could lie in", shown, key="rows", remedy=remedy))
     if container in _BINARY and path.suffix in COMPRESSED:
         raise SourceError(Fault(f"a compressed {container} file", shown, remedy="unpack it; only text files are read compressed"))
     try:

@@ -173,7 +173,7 @@ def _drop(item: File, row: Malformed) -> Drop:
     if row.counts:
         item.malformed += 1
         if len(item.examples) < _NAMED:
-            item.examples.append((row.place, row.reason))
+            item.examples.append((None, f"{row.position}: {row.reason}") if row.position else (row.place, row.reason))
     source = _source(item, row)
     identity = digest_of([source.uri, source.position, row.raw])[:32]
     return Drop(identity, "sources", row.reason, source, row.raw)
@@ -183,7 +183,7 @@ def _judge(files: Sequence[File], tolerance: float) -> None:
     """Raise SourceError if a source has no rows, or more malformed ones than tolerated."""
     rows, malformed = sum(item.rows for item in files), sum(item.malformed for item in files)
     if not rows:
-        raise SourceError([Fault("the file holds no rows", item.shown, remedy="check its content and the key `rows` (XML)") for item in files[:_NAMED]])
+        raise SourceError([Fault("the file holds no rows", item.shown, remedy="check its content and the key `rows`") for item in files[:_NAMED]])
     if malformed > tolerance * rows:
         faults = [fault for item in files for fault in item.faults][:_NAMED]
         faults += [Fault(f"malformed row: {reason}", item.shown, line) for item in files if not item.faults for line, reason in item.examples][:_NAMED]

@@ -15,13 +15,14 @@ from typing import IO, Any, TypeAlias
 from metier.errors import Fault, SourceError
 from metier.sources.encoding import open_text
 
-__all__ = ["LARGEST_LINE", "LARGEST_WHOLE", "Malformed", "Row", "Rows", "read_json", "read_parquet", "read_table"]
+__all__ = ["DECODER", "LARGEST_LINE", "LARGEST_START", "LARGEST_WHOLE", "Malformed", "Row", "Rows", "encodable", "read_json", "read_parquet", "read_table"]
 
 LARGEST_LINE = 64 << 20
 LARGEST_WHOLE = 256 << 20
 """Characters that a file read as one value may have."""
 _LARGEST_LIST = 2 << 30
-_LARGEST_START = 1 << 20
+LARGEST_START = 1 << 20
+"""Characters of a first line that are looked at to tell one object from lines of objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ def _missing(name: str) -> None:
     """Read NaN and the infinities, which many writers put for a missing value though JSON has none, as null."""
 
 
-_DECODER = json.JSONDecoder(parse_constant=_missing)
+DECODER = json.JSONDecoder(parse_constant=_missing)
+"""Reads JSON as it is written in the wild: NaN is a missing value."""
 
 
 def read_json(path: Path, shown: str, encoding: str) -> Rows:
@@ -77,16 +79,16 @@ def read_json(path: Path, shown: str, encoding: str) -> Rows:
 def _one_object(path: Path, encoding: str) -> Row | None:
     """Return the object that a whole file is, where its first line alone is none; None for lines of objects."""
     with open_text(path, encoding) as stream:
-        start = stream.readline(_LARGEST_START)
+        start = stream.readline(LARGEST_START)
         while start and not start.strip():
-            start = stream.readline(_LARGEST_START)
+            start = stream.readline(LARGEST_START)
         try:
             json.loads(start)
             return None
         except (ValueError, RecursionError):
             text = start + stream.read(LARGEST_WHOLE)
     try:
-        value = _DECODER.decode(text)
+        value = DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
     return Row(value, 1, text) if isinstance(value, dict) else None
@@ -105,7 +107,7 @@ def _lines(stream: IO[str], shown: str) -> Rows:
 
 def _object(raw: str, number: int) -> Row | Malformed:
     try:
-        value = _DECODER.decode(raw)
+        value = DECODER.decode(raw)
     except json.JSONDecodeError as error:
         return Malformed(f"malformed_json:{error.msg} at column {error.colno}", number, raw)
     except (ValueError, RecursionError):
@@ -116,12 +118,13 @@ def _object(raw: str, number: int) -> Row | Malformed:
 def _checked(value: Any, place: int, raw: str) -> Row | Malformed:
     if not isinstance(value, dict):
         return Malformed("not_an_object", place, raw)
-    if "\\u" in raw and not _encodable(value):
+    if "\\u" in raw and not encodable(value):
         return Malformed("lone_surrogate", place, raw)
     return Row(value, place, raw)
 
 
-def _encodable(value: Any) -> bool:
+def encodable(value: Any) -> bool:
+    """Tell whether a value can be written as UTF-8; half of a surrogate pair cannot."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
@@ -138,7 +141,7 @@ def _items(stream: IO[str], shown: str) -> Rows:
     while text[position : position + 1] != "]":
         line, counted = line + text.count("\n", counted, position), position
         try:
-            value, end = _DECODER.raw_decode(text, position)
+            value, end = DECODER.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             what = error.msg if isinstance(error, json.JSONDecodeError) else "a number or nesting beyond what JSON readers take"
             place = text.count("\n", 0, error.pos) + 1 if isinstance(error, json.JSONDecodeError) else line

@@ -67,8 +67,9 @@ class SourceSettings(Settings):
     columns: dict[str, str] = {}
     """Which column holds what: `{prompt: question, completion: answer}`; names that a record has no field for become metadata."""
     rows: str | None = None
-    """XML only: name of the element that is one row. Columns then name children (`Question`), their attributes (`Question@type`), the row's own
-    (`@id`), or what stands before the rows (`/Focus`, `/@url`)."""
+    """Where the rows lie. XML: name of the element that is one row; columns then name children (`Question`), their attributes (`Question@type`), the
+    row's own (`@id`), or what stands before the rows (`/Focus`, `/@url`). JSON: the keys that lead to the rows (`data.paragraphs.qas`), through every
+    list on the way, `*` for any key; columns then name the row's keys, or what stands around it (`/data.title`)."""
     read: ReadSettings = ReadSettings()
     subject: str | None = None
     """Column with the person a row is about; it becomes a pseudonym."""
@@ -98,6 +99,8 @@ class SourceSettings(Settings):
             raise ValueError("`licence` is required: the terms under which the data may be used, for instance licence: internal")
         if self.format == "xml" and not self.rows:
             raise ValueError("XML needs `rows`: the name of the element that is one row, for instance rows: QAPair; to read it as text write format: xml-prose")
+        if self.rows is not None and not all(self.rows.split(".")):
+            raise ValueError(f"`rows` has an empty key ({self.rows!r}); write the keys with one dot between two of them, for instance rows: data.items")
         for name in ("subject", "group", "time"):
             if name in self.columns:
                 raise ValueError(f"give the {name} column by the key `{name}`, not under `columns`")
