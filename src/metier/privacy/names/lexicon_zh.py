@@ -8,10 +8,10 @@ from pathlib import Path
 
 from metier.config import load_yaml
 
-__all__ = ["ChineseLexicon", "chinese_lexicon"]
+__all__ = ["RARE", "ChineseLexicon", "chinese_lexicon"]
 
 _DATA = Path(__file__).parent / "data"
-_RARE = 1
+RARE = 1
 """Score of a character that the table does not hold: too rare in running text to be known, and rare characters like to stand in names."""
 
 _LIKED = 2
@@ -37,7 +37,7 @@ class ChineseLexicon:
 
     def likely(self, char: str) -> int:
         """Return how much likelier a character stands in a given name than in other text: the natural logarithm, rounded, -4 to 5."""
-        return self.given.get(char, _RARE)
+        return self.given.get(char, RARE)
 
     def surname(self, text: str, start: int) -> int:
         """Return the length of the surname that `text` has at `start`; 0 if there is none."""
@@ -62,7 +62,7 @@ def chinese_lexicon() -> ChineseLexicon:
         score, _, chars = line.partition(" ")
         given.update(dict.fromkeys(chars, int(score)))
     for char in data["given"]:
-        given[char] = max(_LIKED, given.get(char, _RARE))
+        given[char] = max(_LIKED, given.get(char, RARE))
     lists = {
         name: tuple(sorted(set(data[name].split()), key=lambda word: (-len(word), word)))
         for name in ("roles", "labels", "alias", "titles", "title_leads", "leads", "not_followed", "pinyin_surnames", "pinyin_syllables")

@@ -7,7 +7,8 @@ the surname and who is who, so it is a name here and is replaced as one. Placeho
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import regex
@@ -15,6 +16,7 @@ import regex
 from metier.packs.matching import fold_width
 from metier.privacy.names.lexicon_zh import ChineseLexicon, chinese_lexicon
 from metier.privacy.names.patterns_zh import CERTAIN, Patterns, chinese_patterns
+from metier.privacy.names.places import DOUBT, places
 from metier.records import Span
 
 __all__ = ["ChineseNames"]
@@ -27,6 +29,8 @@ _INTERPUNCT = "\u00b7\u2022\u30fb\uff0e"
 
 
 class _Neural(Protocol):
+    entities: Mapping[str, str]
+
     def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]: ...
 
 
@@ -40,25 +44,59 @@ class Found(NamedTuple):
 
 
 class ChineseNames:
-    """People in Chinese text. `neural` is a tagger whose people are taken after a look at what they are made of; None: rules alone."""
+    """People in Chinese text. `neural` is a tagger whose people are taken after a look at what they are made of; None: rules alone.
 
-    def __init__(self, neural: _Neural | None = None, *, alone: int = 2) -> None:
+    A neural tagger that looks for people only is asked about `reach` characters around the places where the rules leave a doubt; one that
+    looks for more reads everything.
+    """
+
+    def __init__(self, neural: _Neural | None = None, *, alone: int = 2, reach: int = 12) -> None:
         self.neural = neural
         self.name = "names-zh" if neural is not None else "names-zh:rules"
-        self.alone = alone
+        self.alone, self.reach = alone, reach
         self.lexicon: ChineseLexicon = chinese_lexicon()
         self.patterns: Patterns = chinese_patterns()
 
     def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         """Return the names in each text in order, without overlap; offsets are code points. Other entities of the neural tagger are passed on."""
-        said = self.neural.tag(texts) if self.neural is not None else [() for _ in texts]
-        return [self._text(text, spans) for text, spans in zip(texts, said, strict=True)]
+        folded = [fold_width(text) for text in texts]
+        where = places(folded)
+        ruled = [list(self._by_rule(text, here)) for text, here in zip(folded, where, strict=True)]
+        said = self._said(texts, [self._windows(*item) for item in zip(texts, ruled, where, strict=True)])
+        return [self._text(*item) for item in zip(texts, folded, ruled, said, strict=True)]
 
-    def _text(self, text: str, said: Sequence[Span]) -> tuple[Span, ...]:
-        folded = fold_width(text)
+    def _windows(self, text: str, ruled: Sequence[Found], where: Mapping[str, Sequence[int]]) -> list[tuple[int, int]]:
+        """Return the stretches that the neural tagger reads: what lies around places of doubt that no rule has settled."""
+        if self.neural is None:
+            return []
+        if set(self.neural.entities.values()) != {_PERSON}:
+            return [(0, len(text))]
+        settled = {place for item in ruled for place in range(item.start, item.end)}
+        out: list[tuple[int, int]] = []
+        for place in where.get(DOUBT, ()):
+            if place not in settled:
+                start, end = max(0, place - self.reach), min(len(text), place + self.reach)
+                if out and start <= out[-1][1]:
+                    start = out.pop()[0]
+                out.append((start, end))
+        return out
+
+    def _said(self, texts: Sequence[str], windows: Sequence[Sequence[tuple[int, int]]]) -> list[list[Span]]:
+        """Return what the neural tagger says of the windows of each text, with offsets of the text; equal windows are read once."""
+        said: list[list[Span]] = [[] for _ in texts]
+        pieces = dict.fromkeys(text[start:end] for text, here in zip(texts, windows, strict=True) for start, end in here)
+        if self.neural is None or not pieces:
+            return said
+        spans_of = dict(zip(pieces, self.neural.tag(list(pieces)), strict=True))
+        for spans, text, here in zip(said, texts, windows, strict=True):
+            for start, end in here:
+                spans += [replace(span, start=start + span.start, end=start + span.end) for span in spans_of[text[start:end]]]
+        return said
+
+    def _text(self, text: str, folded: str, ruled: Sequence[Found], said: Sequence[Span]) -> tuple[Span, ...]:
         found = [kept for span in said if span.type == _PERSON and (kept := self._checked(folded, span)) is not None]
-        if _HAN.search(folded):
-            found.extend(self._by_rule(folded))
+        found += ruled
+        if found and _HAN.search(folded):
             found = self._lists(folded, _longest(found))
             found.extend(self._again(folded, found))
         names = [Span(item.start, item.end, _PERSON, text[item.start : item.end], item.score, item.rule) for item in _longest(found)]
@@ -103,25 +141,35 @@ class ChineseNames:
         likely = sum(map(self.lexicon.likely, value)) >= 2.5 * len(value)
         return likely or (len(value) > 2 and all(char in self.lexicon.transliteration for char in value))
 
-    def _by_rule(self, text: str) -> Iterator[Found]:
+    def _by_rule(self, text: str, where: Mapping[str, Sequence[int]]) -> Iterator[Found]:
+        """Yield what the patterns find at the places where they may begin; a text without a Chinese character has none."""
         patterns = self.patterns
+        if not where or not _HAN.search(text):
+            return
         for rule, pattern in patterns.whole:
-            for match in pattern.finditer(text):
+            for match in pattern.finditer(text) if rule in where else ():
                 yield Found(match.start("name"), match.end("name"), 0.95, rule)
-        for match in patterns.half.finditer(text, overlapped=True):
+        for match in _matches(patterns.half, text, where.get("half", ())):
             end = self._half(text, match)
             if end is not None:
                 yield Found(match.start(), end, 0.95, "hidden")
-        for match in patterns.foreign.finditer(text):
+        for match in patterns.foreign.finditer(text) if "foreign" in where else ():
             yield Found(match.start("name"), match.end("name"), 0.9, "interpunct")
-        for match in patterns.titled.finditer(text):
-            if match.group("name") + match.group("title") not in self.lexicon.not_titled and self._titled(text, match):
-                yield Found(match.start("name"), match.end("name"), 0.9, "title")
-        for match in patterns.announced.finditer(text, overlapped=True):
+        yield from self._title(text, where.get("titled", ()))
+        for match in _matches(patterns.announced, text, where.get("announced", ())):
             found = self._name_at(text, match.end(), least=-1)
             if found is not None:
                 yield Found(match.end(), found, 0.9, "context")
-        yield from self._free(text)
+        yield from self._free(text, where.get("candidate", ()))
+
+    def _title(self, text: str, where: Sequence[int]) -> Iterator[Found]:
+        """Yield names before a title; as in a search from the left, none begins within the one before it."""
+        taken = 0
+        for match in _matches(self.patterns.titled, text, where):
+            if match.start() >= taken:
+                taken = match.end()
+                if match.group("name") + match.group("title") not in self.lexicon.not_titled and self._titled(text, match):
+                    yield Found(match.start("name"), match.end("name"), 0.9, "title")
 
     def _half(self, text: str, match: regex.Match[str]) -> int | None:
         """Return where a half-anonymised name ends, one character later where a given name goes on; None for a place, a date or a number."""
@@ -188,9 +236,9 @@ class ChineseNames:
             score += 2
         return score > 0
 
-    def _free(self, text: str) -> Iterator[Found]:
+    def _free(self, text: str, where: Sequence[int]) -> Iterator[Found]:
         """Yield names that nothing announces: a plain surname after a border, given-name characters, and a border behind them."""
-        for match in self.patterns.candidate.finditer(text, overlapped=True):
+        for match in _matches(self.patterns.candidate, text, where):
             start = match.start()
             end = self._name_at(text, start, least=self.alone)
             place = end is not None and (text[end - 1] in self.lexicon.measures or self.patterns.not_followed.match(text, end) is not None)
@@ -236,6 +284,14 @@ class ChineseNames:
         if values:
             for match in regex.finditer(r"\L<names>", text, names=values):
                 yield Found(match.start(), match.end(), 0.8, "again")
+
+
+def _matches(pattern: regex.Pattern[str], text: str, where: Sequence[int]) -> Iterator[regex.Match[str]]:
+    """Yield what the pattern finds at some places: the same as a search for overlapping matches, if no place where it can begin is missing."""
+    for place in where:
+        match = pattern.match(text, place)
+        if match is not None:
+            yield match
 
 
 def _longest(found: Sequence[Found]) -> list[Found]:
