@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.errors import PrivacyError
+from metier.packs.matching import fold_width
 from metier.privacy.names import ChineseNames, LacTagger
 from metier.privacy.names.graph import with_lengths
+from metier.privacy.names.places import places
 from metier.privacy.names.viterbi import best_tags
 from metier.privacy.names.windows import windows
+from metier.records import Span
 
 ROWS = [json.loads(line) for line in (Path(__file__).parents[2] / "benchmarks/data/names_zh.jsonl").read_text(encoding="utf-8").splitlines()]
 RULES = ChineseNames()
@@ -136,3 +140,70 @@ def test_a_model_without_recurrent_layers_is_refused() -> None:
 def test_offsets_hold_for_any_text(text: str) -> None:
     for span in RULES.tag([text])[0]:
         assert text[span.start : span.end] == span.text
+
+
+def by_scanning(text: str) -> list[tuple[str, int, int]]:
+    """Return where the patterns match when they are searched for through the whole text."""
+    patterns = RULES.patterns
+    searches = [*((rule, pattern.finditer(text)) for rule, pattern in patterns.whole), ("foreign", patterns.foreign.finditer(text))]
+    searches += [("titled", patterns.titled.finditer(text))]
+    searches += [(rule, getattr(patterns, rule).finditer(text, overlapped=True)) for rule in ("half", "announced", "candidate")]
+    return [(rule, match.start(), match.end()) for rule, matches in searches for match in matches]
+
+
+def missing(texts: list[str]) -> list[tuple[str, str, int]]:
+    """Return the matches of a pattern for which its place, or the sign that the text has one, is missing."""
+    folded = [fold_width(text) for text in texts]
+    at_its_place = {"titled", "half", "announced", "candidate"}
+    return [
+        (text, rule, start)
+        for text, where in zip(folded, places(folded), strict=True)
+        for rule, start, _ in by_scanning(text)
+        if (start not in where.get(rule, ()) if rule in at_its_place else rule not in where)
+    ]
+
+
+def test_no_pattern_matches_where_its_place_is_missing() -> None:
+    assert missing([row["text"] for row in ROWS]) == []
+
+
+@given(st.lists(st.text(alphabet="张欧阳司马向小老某x×*甲一12３ .,、，：“”·姓名被告原医生先主任和据丽娜家Zhang Weiw\ud800\U00020000", max_size=24), max_size=4))
+def test_no_pattern_matches_where_its_place_is_missing_in_any_text(texts: list[str]) -> None:
+    assert missing(texts) == []
+
+
+def test_the_tagger_is_asked_about_doubts_only() -> None:
+    class Counting:
+        entities: Mapping[str, str] = {"PER": "PERSON"}
+
+        def __init__(self) -> None:
+            self.read: list[str] = []
+
+        def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+            self.read += texts
+            return [() for _ in texts]
+
+    counting = Counting()
+    texts = ["高血压患者平时要注意什么，可以吃西瓜吗", "原告张伟说话了", "去年秋天罗子涵去了一趟成都", "去年秋天罗子涵去了一趟成都"]
+    ChineseNames(counting).tag(texts)
+    assert counting.read == ["去年秋天罗子涵去了一趟成都"]
+
+
+def test_a_tagger_that_looks_for_places_too_reads_everything() -> None:
+    text = "高血压患者平时要注意什么，可以去北京看吗"
+    assert [span.type for span in ChineseNames(LAC).tag([text])[0]] == ["LOCATION"]
+
+
+def test_names_do_not_depend_on_the_texts_that_are_read_with_theirs() -> None:
+    tagger = ChineseNames(LacTagger())
+    texts = [row["text"] for row in ROWS[::3]]
+    together = tagger.tag(texts)
+    assert tagger.tag(texts[::-1]) == together[::-1]
+    assert [tagger.tag([text])[0] for text in texts] == together
+
+
+def test_rows_that_are_not_searched_hold_no_wanted_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [row["text"] for row in ROWS]
+    expected = LAC.tag(texts)
+    monkeypatch.setattr("metier.privacy.names.lac._Model.hopeful", lambda self, emissions, tags: np.arange(len(emissions)))
+    assert LAC.tag(texts) == expected

@@ -62,15 +62,19 @@ class LacTagger:
         """Return (label, start, end) of the wanted entities; the texts stand in descending order of length and none is empty."""
         model = _model()
         lengths = np.fromiter(map(len, texts), dtype=np.int64)
-        best = best_tags(model.scores(texts, lengths), model.transitions, lengths)
+        emissions = model.scores(texts, lengths)
+        rows = model.hopeful(emissions, [model.tags[f"{label}-B"] for label in self.entities])
         out: list[list[tuple[str, int, int]]] = [[] for _ in texts]
+        if not len(rows):
+            return out
+        best = best_tags(emissions[rows, : lengths[rows[0]]], model.transitions, lengths[rows])
         for label in self.entities:
-            for row, start in np.argwhere(best == model.tags[f"{label}-B"]).tolist():
-                end, stop = start + 1, int(lengths[row])
-                while end < stop and best[row, end] in model.inner:
+            for place, start in np.argwhere(best == model.tags[f"{label}-B"]).tolist():
+                end, stop = start + 1, int(lengths[rows[place]])
+                while end < stop and best[place, end] in model.inner:
                     end += 1
                 if start < stop:
-                    out[row].append((label, start, end))
+                    out[rows[place]].append((label, start, end))
         return out
 
 
@@ -104,6 +108,15 @@ class _Model:
         for row, text in enumerate(texts):
             numbers[row, : len(text)] = [known.get(char, unknown) for char in text]
         return self.session.run(None, {"token_ids": numbers, "length": lengths})[0]
+
+    def hopeful(self, emissions: Any, tags: Sequence[int]) -> Any:
+        """Return the rows whose best sequence may hold one of some tags; it certainly holds none in the others.
+
+        A tag gains at most the spread of the transitions on its way in and on its way out, so one that lies further behind the best tag
+        of its place is never chosen. The transitions of this model are small, and most rows need no search.
+        """
+        behind = emissions.max(axis=2) - emissions[:, :, list(tags)].max(axis=2, initial=-np.inf)
+        return np.flatnonzero(behind.min(axis=1) <= 2.01 * (self.transitions.max() - self.transitions.min()))
 
 
 @lru_cache(maxsize=1)

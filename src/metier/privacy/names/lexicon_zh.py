@@ -30,6 +30,8 @@ class ChineseLexicon:
     words: frozenset[str]
     not_names: frozenset[str]
     not_titled: frozenset[str]
+    ordinary: frozenset[str]
+    ordinary_surnames: frozenset[str]
     after: frozenset[str]
     transliteration: frozenset[str]
     measures: frozenset[str]
@@ -77,6 +79,8 @@ def chinese_lexicon() -> ChineseLexicon:
         words=frozenset((_DATA / "zh_words.txt").read_text(encoding="utf-8").split()),
         not_names=frozenset(data["not_names"].split()),
         not_titled=frozenset(data["not_titled"].split()),
+        ordinary=frozenset(data["ordinary"].split()),
+        ordinary_surnames=frozenset(data["ordinary_surnames"]),
         after=frozenset(data["after"]),
         transliteration=frozenset(data["transliteration"]),
         measures=frozenset(data["measures"].replace(" ", "")),

@@ -55,7 +55,7 @@ class _Kind(IntFlag):
     QUOTE = auto()
     FAMILIAR = auto()
     FOREIGN = auto()
-    CERTAIN = auto()
+    MOSTLY = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _tables() -> _Tables:
         title=_pairs(lexicon.lists["titles"]),
         hint=_pairs(hints),
         hint_end=_pairs(hint[-2:] for hint in hints if len(hint) > 1),
-        words=_pairs(word for word in lexicon.words | lexicon.not_names if len(word) == 2),
+        words=_pairs(word for word in lexicon.words | lexicon.not_names | lexicon.ordinary if len(word) == 2),
     )
 
 
@@ -113,7 +113,7 @@ def _chars(lexicon: ChineseLexicon, hints: Iterable[str]) -> Iterable[tuple[_Kin
         (_Kind.QUOTE, QUOTE),
         (_Kind.FAMILIAR, "\u5c0f\u8001\u963f"),
         (_Kind.FOREIGN, CERTAIN + "".join(lexicon.transliteration)),
-        (_Kind.CERTAIN, CERTAIN),
+        (_Kind.MOSTLY, "".join(lexicon.plain - lexicon.ordinary_surnames)),
     )
 
 
@@ -219,7 +219,7 @@ def _behind(flags: Flags, by: int) -> Flags:
     return out
 
 
-def _doubts(batch: _Batch, *, plain: int = -2, doubtful: int = 2, follows: int = 2, alone: int = 5, sure: int = 7, foreign: int = 3) -> Numbers:
+def _doubts(batch: _Batch, *, plain: int = -3, doubtful: int = 1, follows: int = 2, alone: int = 5, sure: int = 7, foreign: int = 3) -> Numbers:
     """Return where a name may stand that no pattern announces; each number is the least sum of scores of the characters behind or within.
 
     The numbers were chosen on the sentences of the `dev` part and on real text, so that what the tagger adds there is still found.
@@ -229,19 +229,18 @@ def _doubts(batch: _Batch, *, plain: int = -2, doubtful: int = 2, follows: int =
     compound = batch.begins(kind.COMPOUND, batch.tables.compound)
     scores = [batch.tables.given[batch.codes[_GAP + step : _GAP + step + batch.size]] for step in range(3)]
     foreigners = has(kind.FOREIGN) & has(kind.FOREIGN, 1) & has(kind.FOREIGN, 2)
-    certain = has(kind.CERTAIN, 1) & ~has(kind.CERTAIN)
-    maybe = single | compound | has(kind.FAMILIAR) | foreigners | certain | (scores[0] + scores[1] >= alone)
+    maybe = single | compound | has(kind.FAMILIAR) | foreigners | (scores[0] + scores[1] >= alone)
     at = np.flatnonzero(maybe & has(kind.HAN) & has(kind.HAN, 1))
     at = at[~batch.pair(at, words)]
     one, two, three = (score[at].astype(np.int64) for score in scores)
     inside, before = batch.pair(at + 1, words), batch.pair(at - 1, words)
     behind = np.maximum(two, two + three) - follows * (has(kind.AFTER, 1)[at] & (two < 3))
     announced = batch.pair(at - 2, batch.tables.hint_end)
-    surname = ((has(kind.PLAIN)[at] & (announced | (behind >= plain))) | (has(kind.DOUBTFUL)[at] & (behind >= doubtful) & ~inside)) & ~before
+    surname = (has(kind.MOSTLY)[at] & (announced | (behind >= plain))) | (single[at] & (behind >= doubtful) & ~inside)
     familiar = has(kind.FAMILIAR)[at] & (has(kind.PLAIN | kind.DOUBTFUL, 1)[at] | (two >= 3))
     given = (one + two >= alone) & (one >= 0) & (two >= 1) & ~inside & (~before | (one + two >= sure))
     transliterated = foreigners[at] & (one + two + three >= foreign) & ~inside
-    chosen = at[surname | familiar | given | transliterated | certain[at] | compound[at]]
-    crossed = np.flatnonzero(single & has(kind.FILLER, 1) & ~has(kind.HAN, 1))
-    latin = np.flatnonzero(has(kind.UPPER) & has(kind.LOWER, 1) & has(kind.LOWER, 2) & ~has(kind.UPPER | kind.LOWER, -1))
-    return np.sort(np.concatenate([chosen, crossed, latin]))
+    chosen = at[(surname & ~before) | familiar | given | transliterated | compound[at]]
+    half = np.flatnonzero(has(kind.HAN) & ~has(kind.FILLER) & has(kind.FILLER, 1) | has(kind.MOSTLY) & has(kind.DIGIT | kind.UPPER, 1))
+    latin = np.flatnonzero(has(kind.UPPER) & has(kind.LOWER, 1) & has(kind.LOWER, 2) & has(kind.HAN, -1))
+    return np.sort(np.concatenate([chosen, half, latin]))

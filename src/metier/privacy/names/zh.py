@@ -25,11 +25,14 @@ _PERSON = "PERSON"
 _HAN = regex.compile(r"\p{Han}")
 _BEFORE = 16
 """How many characters before a name are looked at."""
+_SETTLED = 0.9
+"""Score from which a rule's name is taken without asking a neural tagger: something announces it or it has a form of its own."""
 _INTERPUNCT = "\u00b7\u2022\u30fb\uff0e"
 
 
 class _Neural(Protocol):
-    entities: Mapping[str, str]
+    @property
+    def entities(self) -> Mapping[str, str]: ...
 
     def tag(self, texts: Sequence[str]) -> list[tuple[Span, ...]]: ...
 
@@ -50,7 +53,7 @@ class ChineseNames:
     looks for more reads everything.
     """
 
-    def __init__(self, neural: _Neural | None = None, *, alone: int = 2, reach: int = 12) -> None:
+    def __init__(self, neural: _Neural | None = None, *, alone: int = 2, reach: int = 14) -> None:
         self.neural = neural
         self.name = "names-zh" if neural is not None else "names-zh:rules"
         self.alone, self.reach = alone, reach
@@ -71,7 +74,7 @@ class ChineseNames:
             return []
         if set(self.neural.entities.values()) != {_PERSON}:
             return [(0, len(text))]
-        settled = {place for item in ruled for place in range(item.start, item.end)}
+        settled = {place for item in ruled if item.score >= _SETTLED for place in range(item.start, item.end)}
         out: list[tuple[int, int]] = []
         for place in where.get(DOUBT, ()):
             if place not in settled:
@@ -82,7 +85,10 @@ class ChineseNames:
         return out
 
     def _said(self, texts: Sequence[str], windows: Sequence[Sequence[tuple[int, int]]]) -> list[list[Span]]:
-        """Return what the neural tagger says of the windows of each text, with offsets of the text; equal windows are read once."""
+        """Return what the neural tagger says of the windows of each text, with offsets of the text; equal windows are read once.
+
+        What touches the edge of a window within the text may be half of a name, and its place left no doubt: it is passed over.
+        """
         said: list[list[Span]] = [[] for _ in texts]
         pieces = dict.fromkeys(text[start:end] for text, here in zip(texts, windows, strict=True) for start, end in here)
         if self.neural is None or not pieces:
@@ -90,7 +96,11 @@ class ChineseNames:
         spans_of = dict(zip(pieces, self.neural.tag(list(pieces)), strict=True))
         for spans, text, here in zip(said, texts, windows, strict=True):
             for start, end in here:
-                spans += [replace(span, start=start + span.start, end=start + span.end) for span in spans_of[text[start:end]]]
+                spans += [
+                    replace(span, start=start + span.start, end=start + span.end)
+                    for span in spans_of[text[start:end]]
+                    if (span.start or not start) and (start + span.end < end or end == len(text))
+                ]
         return said
 
     def _text(self, text: str, folded: str, ruled: Sequence[Found], said: Sequence[Span]) -> tuple[Span, ...]:
