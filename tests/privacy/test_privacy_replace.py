@@ -138,6 +138,13 @@ def test_no_generator_fails_on_any_text(name: str, value: str) -> None:
     assert isinstance(GENERATORS[name].make(Draw(KEY, name, value), value), str)
 
 
+@given(value=st.text("0123456789OIlSBX", min_size=15, max_size=18))
+def test_a_number_that_a_scanner_misread_still_gets_a_valid_one(value: str) -> None:
+    made = GENERATORS["resident_id"].make(Draw(KEY, "resident_id", value), value)
+    assert len(made) == len(value)
+    assert len(value) != 18 or iso7064_mod11_2(made)
+
+
 def person_ids() -> st.SearchStrategy[str]:
     bodies = st.tuples(st.integers(110000, 659999), st.dates(date(1900, 1, 1), date(2029, 12, 31)), st.integers(0, 999))
     return bodies.map(lambda parts: f"{parts[0]}{parts[1]:%Y%m%d}{parts[2]:03}").map(lambda body: body + resident_id_digit(body))
