@@ -86,7 +86,7 @@ def test_a_served_project_answers_and_ends_cleanly(project: Path, releases: list
     command = [sys.executable, str(script), str(releases[0].adapter), "serve", str(project), "--port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {key}"}, timeout=30)
-        for _ in range(400):
+        for _ in range(2400):
             try:
                 if client.get("/ready").status_code == 200:
                     break
