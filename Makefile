@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 0
 
 .PHONY: setup setup-dev demo test lint types docs clean
 
@@ -26,9 +27,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed-demo
 demo: setup
 	$(BIN)/metier demo
 
-# Two processes: more would get in each other's way where torch uses every core. A file's tests stay together, for what they set up is shared.
+# `make test JOBS=2` is quicker; a file's tests stay together, for what they set up is shared. More get in each other's way where torch uses every core.
 test: setup-dev lint types
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -78,7 +78,7 @@ class Running:
 
     def settled(self, count: int, phase: str = "answered") -> list[Event]:
         """Wait until so many events of a phase are on record."""
-        for _ in range(400):
+        for _ in range(2400):
             found = [event for event in self.recorder.events if event.facts["phase"] == phase]
             if len(found) >= count:
                 return found

@@ -172,7 +172,7 @@ def test_a_client_that_leaves_stops_the_generation(base: Base, releases: list[Se
         with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as connection:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\nContent-Type: application/json\r\n"
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            for _ in range(200):
+            for _ in range(2000):
                 if server.service.engine.load.running:
                     break
                 time.sleep(0.01)
