@@ -207,7 +207,7 @@ class _Trainer:
             position.best_loss, position.best_step, position.worse_in_a_row = loss, position.step, 0
         else:
             position.worse_in_a_row += 1
-            position.stopped = position.worse_in_a_row >= self.settings.validation.patience
+        position.stopped = position.worse_in_a_row >= self.settings.validation.patience
         return loss
 
     def _write(self, result: StepResult, check: float | None) -> None:
