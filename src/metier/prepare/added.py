@@ -33,6 +33,8 @@ class ElsewhereSettings(Settings):
 def questions(settings: ElsewhereSettings, root: Path) -> Iterator[Record]:
     """Yield each question as a record with its line as its source. Raises InputError for a file that is not UTF-8 or holds none."""
     path = root / settings.path
+    if not path.is_file():
+        raise InputError(Fault("there is no such file", path, key="prepare.augment.elsewhere", remedy="name a text file of the project"))
     data = path.read_bytes()
     try:
         lines = data.decode("utf-8-sig").split("\n")

@@ -140,7 +140,7 @@ def resident_id(draw: Draw, value: str) -> str:
     month, day = draw.random.randrange(1, 13), draw.random.randrange(1, 29)
     if len(compact) != 18:
         return _fill(value, "00" + draw.digits(4) + compact[6:8] + f"{month:02}{day:02}" + draw.digits(3)) if len(compact) == 15 else shape(draw, value)
-    # A scanner may have read a letter for a digit; what cannot be read as one is drawn anew.
+    # A scanner may have read a letter for a digit: such a sex is drawn, such a year of birth becomes the earliest one.
     sex = (draw.random.randrange(5) * 2 + (int(compact[16]) if compact[16].isdecimal() else draw.random.randrange(10)) % 2) % 10
     born = max(compact[6:10], _EARLIEST_BIRTH) if compact[6:10].isdecimal() else _EARLIEST_BIRTH
     body = "00" + draw.digits(4) + born + f"{month:02}{day:02}" + draw.digits(2) + str(sex)
