@@ -81,7 +81,10 @@ def _training(dossier: Dossier) -> Iterator[str]:
     adapter = dossier.subject.adapter.facts
     yield "## Training"
     yield ""
-    rows: list[tuple[str, Any]] = [("method", f"{adapter['method']}, rank {adapter['rank']}"), ("trained numbers", adapter["trainable_parameters"])]
+    rows: list[tuple[str, Any]] = [
+        ("method", adapter["method"] if adapter["rank"] is None else f"{adapter['method']}, rank {adapter['rank']}"),
+        ("trained numbers", adapter["trainable_parameters"]),
+    ]
     rows += [(name.replace("_", " "), facts[name]) for name in ("examples", "steps", "tokens", "seconds", "final_loss", "validation_loss")]
     environment = facts["environment"]
     rows.append(("made with", ", ".join(f"{name} {version}" for name, version in environment["packages"].items())))
