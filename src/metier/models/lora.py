@@ -120,9 +120,8 @@ class LoraLinear(nn.Module):
 
 
 def _linear_layers(model: nn.Module, targets: Sequence[str] | str) -> list[str]:
-    body = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    head = getattr(model, "lm_head", None)
-    names = [name for name, module in body.items() if module is not head]
+    heads = [getattr(model, name, None) for name in ("lm_head", "score", "classifier")]
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and not any(module is head for head in heads)]
     if targets == ALL_LINEAR:
         return names
     endings = sorted({name.rsplit(".", 1)[-1] for name in names})

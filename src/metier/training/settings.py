@@ -60,8 +60,10 @@ class CheckpointSettings(Settings):
 class TrainingSettings(Settings):
     """The `training:` section."""
 
-    method: Literal["lora"] = "lora"
-    """How parameters are adapted."""
+    task: Literal["generation", "classification", "multi-label", "regression", "pair", "tagging"] = "generation"
+    """What is taught: to answer in words; one label, several, or a number for a text; how well two texts belong together; or typed spans."""
+    method: Literal["lora", "full"] = "lora"
+    """How parameters are adapted. Where none is named, encoders are trained in full when labels are taught."""
     rank: int | Literal["auto"] = "auto"
     """Rank of the low-rank update; auto: 16 (8 below 500 examples)."""
     alpha: float | Literal["auto"] = "auto"
@@ -73,7 +75,7 @@ class TrainingSettings(Settings):
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the training split."""
     learning_rate: float = Field(default=5e-4, gt=0)
-    """Highest learning rate."""
+    """Highest learning rate. Where none is named, a model that labels are taught to in full gets 2e-4."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Format of the frozen weights; auto: bf16 where this machine multiplies it faster. Adapter and optimiser are fp32."""
     order: Literal["shuffled", "dataset"] = "shuffled"

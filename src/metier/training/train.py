@@ -17,19 +17,19 @@ from accelerate import Accelerator
 
 from metier.artifacts import Artifact
 from metier.errors import InputError
-from metier.models import Base, Chat, Encoded, load_tokenizer, load_weights
+from metier.models import Base, Chat, load_tokenizer, load_weights
 from metier.models.lora import attach, save_adapter
 from metier.models.precision import fastest_dtype
 from metier.progress import Progress
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder, write_atomically
-from metier.training.batches import encode_records
+from metier.training.batches import Example, encode_records
 from metier.training.checkpoint import Position, latest, restore, save
 from metier.training.loop import Plan, StepResult, plan_steps, run_steps, validation_loss
-from metier.training.objectives import cross_entropy
+from metier.training.objectives import Objective, cross_entropy
 from metier.training.settings import TrainingSettings
 
-__all__ = ["train"]
+__all__ = ["Trainer", "environment", "peak_memory", "train"]
 
 TASK = "training"
 _FEW_EXAMPLES = 500
@@ -66,7 +66,7 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     effective = _resolve(settings, len(examples), accelerator.device.type)
     model = load_weights(base, effective.dtype)
     attach(model, rank=effective.rank, alpha=effective.alpha, dropout=settings.dropout, targets=settings.targets, seed=settings.seed)
-    trainer = _Trainer(model.to(accelerator.device), examples, checks, settings, workspace, accelerator)
+    trainer = Trainer(model.to(accelerator.device), examples, checks, settings, workspace, accelerator)
     trainer.run()
     run_folder = workspace.folder / "run"
     run_folder.mkdir(exist_ok=True)
@@ -101,19 +101,22 @@ def _resolve(settings: TrainingSettings, examples: int, device: str) -> _Effecti
     return _Effective(rank, alpha, fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision])
 
 
-class _Trainer:
+class Trainer:
     """Steps, validation, metrics and checkpoints of one training; its state is in the workspace."""
 
     def __init__(
         self,
         model: Any,
-        examples: Sequence[Encoded],
-        checks: Sequence[Encoded],
+        examples: Sequence[Example],
+        checks: Sequence[Example],
         settings: TrainingSettings,
         workspace: Workspace,
         accelerator: Accelerator,
+        *,
+        objective: Objective = cross_entropy,
     ) -> None:
         self.model = model
+        self.objective = objective
         self.examples = examples
         self.checks = checks
         self.settings = settings
@@ -169,7 +172,7 @@ class _Trainer:
             self.plan,
             start=self.position.step,
             settings=settings,
-            objectives=[(1.0, cross_entropy)],
+            objectives=[(1.0, self.objective)],
             optimizer=self.optimizer,
             accelerator=self.accelerator,
         )
@@ -195,7 +198,7 @@ class _Trainer:
         loss = validation_loss(
             self.model,
             self.checks,
-            cross_entropy,
+            self.objective,
             row_tokens=self.settings.batch.row_tokens,
             device=self.accelerator.device,
             seen=lambda count: self.progress.advance(task, count),
@@ -241,7 +244,7 @@ class _Trainer:
                 restore(best, self.parameters, None)
 
 
-def _facts(trainer: _Trainer, base: Base, chat: Chat, effective: _Effective, *, dropped: int) -> dict[str, Any]:
+def _facts(trainer: Trainer, base: Base, chat: Chat, effective: _Effective, *, dropped: int) -> dict[str, Any]:
     settings, position = trainer.settings, trainer.position
     dtype = str(effective.dtype).removeprefix("torch.")
     resolved = settings.model_dump(mode="json") | {"rank": effective.rank, "alpha": effective.alpha, "precision": dtype}
@@ -260,17 +263,17 @@ def _facts(trainer: _Trainer, base: Base, chat: Chat, effective: _Effective, *, 
         "tokens": position.tokens,
         "seconds": round(position.seconds, 3),
         "tokens_per_second": round(position.tokens / position.seconds, 2),
-        "peak_memory_bytes": _peak_memory(),
-        "environment": _environment(trainer.accelerator),
+        "peak_memory_bytes": peak_memory(),
+        "environment": environment(trainer.accelerator),
     }
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
-def _environment(accelerator: Accelerator) -> dict[str, Any]:
+def environment(accelerator: Accelerator) -> dict[str, Any]:
     packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "safetensors")}
     return {
         "python": platform.python_version(),
