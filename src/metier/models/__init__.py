@@ -13,6 +13,7 @@ from metier.models.interface import Generation, GenerationSettings, LanguageMode
 if TYPE_CHECKING:
     from metier.models.chat import Chat, Encoded
     from metier.models.encode import SentenceEncoder, mean_states, text_likelihoods
+    from metier.models.labeller import Labeller, Prediction
     from metier.models.load import load_tokenizer, load_weights
     from metier.models.local import LocalModel
     from metier.models.precision import matmul_peak
@@ -22,6 +23,7 @@ else:
         submod_attrs={
             "chat": ["Chat", "Encoded"],
             "encode": ["SentenceEncoder", "mean_states", "text_likelihoods"],
+            "labeller": ["Labeller", "Prediction"],
             "load": ["load_tokenizer", "load_weights"],
             "local": ["LocalModel"],
             "precision": ["matmul_peak"],
@@ -34,9 +36,11 @@ __all__ = [
     "Encoded",
     "Generation",
     "GenerationSettings",
+    "Labeller",
     "LanguageModel",
     "Likelihood",
     "LocalModel",
+    "Prediction",
     "SentenceEncoder",
     "at_hand",
     "load_tokenizer",
