@@ -86,9 +86,7 @@ def _build_encoder(folder: Path, *, hidden: int, layers: int, heads: int, seed: 
     tokenizer.train_from_iterator(corpus.splitlines(), trainer)
     ends = [(name, tokenizer.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
     tokenizer.post_processor = processors.BertProcessing(*ends)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
     config = BertConfig(
         vocab_size=len(fast),
         hidden_size=hidden,

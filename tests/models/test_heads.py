@@ -22,7 +22,11 @@ def other(folder: Path, base: Base, config: transformers.PretrainedConfig) -> Ba
     """Write a tiny model of another family with the tokenizer of a tiny base."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = transformers.AutoModelForCausalLM.from_config(config) if not hasattr(config, "type_vocab_size") else transformers.AutoModelForMaskedLM.from_config(config)
+        model = (
+            transformers.AutoModelForCausalLM.from_config(config)
+            if not hasattr(config, "type_vocab_size")
+            else transformers.AutoModelForMaskedLM.from_config(config)
+        )
     model.save_pretrained(folder)
     load_tokenizer(base).save_pretrained(folder)
     return resolve(str(folder), root=folder)
@@ -55,9 +59,7 @@ def family(name: str, folder: Path, base: Base, encoder: Base) -> Base:
 
 @pytest.mark.parametrize("labelling", [CLASSES, TAGS], ids=["texts", "words"])
 @pytest.mark.parametrize("name", ["bert", "roberta", "llama", "qwen2", "gemma3"])
-def test_packed_scores_are_those_of_the_plain_model_one_text_at_a_time(
-    name: str, labelling: Labelling, tmp_path: Path, base: Base, encoder: Base
-) -> None:
+def test_packed_scores_are_those_of_the_plain_model_one_text_at_a_time(name: str, labelling: Labelling, tmp_path: Path, base: Base, encoder: Base) -> None:
     found = family(name, tmp_path, base, encoder)
     model = load_with_head(found, labelling, torch.float32, seed=3, frozen=True)
     assert is_encoder(found) is (name in ("bert", "roberta"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from metier.models import Base, load_tokenizer
@@ -12,7 +14,7 @@ TEXTS = ["The red pen (12.5 mg) isn't on the left-hand table.", "红笔在左边
 def test_words_cover_everything_but_white_space_and_never_overlap(text: str) -> None:
     places = words(text)
     assert "".join(text[start:end] for start, end in places) == "".join(text.split())
-    assert all(first[1] <= second[0] for first, second in zip(places, places[1:], strict=False))
+    assert all(first[1] <= second[0] for first, second in pairwise(places))
 
 
 def test_every_han_character_is_a_word_and_a_run_of_letters_is_one() -> None:
@@ -36,7 +38,9 @@ def test_each_token_belongs_to_one_word(kind: str, request: pytest.FixtureReques
     for text in TEXTS:
         reading = reader.by_word(text)
         assert len(reading.firsts) == len(reading.lasts) == len(reading.words) == len(words(text))
-        for (start, end), first, last, following in zip(reading.words, reading.firsts, reading.lasts, [*reading.firsts[1:], reading.lasts[-1] + 1], strict=True):
+        for (start, end), first, last, following in zip(
+            reading.words, reading.firsts, reading.lasts, [*reading.firsts[1:], reading.lasts[-1] + 1], strict=True
+        ):
             assert following == last + 1
             if kind == "base":
                 assert tokenizer.decode(list(reading.tokens[first : last + 1])).strip() == text[start:end]

@@ -218,6 +218,7 @@ def _row_tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
             tables.append((key.replace("_", " "), columns, [[item.get(name) for name in columns] for item in value]))
     return tables
 
+
 def training_points(run: Artifact | None) -> list[dict[str, Any]]:
     """Return the rows of a run's metrics.jsonl; a run without the file has none."""
     if run is None or "metrics.jsonl" not in run.files:

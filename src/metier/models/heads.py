@@ -107,7 +107,9 @@ def _class_of(config: Any, *, by_word: bool) -> Any:
             name = causal.__name__.replace("ForCausalLM", "ForTokenClassification")
             return type(name, (GenericForTokenClassification, parent), {"config_class": type(config), "__module__": __name__})
     kind = "words" if by_word else "texts"
-    raise ModelError(f"transformers has no head for {kind} on models of the type {config.model_type!r}\n    -> choose a BERT-, Llama-, Qwen- or Gemma-like model")
+    raise ModelError(
+        f"transformers has no head for {kind} on models of the type {config.model_type!r}\n    -> choose a BERT-, Llama-, Qwen- or Gemma-like model"
+    )
 
 
 def _draw(head: nn.Module, width: float, seed: int) -> None:
@@ -141,7 +143,14 @@ def layout_of(model: nn.Module, labelling: Labelling) -> Layout:
 
 
 def label_scores(
-    model: nn.Module, layout: Layout, tokens: torch.Tensor, positions: torch.Tensor, *, lengths: Sequence[int], sources: torch.Tensor, kinds: torch.Tensor | None
+    model: nn.Module,
+    layout: Layout,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    *,
+    lengths: Sequence[int],
+    sources: torch.Tensor,
+    kinds: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return the head's outputs [sources, classes] in fp32 for a packed row: `tokens`, `positions` and `kinds` are 1-D over all its texts.
 

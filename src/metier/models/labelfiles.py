@@ -24,18 +24,13 @@ from torch import nn
 from metier.artifacts import MANIFEST
 from metier.errors import ModelError
 from metier.models import lora
-from metier.models.adapterfile import CONFIG, WEIGHTS
+from metier.models.adapterfile import CONFIG, MODEL, TOKENIZER, WEIGHTS
 from metier.models.base import Base
 from metier.models.heads import head_of, load_with_head
-from metier.models.labels import LABELS_FILE, Labelling, read_labelling
+from metier.models.labels import Labelling, read_labelling
 from metier.store import write_atomically
 
-__all__ = ["LABEL_FILES", "MODEL", "LowRank", "load_trained", "save_trained"]
-
-MODEL = "model.safetensors"
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-LABEL_FILES = (LABELS_FILE, CONFIG, WEIGHTS, "config.json", MODEL, *_TOKENIZER)
-"""The files that a trained model with a head may consist of."""
+__all__ = ["LowRank", "load_trained", "save_trained"]
 
 _PREFIX = "base_model.model."
 
@@ -62,7 +57,7 @@ def save_trained(model: nn.Module, folder: Path, labelling: Labelling, *, base: 
         config.architectures = [type(model).__name__]
         config.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
-        for name in ("config.json", *_TOKENIZER):
+        for name in ("config.json", *TOKENIZER):
             write_atomically(folder / name, (Path(aside) / name).read_bytes())
 
 

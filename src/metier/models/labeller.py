@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,16 @@ import torch
 from metier.models.base import Base
 from metier.models.heads import Layout, label_scores, layout_of
 from metier.models.labelfiles import load_trained
-from metier.models.labels import Labelling
+from metier.models.labels import Labelling, Prediction
 from metier.models.load import load_tokenizer
 from metier.models.precision import fastest_dtype
 from metier.models.tags import best_tags, spans_of
 from metier.models.words import Reading, TextReader
 from metier.progress import SILENT, Progress
-from metier.records import Span
 
-__all__ = ["Labeller", "Prediction", "answer_places", "packed"]
+__all__ = ["Labeller", "answer_places", "packed"]
 
 _LIKELY = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What is answered to one text. `labels`: the one label, or all that apply; `value`: the number, of a pair its score between 0 and 1.
-
-    `probabilities` has one figure a label (of tagging and numbers: none). `read` is False for a text that is longer than the model
-    takes: it has no answer.
-    """
-
-    labels: tuple[str, ...] = ()
-    value: float | None = None
-    spans: tuple[Span, ...] = ()
-    probabilities: tuple[float, ...] = ()
-    read: bool = True
 
 
 class Labeller:
@@ -57,9 +40,7 @@ class Labeller:
         model, labelling = load_trained(base, folder, dtype or fastest_dtype(device))
         return cls(model.to(device).eval(), labelling, TextReader(load_tokenizer(base)), device=device)
 
-    def predict(
-        self, texts: Sequence[str], pairs: Sequence[str | None] | None = None, *, progress: Progress = SILENT, task: str = "label"
-    ) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None, *, progress: Progress = SILENT, task: str = "label") -> list[Prediction]:
         """Return the answer to each text (with its second text, if `pairs` gives one), in order."""
         readings = [self.reader.by_word(text) for text in texts] if self.labelling.by_word else self.reader.whole(texts, pairs)
         answers: list[Prediction] = [Prediction(read=False)] * len(texts)

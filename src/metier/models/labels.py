@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from metier.errors import ModelError
+from metier.records import Span
 from metier.store import write_atomically
 
-__all__ = ["LABELS_FILE", "LabelTask", "Labelling", "read_labelling"]
+__all__ = ["LABELS_FILE", "LabelTask", "Labelling", "Prediction", "read_labelling"]
 
 LabelTask: TypeAlias = Literal["classification", "multi-label", "regression", "pair", "tagging"]
 """One label a text; any number of labels; a number; how well two texts belong together, between 0 and 1; typed spans."""
@@ -49,6 +50,21 @@ class Labelling:
     def write(self, folder: Path) -> None:
         """Write `labels.json` into a folder. Raises StoreError if the disk does not take it."""
         write_atomically(folder / LABELS_FILE, (json.dumps(asdict(self), ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is answered to one text. `labels`: the one label, or all that apply; `value`: the number, of a pair its score between 0 and 1.
+
+    `probabilities` has one figure a label (of tagging and numbers: none). `read` is False for a text that is longer than the model
+    takes: it has no answer.
+    """
+
+    labels: tuple[str, ...] = ()
+    value: float | None = None
+    spans: tuple[Span, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    read: bool = True
 
 
 def read_labelling(folder: Path) -> Labelling:

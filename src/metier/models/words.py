@@ -44,7 +44,6 @@ class TextReader:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        tokenizer.backend_tokenizer.encode_special_tokens = True
         self._before, self._after = self._around()
         self._known: dict[str, tuple[int, ...]] = {}
 
@@ -74,7 +73,7 @@ class TextReader:
     def _tokens(self, piece: str, word: str) -> tuple[int, ...]:
         found = self._known.get(piece)
         if found is None:
-            ids = self.tokenizer(piece, add_special_tokens=False)["input_ids"]
+            ids = self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             # Some tokenizers pass over characters that they do not know; a word without a token could have no answer.
             found = tuple(ids) or (self._unknown(word),)
             if len(self._known) < _REMEMBERED:
@@ -98,11 +97,12 @@ class TextReader:
         alone = [index for index, second in enumerate(seconds) if second is None or not separate]
         if alone:
             joined = [texts[index] if seconds[index] is None else f"{texts[index]}\n\n{seconds[index]}" for index in alone]
-            for index, ids in zip(alone, self.tokenizer(joined)["input_ids"], strict=True):
+            for index, ids in zip(alone, self.tokenizer(joined, split_special_tokens=True)["input_ids"], strict=True):
                 found[index] = Reading(tuple(ids))
         two = [index for index, second in enumerate(seconds) if second is not None and separate]
         if two:
-            given = self.tokenizer([texts[index] for index in two], [str(seconds[index]) for index in two], return_token_type_ids=True)
+            both = [texts[index] for index in two], [str(seconds[index]) for index in two]
+            given = self.tokenizer(*both, return_token_type_ids=True, split_special_tokens=True)
             for index, ids, kinds in zip(two, given["input_ids"], given["token_type_ids"], strict=True):
                 found[index] = Reading(tuple(ids), tuple(kinds))
         return found

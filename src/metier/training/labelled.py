@@ -13,7 +13,7 @@ from metier.errors import Fault, InputError
 from metier.models.answers import answer_of, number_of, pair_of, text_of
 from metier.models.heads import Layout
 from metier.models.labeller import answer_places
-from metier.models.labels import LabelTask, Labelling
+from metier.models.labels import Labelling, LabelTask
 from metier.models.tags import crossing, tags_of
 from metier.models.words import Reading, TextReader
 from metier.records import Drop, Record
@@ -66,7 +66,9 @@ def _without(task: LabelTask) -> Fault:
         "pair": "map both texts and the number: columns: {text: A, pair: B, label: NUMBER}",
     }
     what = "spans" if task == "tagging" else "a label"
-    return Fault(f"no training record has {what}", key="training.task", remedy=where.get(task, "map the column of the label: columns: {text: TEXT, label: LABEL}"))
+    return Fault(
+        f"no training record has {what}", key="training.task", remedy=where.get(task, "map the column of the label: columns: {text: TEXT, label: LABEL}")
+    )
 
 
 def _faults(record: Record, task: LabelTask) -> Iterable[Fault]:
@@ -79,7 +81,9 @@ def _faults(record: Record, task: LabelTask) -> Iterable[Fault]:
             what = f"record {record.id}: the span {second.type} {second.start}-{second.end} {how} {first.type} {first.start}-{first.end}"
             yield Fault(what, path, key=key, remedy="a word has one tag: keep the outer or the inner one of the two")
         yield from (
-            Fault(f"record {record.id}: the span {span.type} {span.start}-{span.end} lies outside its text", path, key=key, remedy="count from 0, in code points")
+            Fault(
+                f"record {record.id}: the span {span.type} {span.start}-{span.end} lies outside its text", path, key=key, remedy="count from 0, in code points"
+            )
             for span in record.spans
             if not 0 <= span.start < span.end <= len(record.text)
         )

@@ -269,11 +269,13 @@ def _facts(trainer: Trainer, base: Base, chat: Chat, effective: _Effective, *, d
 
 
 def peak_memory() -> int:
+    """Return the largest resident memory of this process, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
+    """Return what names the machine and the packages of a run."""
     packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "safetensors")}
     return {
         "python": platform.python_version(),

@@ -12,8 +12,7 @@ from metier.evaluation.labels.numbers import absolute_error, discounted_gain, ra
 from metier.evaluation.measures import Measure, macro_f1, matthews, mean, roc_auc
 from metier.evaluation.scorers import Graded
 from metier.models.answers import answer_of, number_of, pair_of, text_of
-from metier.models.labels import Labelling
-from metier.models.labeller import Prediction
+from metier.models.labels import Labelling, Prediction
 from metier.packs.spec import Metric
 from metier.records import Record, Span
 

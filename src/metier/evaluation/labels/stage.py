@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metier.artifacts import Artifact
 from metier.errors import Fault, InputError
@@ -19,13 +19,15 @@ from metier.evaluation.labels.grade import Side, answered, graded_items, item_of
 from metier.evaluation.report import training_points, write_report
 from metier.evaluation.results import examples, results_document, write_samples
 from metier.evaluation.settings import EvaluationSettings
-from metier.models import Labeller
 from metier.models.answers import answer_of, pair_of, text_of
 from metier.models.labels import Labelling
 from metier.packs.spec import Pack
 from metier.records import Record
 from metier.shards import dataset_records
 from metier.store import Workspace, remove_folder, write_atomically
+
+if TYPE_CHECKING:
+    from metier.models import Labeller
 
 __all__ = ["evaluate_labels"]
 
@@ -62,9 +64,7 @@ def evaluate_labels(
     document = results_document([one], facts, settings) | {"tables": facts["tables"]}
     write_atomically(folder / "results.json", json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True).encode())
     shown = examples([one], settings.examples)
-    page = write_report(
-        facts, dataset.facts, {} if run is None else run.facts, training_points(run), settings=settings.model_dump(mode="json"), examples=shown
-    )
+    page = write_report(facts, dataset.facts, {} if run is None else run.facts, training_points(run), settings=settings.model_dump(mode="json"), examples=shown)
     write_atomically(folder / "report.html", page.encode())
     return workspace.commit("evaluation", folder, parents=(dataset.digest, adapter.digest), facts=facts)
 
