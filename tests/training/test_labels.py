@@ -118,9 +118,7 @@ def test_what_was_trained_gives_the_same_answers_in_transformers_and_peft(
 
 @pytest.mark.parametrize("kind", ["encoder", "base"])
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_one_label_is_learnt_on_encoders_and_decoders(
-    kind: str, method: str, make_dataset: MakeDataset, store: Store, request: pytest.FixtureRequest
-) -> None:
+def test_one_label_is_learnt_on_encoders_and_decoders(kind: str, method: str, make_dataset: MakeDataset, store: Store, request: pytest.FixtureRequest) -> None:
     found: Base = request.getfixturevalue(kind)
     chosen = settings(task="classification", method=method, rank=8, epochs=60, learning_rate=3e-3 if method == "full" else 1e-2)
     _, trained = train(make_dataset(train=ROWS), found, chosen, workspace=store.workspace("label"))
@@ -225,9 +223,7 @@ def test_data_that_teach_nothing_are_refused(task: str, records: list[Record], m
 
 def test_what_does_not_fit_is_left_out_with_its_reason(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
     long, unlabelled = record("red " * 100, label="red"), record("A door.", label=None)
-    run, trained = train(
-        make_dataset(train=[*ROWS, long, unlabelled]), encoder, settings(task="classification", epochs=1), workspace=store.workspace("long")
-    )
+    run, trained = train(make_dataset(train=[*ROWS, long, unlabelled]), encoder, settings(task="classification", epochs=1), workspace=store.workspace("long"))
     reasons = {drop.record_id: drop.reason for drop in read_drops(run.file("drops.parquet"))}
     assert reasons == {long.id: f"too_many_tokens:{len(TextReader(load_tokenizer(encoder)).whole([long.text])[0])}>64", unlabelled.id: "no_label"}
     (answer,) = Labeller.open(encoder, trained.path).predict([long.text])
