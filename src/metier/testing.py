@@ -77,15 +77,15 @@ def _build_encoder(folder: Path, *, hidden: int, layers: int, heads: int, seed: 
     from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     corpus = resources.files("metier").joinpath("data/tiny_corpus.txt").read_text(encoding="utf-8")
     trainer = trainers.WordPieceTrainer(vocab_size=_VOCABULARY, special_tokens=specials, show_progress=False)
     tokenizer.train_from_iterator(corpus.splitlines(), trainer)
-    ends = [(name, tokenizer.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
-    tokenizer.post_processor = processors.BertProcessing(*ends)
+    places = {name: number for number, name in enumerate(specials)}
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"]))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
     config = BertConfig(
         vocab_size=len(fast),

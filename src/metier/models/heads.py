@@ -19,7 +19,7 @@ from metier.models.base import Base
 from metier.models.labels import Labelling
 from metier.models.norms import quicken
 
-__all__ = ["HEADS", "Layout", "head_of", "is_encoder", "label_scores", "layout_of", "load_with_head", "longest"]
+__all__ = ["HEADS", "Layout", "head_of", "is_encoder", "label_scores", "layout_of", "load_with_head", "longest", "whole_in_single_precision"]
 
 HEADS = ("score", "classifier")
 """Names under which transformers keeps the head of a model for labels."""
@@ -65,8 +65,10 @@ def longest(base: Base) -> int:
 def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed: int, frozen: bool) -> nn.Module:
     """Return a base model with a fresh head for a labelling, in evaluation mode.
 
-    The head is drawn by the seed: normal with the model's own initial width, no bias. `frozen` says that only adapters and the head
-    will be trained; norms are quickened then. Raises ModelError if transformers has no such class for the model.
+    The head is drawn by the seed: normal with the model's own initial width, no bias; so is the layer that gathers a text (the pooler of
+    BERT) where the base model was stored without it. Their names are in the model's `trained_whole`: they are trained and stored as they
+    are whatever the method. `frozen` says that nothing but these and adapters will be trained; norms are quickened then. Raises ModelError
+    if transformers has no such class for the model, or if other weights are missing.
     """
     attention.register()
     transformers.utils.logging.set_verbosity_error()
@@ -77,8 +79,9 @@ def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed
     config.id2label = dict(enumerate(labelling.classes))
     config.label2id = {name: index for index, name in enumerate(labelling.classes)}
     try:
-        model: nn.Module = _class_of(config, by_word=labelling.by_word).from_pretrained(
+        model, found = _class_of(config, by_word=labelling.by_word).from_pretrained(
             base.folder,
+            output_loading_info=True,
             config=config,
             dtype=dtype,
             attn_implementation=attention.IMPLEMENTATION,
@@ -88,11 +91,23 @@ def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the base model {base.name} cannot be loaded with a head: {_first_line(error)}") from None
-    _draw(head_of(model)[1], float(getattr(text, "initializer_range", 0.02)), seed)
+    model.trained_whole = _fresh(model, found["missing_keys"], base)
+    for name in model.trained_whole:
+        _draw(model.get_submodule(name), float(getattr(text, "initializer_range", 0.02)), seed)
     if frozen:
         model.requires_grad_(False)
         quicken(model)
-    return model.eval()
+    loaded: nn.Module = model.eval()
+    return loaded
+
+
+def _fresh(model: Any, missing: Sequence[str], base: Base) -> tuple[str, ...]:
+    """Return the names of the head and, if its weights are missing in the base model, of the pooler."""
+    head, pooler = head_of(model)[0], f"{model.base_model_prefix}.pooler"
+    lacking = sorted(name for name in missing if not name.startswith(f"{head}."))
+    if odd := [name for name in lacking if not name.startswith(f"{pooler}.")]:
+        raise ModelError(f"the base model {base.name} lacks {len(odd)} weights, first {odd[0]!r}\n    -> give the folder of a whole model")
+    return (head, pooler) if lacking else (head,)
 
 
 def _class_of(config: Any, *, by_word: bool) -> Any:
@@ -127,6 +142,12 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
         if isinstance(head, nn.Module):
             return name, head
     raise ModelError(f"{type(model).__name__} keeps its head under no name that is known here ({', '.join(HEADS)})")
+
+
+def whole_in_single_precision(model: Any) -> None:
+    """Put the parts that are trained as they are (`trained_whole`) in fp32."""
+    for name in model.trained_whole:
+        model.get_submodule(name).float()
 
 
 def layout_of(model: nn.Module, labelling: Labelling) -> Layout:
@@ -164,7 +185,7 @@ def label_scores(
     states = output.last_hidden_state[0][sources]
     pooler = getattr(body, "pooler", None)
     if layout.pooled and pooler is not None:
-        states = pooler(states[:, None])
+        states = pooler(states[:, None].to(_dtype(pooler)))
     dropout = getattr(model, "dropout", None)
     if dropout is not None:
         states = dropout(states)

@@ -26,7 +26,7 @@ from metier.errors import ModelError
 from metier.models import lora
 from metier.models.adapterfile import CONFIG, MODEL, TOKENIZER, WEIGHTS
 from metier.models.base import Base
-from metier.models.heads import head_of, load_with_head
+from metier.models.heads import load_with_head, whole_in_single_precision
 from metier.models.labels import Labelling, read_labelling
 from metier.store import write_atomically
 
@@ -62,10 +62,9 @@ def save_trained(model: nn.Module, folder: Path, labelling: Labelling, *, base: 
 
 
 def _save_adapter(model: nn.Module, folder: Path, base: str, adapter: LowRank, labelling: Labelling) -> None:
-    name, head = head_of(model)
     state = lora.adapter_state(model)
     targets = sorted({key.removesuffix(".weight").split(".")[-2] for key in state})
-    state |= {f"{_PREFIX}{name}.{key}": value.detach() for key, value in head.state_dict().items()}
+    state |= _whole_parts(model)
     config = {
         "peft_type": "LORA",
         "task_type": "TOKEN_CLS" if labelling.by_word else "SEQ_CLS",
@@ -74,13 +73,19 @@ def _save_adapter(model: nn.Module, folder: Path, base: str, adapter: LowRank, l
         "lora_alpha": adapter.alpha,
         "lora_dropout": adapter.dropout,
         "target_modules": targets,
-        "modules_to_save": [name],
+        "modules_to_save": [name.rsplit(".", 1)[-1] for name in model.trained_whole],  # type: ignore[union-attr]
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
     _write_tensors(folder / WEIGHTS, state)
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _whole_parts(model: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors of what is trained as it is beside adapters, under PEFT's names."""
+    parts = {name: model.get_submodule(name).state_dict() for name in model.trained_whole}
+    return {f"{_PREFIX}{name}.{key}": value.detach() for name, state in parts.items() for key, value in state.items()}
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -114,9 +119,8 @@ def _put_adapter(model: nn.Module, folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / CONFIG} cannot be read ({error})\n    -> train again, or restore the file") from None
     lora.attach(model, rank=rank, alpha=alpha, dropout=0.0, targets=targets, seed=0)
-    name, head = head_of(model)
-    head.float()
-    _fill({**lora.adapter_state(model), **{f"{_PREFIX}{name}.{key}": value for key, value in head.state_dict().items()}}, folder / WEIGHTS)
+    whole_in_single_precision(model)
+    _fill(lora.adapter_state(model) | _whole_parts(model), folder / WEIGHTS)
 
 
 def _fill(places: Mapping[str, torch.Tensor], path: Path) -> None:

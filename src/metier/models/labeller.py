@@ -77,9 +77,11 @@ class Labeller:
         counts = [len(reading.firsts) if self.labelling.by_word else 1 for reading in readings]
         if not sum(counts):
             return [torch.zeros(0, len(self.labelling.classes))] * len(readings)
-        tensors = {name: value if value is None else value.to(self.device) for name, value in row.items()}
-        scores = label_scores(self.model, self.layout, tensors.pop("tokens"), tensors.pop("positions"), lengths=[len(item) for item in readings], **tensors)
-        return list(scores.cpu().split(counts))
+        tokens, positions, sources = (row[name].to(self.device) for name in ("tokens", "positions", "sources"))
+        kinds = row["kinds"].to(self.device) if "kinds" in row else None
+        lengths = [len(item) for item in readings]
+        scores = label_scores(self.model, self.layout, tokens, positions, lengths=lengths, sources=sources, kinds=kinds)
+        return list(torch.split(scores.cpu(), counts))
 
     def _answers(self, texts: Sequence[str], readings: Sequence[Reading], scores: Sequence[torch.Tensor]) -> Iterator[Prediction]:
         labelling = self.labelling
@@ -100,8 +102,8 @@ class Labeller:
                 yield Prediction((labelling.labels[int(item.argmax())],), probabilities=tuple(torch.softmax(item, dim=-1).tolist()))
 
 
-def packed(readings: Sequence[Reading], layout: Layout) -> dict[str, torch.Tensor | None]:
-    """Return one packed row of texts: tokens, positions, sources (where answers are given) and kinds, 1-D int64 tensors (kinds: None without pairs)."""
+def packed(readings: Sequence[Reading], layout: Layout) -> dict[str, torch.Tensor]:
+    """Return one packed row of texts: tokens, positions, sources (where answers are given) and kinds, 1-D int64 tensors (kinds: only where there are pairs)."""
     tokens: list[int] = []
     positions: list[int] = []
     sources: list[int] = []
@@ -112,12 +114,8 @@ def packed(readings: Sequence[Reading], layout: Layout) -> dict[str, torch.Tenso
         positions.extend(range(len(reading)))
         kinds.extend(reading.kinds or [0] * len(reading))
         sources.extend(start + place for place in answer_places(reading, layout))
-    return {
-        "tokens": torch.tensor(tokens),
-        "positions": torch.tensor(positions),
-        "sources": torch.tensor(sources, dtype=torch.int64),
-        "kinds": torch.tensor(kinds) if any(kinds) else None,
-    }
+    rows = {"tokens": tokens, "positions": positions, "sources": sources} | ({"kinds": kinds} if any(kinds) else {})
+    return {name: torch.tensor(values, dtype=torch.int64) for name, values in rows.items()}
 
 
 def answer_places(reading: Reading, layout: Layout) -> Sequence[int]:

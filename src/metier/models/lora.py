@@ -120,8 +120,9 @@ class LoraLinear(nn.Module):
 
 
 def _linear_layers(model: nn.Module, targets: Sequence[str] | str) -> list[str]:
-    heads = [getattr(model, name, None) for name in ("lm_head", "score", "classifier")]
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and not any(module is head for head in heads)]
+    apart = ("lm_head", *getattr(model, "trained_whole", ()))
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = [name for name in layers if not any(name == part or name.startswith(f"{part}.") for part in apart)]
     if targets == ALL_LINEAR:
         return names
     endings = sorted({name.rsplit(".", 1)[-1] for name in names})

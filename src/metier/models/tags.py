@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ __all__ = ["best_tags", "crossing", "spans_of", "tags_of"]
 def crossing(spans: Sequence[Span]) -> tuple[Span, Span] | None:
     """Return the first two spans that share a character (one inside the other, or crossing), or None."""
     ordered = sorted(spans, key=lambda span: (span.start, -span.end))
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         if second.start < first.end:
             return first, second
     return None

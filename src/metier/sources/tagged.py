@@ -106,13 +106,15 @@ def spans_of_column(value: Any, text: str) -> tuple[Span, ...]:
 
 
 def _span(item: Any, text: str) -> Span:
+    said = None
     if isinstance(item, Mapping):
-        start, end, kind, said = item.get("start"), item.get("end"), item.get("type", item.get("label")), item.get("text")
+        place, kind, said = (item.get("start"), item.get("end")), item.get("type", item.get("label")), item.get("text")
     elif isinstance(item, list | tuple) and len(item) == 3:
-        start, end, kind, said = (*item, None)
+        place, kind = (item[0], item[1]), item[2]
     else:
         raise SpanError("wrong_type:a span is {start, end, type} or [start, end, type]")
-    if not all(isinstance(place, int) and not isinstance(place, bool) for place in (start, end)) or not isinstance(kind, str) or not kind.strip():
+    start, end = (value if isinstance(value, int) and not isinstance(value, bool) else None for value in place)
+    if start is None or end is None or not isinstance(kind, str) or not kind.strip():
         raise SpanError("wrong_type:a span has whole numbers as start and end and a name as type")
     if not 0 <= start < end <= len(text):
         raise SpanError(f"span_outside_text:{start}-{end} in {len(text)} characters")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from metier.artifacts import Artifact
 from metier.digest import digest_of
 from metier.errors import Fault, InputError
 from metier.models import Base, load_tokenizer
-from metier.models.heads import head_of, is_encoder, layout_of, load_with_head, longest
+from metier.models.heads import is_encoder, layout_of, load_with_head, longest, whole_in_single_precision
 from metier.models.labelfiles import LowRank, save_trained
 from metier.models.labels import Labelling, LabelTask
 from metier.models.lora import attach
@@ -114,9 +113,11 @@ def _prepared(base: Base, labelling: Labelling, effective: _Effective) -> Any:
     settings, adapter = effective.settings, effective.adapter
     if adapter is None:
         return load_with_head(base, labelling, torch.float32, seed=settings.seed, frozen=False).requires_grad_(True)
-    model = load_with_head(base, labelling, effective.dtype, seed=settings.seed, frozen=True)
+    model: Any = load_with_head(base, labelling, effective.dtype, seed=settings.seed, frozen=True)
     attach(model, rank=adapter.rank, alpha=adapter.alpha, dropout=adapter.dropout, targets=settings.targets, seed=settings.seed)
-    head_of(model)[1].float().requires_grad_(True)
+    whole_in_single_precision(model)
+    for name in model.trained_whole:
+        model.get_submodule(name).requires_grad_(True)
     return model
 
 
@@ -136,7 +137,7 @@ def _method(effective: _Effective) -> dict[str, Any]:
     return {"method": effective.method, "rank": None if adapter is None else adapter.rank, "alpha": None if adapter is None else adapter.alpha}
 
 
-def _facts(trainer: Trainer, base: Base, labelling: Labelling, effective: _Effective) -> Mapping[str, Any]:
+def _facts(trainer: Trainer, base: Base, labelling: Labelling, effective: _Effective) -> dict[str, Any]:
     settings, position = trainer.settings, trainer.position
     resolved = settings.model_dump(mode="json") | _method(effective) | {"precision": str(effective.dtype).removeprefix("torch.")}
     return {

@@ -77,7 +77,7 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     folder = workspace.folder / "adapter"
     save_adapter(model, folder, base=base.name, rank=effective.rank, alpha=effective.alpha, dropout=settings.dropout)
     write_atomically(folder / "chat_template.jinja", str(chat.tokenizer.chat_template).encode())
-    about = {"base": {"name": base.name, "digest": base.digest, "licence": base.licence}, "method": settings.method, "rank": effective.rank}
+    about: dict[str, Any] = {"base": {"name": base.name, "digest": base.digest, "licence": base.licence}, "method": settings.method, "rank": effective.rank}
     about |= {"alpha": effective.alpha, "trainable_parameters": trainer.trainable, "template": chat.digest}
     adapter = workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
     return run, adapter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,7 @@ def table(counts: Counts, weights: Floats, confidence: float) -> dict[str, dict[
     return {**rows, **{f"{name} average": row for name, row in averages.items()}}
 
 
-def _row(right: float, said: float, true: float, draws: Floats, confidence: float) -> Mapping[str, Any]:
+def _row(right: float, said: float, true: float, draws: Floats, confidence: float) -> dict[str, Any]:
     precision, recall, f1 = (0.0 if not bottom else top / bottom for top, bottom in ((right, said), (right, true), (2 * right, said + true)))
     bounds = interval(draws, f1, confidence)
     facts = bounds.as_facts() if not math.isnan(bounds.low) else {"value": f1, "low": None, "high": None}
