@@ -78,7 +78,7 @@ def clauses(data: Path, folder: Path) -> None:
     rows = []
     for path in sorted((data / "law" / "cuad-clauses").rglob("*.tsv")):
         with path.open(encoding="utf-8", newline="") as stream:
-            rows += [(row["text"], path.parent.name) for row in csv.DictReader(stream, delimiter="\t") if row.get("answer") == "Yes"]
+            rows += [(row["text"], path.parent.name) for row in csv.DictReader(stream, delimiter="\t") if row["label"] == "Yes"]
     write(folder, rows)
 
 

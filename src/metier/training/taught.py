@@ -23,7 +23,7 @@ from metier.store import Workspace, remove_folder
 from metier.training.labelled import Examples, encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
 from metier.training.settings import TrainingSettings
-from metier.training.train import Trainer, environment, peak_memory
+from metier.training.train import Trainer, environment, peak_memory, validation_sample
 
 __all__ = ["train_labels"]
 
@@ -63,7 +63,7 @@ def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task
     tokenizer = load_tokenizer(base)
     reader = TextReader(tokenizer)
     taught = encode_labelled(records, reader, labelling, layout)
-    checks = encode_labelled(_sample(dataset, settings.validation.limit), reader, labelling, layout)
+    checks = encode_labelled(validation_sample(dataset, settings.validation.limit), reader, labelling, layout)
     _say(taught, workspace)
     half = effective.dtype if effective.adapter is None and effective.dtype != torch.float32 else None
     trainer = Trainer(
@@ -87,11 +87,6 @@ def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task
     save_trained(model, folder, labelling, base=base, adapter=effective.adapter, tokenizer=tokenizer)
     about = {key: facts[key] for key in ("base", "template", "task", "labels", "trainable_parameters")} | _method(effective)
     return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
-
-
-def _sample(dataset: Artifact, limit: int) -> list[Any]:
-    """The validation examples in the order of their ids, which are digests: a fixed random sample."""
-    return sorted(dataset_records(dataset, "validation"), key=lambda record: record.id)[:limit]
 
 
 def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device: str) -> _Effective:

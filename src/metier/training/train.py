@@ -29,7 +29,7 @@ from metier.training.loop import Plan, StepResult, plan_steps, run_steps, valida
 from metier.training.objectives import Objective, cross_entropy
 from metier.training.settings import TrainingSettings
 
-__all__ = ["Trainer", "environment", "peak_memory", "train"]
+__all__ = ["Trainer", "environment", "peak_memory", "train", "validation_sample"]
 
 TASK = "training"
 _FEW_EXAMPLES = 500
@@ -58,7 +58,7 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
         workspace.progress.say(f"{broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
     if settings.order == "shuffled" and _has_curriculum(dataset):
         workspace.progress.say("note: the dataset is ordered by a curriculum, and another order is drawn in each epoch; training.order: dataset keeps it")
-    checks, _ = encode_records(_sample(dataset, settings.validation.limit), chat, settings.batch.maximum_tokens)
+    checks, _ = encode_records(validation_sample(dataset, settings.validation.limit), chat, settings.batch.maximum_tokens)
     if not examples:
         longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
         raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
@@ -88,8 +88,8 @@ def _has_curriculum(dataset: Artifact) -> bool:
     return settings is not None and settings["curriculum"]["by"] is not None
 
 
-def _sample(dataset: Artifact, limit: int) -> list[Any]:
-    """The validation examples in the order of their ids, which are digests: a fixed random sample."""
+def validation_sample(dataset: Artifact, limit: int) -> list[Any]:
+    """Return the validation examples in the order of their ids, which are digests: a fixed random sample."""
     return sorted(dataset_records(dataset, "validation"), key=lambda record: record.id)[:limit]
 
 
