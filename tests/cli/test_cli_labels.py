@@ -68,7 +68,7 @@ def notes(tmp_path: Path) -> list[dict[str, Any]]:
 
 def test_tagged_words_become_an_expert_with_a_report_and_a_decision(notes: list[dict[str, Any]], tmp_path: Path, encoder: Base, invoke: Invoke) -> None:
     (tmp_path / "data" / "notes.conll").write_text("\n\n".join(sentence(row["text"]) for row in notes) + "\n", encoding="utf-8")
-    folder = project(tmp_path, encoder, "tagging", "notes.conll", {})
+    folder = project(tmp_path, encoder, "tagging", "notes.conll", {}, epochs=12)
     ended = invoke("run", folder, "--json")
     assert ended.code == 0, ended.err
     row = ended.document["evaluation"]["tasks"]["tagging"]["entity_f1"]
@@ -102,7 +102,7 @@ def test_tagged_words_become_an_expert_with_a_report_and_a_decision(notes: list[
     ("task", "columns", "metric", "training"),
     [
         ("tagging", {"text": "text", "spans": "marks"}, "entity_f1", {"method": "lora", "rank": 8, "learning_rate": 0.01, "epochs": 20}),
-        ("classification", {"text": "text", "label": "season"}, "macro_f1", {}),
+        ("classification", {"text": "text", "label": "season"}, "macro_f1", {"epochs": 40}),
         ("multi-label", {"text": "text", "labels": "also"}, "micro_f1", {}),
         ("regression", {"text": "text", "label": "frames"}, "mae", {"epochs": 1}),
         ("pair", {"text": "text", "pair": "other", "label": "fits"}, "roc_auc", {}),

@@ -171,7 +171,7 @@ def label_scores(
     *,
     lengths: Sequence[int],
     sources: torch.Tensor,
-    kinds: torch.Tensor | None,
+    kinds: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the head's outputs [sources, classes] in fp32 for a packed row: `tokens`, `positions` and `kinds` are 1-D over all its texts.
 
