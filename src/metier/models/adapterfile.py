@@ -25,7 +25,6 @@ ADAPTER_FILES = (WEIGHTS, CONFIG, "chat_template.jinja", *LABEL_FILES)
 """The files that a trained model consists of; nothing else belongs in its folder."""
 
 _MOST_HEADER = 100_000_000
-_PREFIX = "base_model.model."
 _NAME = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
 _CODE_KEYS = ("auto_map", "trust_remote_code", "auto_mapping", "custom_modules", "runtime_config")
 # dtype -> (numpy's name of the raw words, mask whose bits are all set in infinities and NaN; IEEE 754 and bfloat16)
@@ -109,14 +108,13 @@ def _weights(path: Path, config: Mapping[str, Any] | None) -> list[str]:
         return [f"{path.name} is not a sound safetensors file ({error})"]
     if not header:
         return [f"{path.name} holds no tensor"]
-    saved = (config or {}).get("modules_to_save") or ()
-    # Of a whole model every tensor is taken, of an adapter its own and those of the head.
-    plain = "" if path.name == MODEL else tuple(f"{_PREFIX}{name}." for name in saved)
+    saved = {str(name) for name in (config or {}).get("modules_to_save") or ()}
     faults = []
     sides: dict[str, dict[str, int]] = {}
     for name, entry in sorted(header.items()):
         match = _NAME.fullmatch(name)
-        known = match is not None or name.startswith(plain)
+        # Of a whole model every tensor is taken, of an adapter its own and those of the parts that are stored as they are.
+        known = match is not None or path.name == MODEL or bool(saved & set(name.split(".")))
         fault = _shape_fault(name, entry, 2 if match else None) if known else f"{name!r} is no tensor of a low-rank adapter"
         if fault is None and match:
             low = entry["shape"][0 if match["side"] == "A" else 1]

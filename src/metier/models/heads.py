@@ -102,7 +102,9 @@ def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed
 
 
 def _fresh(model: Any, missing: Sequence[str], base: Base) -> tuple[str, ...]:
-    """Return the names of the head and, if its weights are missing in the base model, of the pooler."""
+    """Return the names of the head and, if its weights are missing in the base model, of the pooler. Raises ModelError for other gaps and parts."""
+    if unknown := sorted(name for name, child in model.named_children() if child is not model.base_model and name not in (*HEADS, "dropout")):
+        raise ModelError(f"{type(model).__name__} has parts between body and head that are not known here: {', '.join(unknown)}")
     head, pooler = head_of(model)[0], f"{model.base_model_prefix}.pooler"
     lacking = sorted(name for name in missing if not name.startswith(f"{head}."))
     if odd := [name for name in lacking if not name.startswith(f"{pooler}.")]:
@@ -153,8 +155,6 @@ def whole_in_single_precision(model: Any) -> None:
 def layout_of(model: nn.Module, labelling: Labelling) -> Layout:
     """Return how a model is called. Raises ModelError for one whose attention does not say whether it is causal."""
     body: Any = model.base_model
-    if unknown := sorted(name for name, child in model.named_children() if child is not body and name not in (*HEADS, "dropout")):
-        raise ModelError(f"{type(model).__name__} has parts between body and head that are not known here: {', '.join(unknown)}")
     said = [bool(module.is_causal) for module in body.modules() if hasattr(module, "is_causal") and hasattr(module, "layer_idx")]
     if not said:
         raise ModelError(f"{type(model).__name__} does not say whether its attention looks ahead, so it cannot be called on packed rows")
