@@ -1,4 +1,4 @@
-"""An adapter's files looked at without running or trusting them: safetensors only, sound header, right rank, finite numbers.
+"""The files of an adapter, or of a model with a head, looked at without running or trusting them: safetensors only, sound header, right rank, finite numbers.
 
 Read with numpy alone; the weights are mapped, not copied, and torch is not loaded. The format is that of safetensors 0.x:
 eight bytes of little-endian header length, a JSON header of name -> dtype, shape and offsets, then the numbers without gaps.
@@ -13,12 +13,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ADAPTER_FILES", "CONFIG", "WEIGHTS", "adapter_faults"]
+__all__ = ["ADAPTER_FILES", "CONFIG", "LABEL_FILES", "MODEL", "TOKENIZER", "WEIGHTS", "adapter_faults", "weights_of"]
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-ADAPTER_FILES = (WEIGHTS, CONFIG, "chat_template.jinja")
-"""The files that an adapter consists of; nothing else belongs in its folder."""
+MODEL = "model.safetensors"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+LABEL_FILES = ("labels.json", "config.json", MODEL, *TOKENIZER)
+"""What a model with a head has beside, or in the place of, an adapter's files."""
+ADAPTER_FILES = (WEIGHTS, CONFIG, "chat_template.jinja", *LABEL_FILES)
+"""The files that a trained model consists of; nothing else belongs in its folder."""
 
 _MOST_HEADER = 100_000_000
 _NAME = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?:(?P<side>[AB])\.weight|magnitude_vector)")
@@ -37,7 +41,7 @@ _WORDS: Mapping[str, tuple[str, int]] = {"F32": ("<u4", 0x7F800000), "F16": ("<u
 
 
 def adapter_faults(folder: Path, *, rank: int | None = None, base: str | None = None, trained_on: str | None = None) -> list[str]:
-    """Return what is wrong with an adapter's files, in words; none means that they may be loaded.
+    """Return what is wrong with the files of an adapter, or of a whole model with a head, in words; none means that they may be loaded.
 
     `rank` is what the run says the adapter has; `base` is the digest of the base model it would be put on and `trained_on`
     that of the one it was made for.
@@ -45,11 +49,18 @@ def adapter_faults(folder: Path, *, rank: int | None = None, base: str | None = 
     faults = list(_stray(folder))
     if base is not None and trained_on is not None and base != trained_on:
         faults.append(f"it was trained on the base model {trained_on[:12]}, not on {base[:12]}")
+    if weights_of(folder) == MODEL:
+        return faults + _weights(folder / MODEL, None)
     config, found = _config(folder / CONFIG)
     faults += found
     if config is not None and rank is not None and config.get("r") != rank:
         faults.append(f"{CONFIG} says rank {config.get('r')!r}, the run says {rank}")
     return faults + _weights(folder / WEIGHTS, config)
+
+
+def weights_of(folder: Path) -> str:
+    """Return the name of the file that holds what was trained: all weights of a model, or those of an adapter."""
+    return MODEL if (folder / MODEL).is_file() and not (folder / WEIGHTS).is_file() else WEIGHTS
 
 
 def _stray(folder: Path) -> Iterator[str]:
@@ -100,34 +111,38 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 def _weights(path: Path, config: Mapping[str, Any] | None) -> list[str]:
     if not path.is_file():
-        return [f"{WEIGHTS} is missing"]
+        return [f"{path.name} is missing"]
     try:
         header, start = _header(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return [f"{WEIGHTS} is not a sound safetensors file ({error})"]
+        return [f"{path.name} is not a sound safetensors file ({error})"]
     if not header:
-        return [f"{WEIGHTS} holds no tensor"]
+        return [f"{path.name} holds no tensor"]
+    saved = {str(name) for name in (config or {}).get("modules_to_save") or ()}
     faults = []
     kind = str(config.get("peft_type")) if config is not None else "LORA"
     pattern = _NAMES.get(kind, _NAME)
     sides: dict[str, dict[str, int]] = {}
     for name, entry in sorted(header.items()):
         match = pattern.fullmatch(name)
-        dimensions = (1, 2) if kind == "METIER_WEIGHTS" else (1,) if name.endswith("magnitude_vector") else (2,)
-        fault = _shape_fault(name, entry, dimensions) if match else f"{name!r} is no tensor of an adapter of type {kind}"
-        if fault is None and match:
-            if pattern is _NAME and match["side"]:
-                sides.setdefault(match["layer"], {})[match["side"]] = entry["shape"][0 if match["side"] == "A" else 1]
+        # Of a whole model every tensor is taken, of an adapter its own and those of the parts that are stored as they are.
+        known = match is not None or path.name == MODEL or bool(saved & set(name.split(".")))
+        low = pattern is _NAME and match is not None
+        dimensions = None if not low else 1 if name.endswith("magnitude_vector") else 2
+        fault = _shape_fault(name, entry, dimensions) if known else f"{name!r} is no tensor of an adapter of type {kind}"
+        if fault is None and low and match is not None and match["side"]:
+            sides.setdefault(match["layer"], {})[match["side"]] = entry["shape"][0 if match["side"] == "A" else 1]
+        if fault is None:
             fault = _number_fault(path, start, name, entry)
         faults += [fault] if fault else []
     return faults + (list(_pair_faults(sides, config)) if pattern is _NAME else [])
 
 
-def _shape_fault(name: str, entry: Mapping[str, Any], dimensions: tuple[int, ...]) -> str | None:
+def _shape_fault(name: str, entry: Mapping[str, Any], dimensions: int | None) -> str | None:
     shape, dtype = entry.get("shape"), entry.get("dtype")
     if not isinstance(dtype, str) or dtype not in _WORDS:
         return f"{name!r} has the number format {dtype!r}; adapters have {', '.join(_WORDS)}"
-    if not isinstance(shape, list) or len(shape) not in dimensions or not all(isinstance(item, int) and item > 0 for item in shape):
+    if not isinstance(shape, list) or dimensions not in (None, len(shape)) or not all(isinstance(item, int) and item > 0 for item in shape):
         return f"{name!r} has the shape {shape}"
     width = int(_WORDS[dtype][0][-1])
     first, last = entry["data_offsets"]

@@ -113,9 +113,9 @@ def pattern_of(name: str, patterns: Mapping[str, Any]) -> str | None:
 
 def linear_layers(model: nn.Module, targets: Sequence[str] | str) -> list[str]:
     """Return the names of a model's linear layers among `targets`. Raises ModelError for a target that the model does not have."""
-    body = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    head = getattr(model, "lm_head", None)
-    names = [name for name, module in body.items() if module is not head]
+    apart = ("lm_head", *getattr(model, "trained_whole", ()))
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = [name for name in layers if not any(name == part or name.startswith(f"{part}.") for part in apart)]
     if targets == ALL_LINEAR:
         return names
     endings = sorted({name.rsplit(".", 1)[-1] for name in names})

@@ -12,8 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from metier.errors import ModelError
-from metier.models import Encoded
-from metier.training.batches import Row, order, pack, row_of
+from metier.training.batches import Example, Row, order, pack, row_of
 from metier.training.objectives import Objective
 from metier.training.settings import OptimizerSettings, TrainingSettings
 
@@ -53,7 +52,7 @@ class StepResult:
     seconds: float
 
 
-def plan_steps(examples: Sequence[Encoded], settings: TrainingSettings) -> Plan:
+def plan_steps(examples: Sequence[Example], settings: TrainingSettings) -> Plan:
     """Return the steps of a training: a function of the examples, the seed and the settings alone."""
     lengths = [len(example) for example in examples]
     steps: list[tuple[tuple[int, ...], ...]] = []
@@ -86,7 +85,7 @@ def learning_rate_at(step: int, total: int, peak: float, settings: OptimizerSett
 
 def run_steps(
     model: Any,
-    examples: Sequence[Encoded],
+    examples: Sequence[Example],
     plan: Plan,
     *,
     start: int,
@@ -138,7 +137,8 @@ def _total(model: Any, row: Row, objectives: Sequence[tuple[float, Objective]]) 
 def _to_device(row: Row, device: torch.device) -> Row:
     if device.type == "cpu":
         return row
-    return Row(row.tokens.to(device), row.positions.to(device), row.lengths, row.sources.to(device), row.labels.to(device))
+    kinds = None if row.kinds is None else row.kinds.to(device)
+    return Row(row.tokens.to(device), row.positions.to(device), row.lengths, row.sources.to(device), row.labels.to(device), kinds)
 
 
 def _over_processes(accelerator: Accelerator, loss: float, parameters: Sequence[torch.nn.Parameter]) -> float:
@@ -154,7 +154,7 @@ def _over_processes(accelerator: Accelerator, loss: float, parameters: Sequence[
 
 @torch.no_grad()
 def validation_loss(
-    model: Any, examples: Sequence[Encoded], objective: Objective, *, row_tokens: int, device: torch.device, seen: Callable[[int], None]
+    model: Any, examples: Sequence[Example], objective: Objective, *, row_tokens: int, device: torch.device, seen: Callable[[int], None]
 ) -> float:
     """Return the mean loss in nats a learnt token; `seen` is told how many examples each row held."""
     total, labels = 0.0, 0

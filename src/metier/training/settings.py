@@ -76,8 +76,12 @@ class AdaptationSettings(Settings):
 class TrainingSettings(Settings):
     """The `training:` section."""
 
-    method: Literal["lora", "rslora", "dora", "qlora", "adalora", "full", "partial", "adapter", "parallel-adapter", "prefix", "p-tuning", "prompt"] = "lora"
-    """How parameters are adapted."""
+    task: Literal["generation", "classification", "multi-label", "regression", "pair", "tagging"] = "generation"
+    """What is taught: to answer in words; one label, several, or a number for a text; how well two texts belong together; or typed spans."""
+    method: Literal["auto", "lora", "rslora", "dora", "qlora", "adalora", "full", "partial", "adapter", "parallel-adapter", "prefix", "p-tuning", "prompt"] = (
+        "auto"
+    )
+    """How parameters are adapted; auto: lora, but encoders that labels are taught to are trained in full."""
     adaptation: AdaptationSettings = AdaptationSettings()
     rank: int | Literal["auto"] = "auto"
     """Rank of the low-rank update; auto: 16 (8 below 500 examples)."""
@@ -105,18 +109,23 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _belongs(self) -> Self:
         """Refuse keys of another method: a setting that nothing reads would be believed."""
-        reads = METHODS[self.method].reads
+        reads = METHODS[self.taught_by].reads
         given = [name for name in ("rank", "alpha", "dropout", "targets") if getattr(self, name) != type(self).model_fields[name].default]
         adaptation = AdaptationSettings()
         given += [f"adaptation.{name}" for name in AdaptationSettings.model_fields if getattr(self.adaptation, name) != getattr(adaptation, name)]
         if odd := sorted(set(given) - set(reads)):
             others = ", ".join(name for name, facts in METHODS.items() if odd[0] in facts.reads)
-            raise ValueError(f"the method {self.method!r} does not use {', '.join(odd)}\n    -> take it out, or choose a method that does: {others}")
+            raise ValueError(f"the method {self.taught_by!r} does not use {', '.join(odd)}\n    -> take it out, or choose a method that does: {others}")
         if self.learning_rate != "auto" and self.learning_rate <= 0:
             raise ValueError("learning_rate has to be above 0")
         return self
 
     @property
+    def taught_by(self) -> str:
+        """The method that answers are taught by, with `auto` resolved."""
+        return "lora" if self.method == "auto" else self.method
+
+    @property
     def peak_rate(self) -> float:
         """The highest learning rate, with `auto` resolved."""
-        return METHODS[self.method].learning_rate if self.learning_rate == "auto" else self.learning_rate
+        return METHODS[self.taught_by].learning_rate if self.learning_rate == "auto" else self.learning_rate
