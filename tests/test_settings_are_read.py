@@ -54,7 +54,8 @@ prepare:
     question: {{lowest: 0, highest: 1, shortest: 0.01, longest: 50}}}}
   writer: {{use: endpoint, endpoint: {{url: '{url}', model: written, tries: 1}}}}
   mix: {{replay: {{share: 0.1, task: talk}}, curriculum: {{by: nothing, missing: hard}}}}
-training: {{order: dataset, epochs: 2, learning_rate: 0.3, rank: 2, alpha: 4, dropout: 0.1, batch: {{row_tokens: 2048, rows: 2}}, precision: float32}}
+training: {{epochs: 2, learning_rate: 0.3, rank: 2, alpha: 4, dropout: 0.1, batch: {{row_tokens: 2048, rows: 2, order: dataset}}, precision: float32,
+  objectives: {{smoothing: 0.1, focal: 1.0, kl: 0.1, start: 0.001}}}}
 evaluation: {{retention_items: 20, limit: 4, free_text_limit: 1, resamples: 100, max_new_tokens: 4, examples: 1, question: 为什么？}}
 serving: {{port: 0, rows: 2, context: 128, max_new_tokens: 8}}
 """

@@ -232,7 +232,7 @@ def test_rows_hold_every_example_once_and_never_more_than_their_capacity() -> No
 def test_the_order_of_the_dataset_is_kept_where_it_is_asked_for(base: Base) -> None:
     examples = examples_of(base) * 3
     batch = SETTINGS.batch.model_copy(update={"row_tokens": max(map(len, examples)), "rows": 1})
-    plan = plan_steps(examples, SETTINGS.model_copy(update={"epochs": 1.0, "order": "dataset", "batch": batch}))
+    plan = plan_steps(examples, SETTINGS.model_copy(update={"epochs": 1.0, "batch": batch.model_copy(update={"order": "dataset"})}))
     firsts = [step[0][0] for step in plan.steps]
     assert firsts == sorted(firsts)
     assert sorted(index for step in plan.steps for row in step for index in row) == list(range(len(examples)))

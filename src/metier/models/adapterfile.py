@@ -35,6 +35,7 @@ _NAMES: Mapping[str, re.Pattern[str]] = {
     "METIER_BOTTLENECK": re.compile(r"base_model\.model\..+\.(?:down|up)\.weight"),
     "METIER_WEIGHTS": re.compile(r"base_model\.model\..+\.(?:weight|bias)"),
 }
+_WHAT = {"LORA": "a low-rank adapter", "METIER_BOTTLENECK": "a bottleneck adapter", "METIER_WEIGHTS": "trained weights"}
 _CODE_KEYS = ("auto_map", "trust_remote_code", "auto_mapping", "custom_modules", "runtime_config")
 # dtype -> (numpy's name of the raw words, mask whose bits are all set in infinities and NaN; IEEE 754 and bfloat16)
 _WORDS: Mapping[str, tuple[str, int]] = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
@@ -129,7 +130,7 @@ def _weights(path: Path, config: Mapping[str, Any] | None) -> list[str]:
         known = match is not None or path.name == MODEL or bool(saved & set(name.split(".")))
         low = pattern is _NAME and match is not None
         dimensions = None if not low else 1 if name.endswith("magnitude_vector") else 2
-        fault = _shape_fault(name, entry, dimensions) if known else f"{name!r} is no tensor of an adapter of type {kind}"
+        fault = _shape_fault(name, entry, dimensions) if known else f"{name!r} is no tensor of {_WHAT.get(kind, kind)}"
         if fault is None and low and match is not None and match["side"]:
             sides.setdefault(match["layer"], {})[match["side"]] = entry["shape"][0 if match["side"] == "A" else 1]
         if fault is None:

@@ -30,9 +30,6 @@ class Plan:
 class Watcher(Protocol):
     """A method that looks at every step, as one does that shares out ranks."""
 
-    def penalty(self) -> torch.Tensor:
-        """Return what is added to the loss of a step, once."""
-
     def watch(self) -> None:
         """Look at the gradients, before the optimiser has used them."""
 
@@ -58,7 +55,7 @@ def plan_steps(examples: Sequence[Example], settings: TrainingSettings) -> Plan:
     steps: list[tuple[tuple[int, ...], ...]] = []
     first_epoch = 0
     for epoch in range(math.ceil(settings.epochs)):
-        if settings.order == "dataset":
+        if settings.batch.order == "dataset":
             # Packing closes rows as they fill; a row stands where its first example does.
             rows = sorted(pack(lengths, range(len(examples)), settings.batch.row_tokens), key=lambda row: row[0])
         else:
@@ -93,11 +90,13 @@ def run_steps(
     objectives: Sequence[tuple[float, Objective]],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
+    penalties: Sequence[Callable[[], torch.Tensor]] = (),
     watcher: Watcher | None = None,
 ) -> Iterator[StepResult]:
     """Train from step `start` to the end of the plan, yielding after each optimiser step.
 
-    Every learnt token of a step weighs the same, whatever row, accumulation step or process it is in. Raises ModelError
+    Every learnt token of a step weighs the same, whatever row, accumulation step or process it is in. `penalties` do not depend on the
+    examples and are added once a step; the loss that is reported is without them. Raises ModelError
     when the loss stops being a number.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -116,8 +115,9 @@ def run_steps(
         loss = _over_processes(accelerator, loss, parameters)
         if not math.isfinite(loss):
             raise ModelError(f"the loss at step {step + 1} is {loss}\n    -> lower training.learning_rate, or set training.precision to float32")
+        for penalty in penalties:
+            penalty().backward()  # type: ignore[no-untyped-call]
         if watcher is not None:
-            watcher.penalty().backward()  # type: ignore[no-untyped-call]
             watcher.watch()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.clip))
         optimizer.step()

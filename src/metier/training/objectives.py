@@ -9,13 +9,17 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.functional import cross_entropy as cross_entropy_of
 
+from metier.errors import ModelError
 from metier.models.attention import Packed
-from metier.models.head import label_loss
+from metier.models.divergence import divergences
+from metier.models.head import label_losses
 from metier.models.heads import Layout, label_scores
 from metier.models.labels import Labelling
+from metier.models.methods import Tuned
 from metier.training.batches import Row
+from metier.training.settings import ObjectiveSettings
 
-__all__ = ["Objective", "cross_entropy", "label_objective"]
+__all__ = ["Objective", "answers_objective", "cross_entropy", "label_objective"]
 
 Objective: TypeAlias = Callable[[Any, Row], torch.Tensor]
 """Returns the summed loss of a row, in nats; the loop divides by the learnt tokens of the whole step."""
@@ -23,11 +27,70 @@ Objective: TypeAlias = Callable[[Any, Row], torch.Tensor]
 
 def cross_entropy(model: Any, row: Row) -> torch.Tensor:
     """Return the negative log-likelihood of a row's labels, summed; `model` is a causal language model of transformers."""
-    head = model.get_output_embeddings().weight
-    states = model.get_decoder()(input_ids=row.tokens[None], position_ids=row.positions[None], plan=Packed(row.lengths), use_cache=False)
-    hidden = states.last_hidden_state[0][row.sources]
-    weights = torch.ones(len(row.labels), dtype=torch.float32, device=hidden.device)
-    return label_loss(hidden, head, row.labels, weights, getattr(model.config, "final_logit_softcapping", None))
+    return label_losses(_states(model, row), model.get_output_embeddings().weight, row.labels, _softcap(model)).sum()
+
+
+def _softcap(model: Any) -> float | None:
+    found: float | None = getattr(model.config, "final_logit_softcapping", None)
+    return found
+
+
+def _states(model: Any, row: Row) -> torch.Tensor:
+    """Return the hidden states [labels, hidden] that predict a row's labels."""
+    output = model.get_decoder()(input_ids=row.tokens[None], position_ids=row.positions[None], plan=Packed(row.lengths), use_cache=False)
+    states: torch.Tensor = output.last_hidden_state[0][row.sources]
+    return states
+
+
+def answers_objective(settings: ObjectiveSettings, tuned: Tuned) -> Objective:
+    """Return the cross-entropy of answers, smoothed or focal, and the divergence from the base model, as the settings weigh them.
+
+    The hidden states are worked out once for all of them. With smoothing e, a token's loss is (1 - e) (-log p_y) + e mean_v(-log p_v); the
+    focal loss is (1 - p_y)^g (-log p_y).
+    """
+
+    def objective(model: Any, row: Row) -> torch.Tensor:
+        states, head, softcap = _states(model, row), model.get_output_embeddings().weight, _softcap(model)
+        losses = label_losses(states, head, row.labels, softcap)
+        taught = losses
+        if settings.focal:
+            taught = (1 - torch.exp(-losses)).clamp(min=0) ** settings.focal * losses
+        if settings.smoothing:
+            taught = taught + settings.smoothing * _own_above_mean(states, head, row.labels, softcap)
+        total = taught.sum()
+        if settings.kl:
+            if head.requires_grad:
+                raise ModelError("training.objectives.kl is not worked out where the output head is trained\n    -> use training.objectives.start")
+            total = total + settings.kl * divergences(states, _base_states(model, row, tuned), head, softcap).sum()
+        return total
+
+    return objective
+
+
+def _own_above_mean(states: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, softcap: float | None) -> torch.Tensor:
+    """Return by how much each label's logit is above the mean over the vocabulary [labels]: mean_v(-log p_v) less -log p_y."""
+    if softcap is not None:
+        raise ModelError("training.objectives.smoothing is not worked out for models that cap their logits\n    -> set it to 0")
+    # The mean of the logits is the product with the mean of the head's rows: the vocabulary is walked once, not once a label.
+    return (states * (head[labels] - head.mean(dim=0))).sum(dim=1, dtype=torch.float32)
+
+
+@torch.no_grad()
+def _base_states(model: Any, row: Row, tuned: Tuned) -> torch.Tensor:
+    """Return the base model's states [labels, hidden] for a row's labels, from the same weights with the trained part switched off."""
+    tuned.enable(False)
+    try:
+        return _states(model, _without_virtual(row, tuned.virtual) if tuned.virtual else row)
+    finally:
+        tuned.enable(True)
+
+
+def _without_virtual(row: Row, count: int) -> Row:
+    """Return a row without the `count` virtual tokens before each example."""
+    real = row.tokens >= 0
+    places = real.cumsum(dim=0) - 1
+    lengths = tuple(length - count for length in row.lengths)
+    return Row(row.tokens[real], row.positions[real] - count, lengths, places[row.sources], row.labels)
 
 
 def label_objective(labelling: Labelling, layout: Layout, *, compute: torch.dtype | None = None) -> Objective:

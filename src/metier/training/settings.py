@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from metier.config import Settings
 from metier.models.methods import METHODS
 
-__all__ = ["AdaptationSettings", "BatchSettings", "CheckpointSettings", "OptimizerSettings", "TrainingSettings", "ValidationSettings"]
+__all__ = ["AdaptationSettings", "BatchSettings", "CheckpointSettings", "ObjectiveSettings", "OptimizerSettings", "TrainingSettings", "ValidationSettings"]
 
 
 class BatchSettings(Settings):
@@ -21,6 +21,8 @@ class BatchSettings(Settings):
     """Packed rows of one optimiser step (gradient accumulation; the average is over tokens, not rows)."""
     maximum_tokens: int = Field(default=1024, ge=16)
     """Longer examples are not cut: they are left out and written to the run's drop ledger."""
+    order: Literal["shuffled", "dataset"] = "shuffled"
+    """`shuffled`: another order in each epoch, drawn by the seed. `dataset`: as the records stand there, for a mix with a curriculum."""
 
 
 class OptimizerSettings(Settings):
@@ -56,6 +58,19 @@ class CheckpointSettings(Settings):
     """Save after this many steps at the latest."""
     seconds: float = Field(default=30.0, gt=0)
     """Save after this many seconds at the latest."""
+
+
+class ObjectiveSettings(Settings):
+    """What is minimised beside the cross-entropy of the answers."""
+
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread over the whole vocabulary (Szegedy et al. 2016, section 7)."""
+    focal: float = Field(default=0.0, ge=0, le=10)
+    """Exponent by which tokens that are known already count less: (1 - p)^focal (Lin et al. 2017)."""
+    kl: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the base model's next-token distributions at the learnt tokens."""
+    start: float = Field(default=0.0, ge=0)
+    """Weight of the squared distance of the weights from those of the base model, summed over all of them."""
 
 
 class AdaptationSettings(Settings):
@@ -97,10 +112,9 @@ class TrainingSettings(Settings):
     """Highest learning rate; auto: that of the method (see the guide on training)."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Format of the frozen weights; auto: bf16 where this machine multiplies it faster. Adapter and optimiser are fp32."""
-    order: Literal["shuffled", "dataset"] = "shuffled"
-    """`shuffled`: another order in each epoch, drawn by the seed. `dataset`: as the records stand there, for a mix with a curriculum."""
     seed: int = 0
     """Seed of the adapter's start, of the order of examples and of dropout."""
+    objectives: ObjectiveSettings = ObjectiveSettings()
     batch: BatchSettings = BatchSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     validation: ValidationSettings = ValidationSettings()

@@ -23,7 +23,7 @@ from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder
 from metier.training.labelled import Examples, encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
-from metier.training.settings import AdaptationSettings, TrainingSettings
+from metier.training.settings import AdaptationSettings, ObjectiveSettings, TrainingSettings
 from metier.training.train import Trainer, environment, peak_memory, validation_sample
 
 __all__ = ["train_labels"]
@@ -95,8 +95,9 @@ def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device
     if not METHODS[method].labels:
         remedy = f"write {' or '.join(name for name, facts in METHODS.items() if facts.labels)}"
         raise InputError(Fault(f"{settings.task} is not trained by the method {method!r}", key="training.method", remedy=remedy))
-    if settings.adaptation != AdaptationSettings():
-        raise InputError(Fault(f"{settings.task} is trained without `adaptation`", key="training.adaptation", remedy="take it out"))
+    for key, given, unused in (("adaptation", settings.adaptation, AdaptationSettings()), ("objectives", settings.objectives, ObjectiveSettings())):
+        if given != unused:
+            raise InputError(Fault(f"{settings.task} is trained without `{key}`", key=f"training.{key}", remedy="take it out"))
     rank = (8 if examples < _FEW_EXAMPLES else 16) if settings.rank == "auto" else settings.rank
     alpha = 2.0 * rank if settings.alpha == "auto" else settings.alpha
     rate = settings.learning_rate if settings.learning_rate != "auto" else _FULL_RATE if method == "full" else METHODS[method].learning_rate

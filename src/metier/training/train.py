@@ -7,7 +7,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -27,7 +27,7 @@ from metier.store import Workspace, remove_folder, write_atomically
 from metier.training.batches import Example, encode_records
 from metier.training.checkpoint import Position, latest, restore, save
 from metier.training.loop import Plan, StepResult, plan_steps, run_steps, validation_loss
-from metier.training.objectives import Objective, cross_entropy
+from metier.training.objectives import Objective, answers_objective, cross_entropy
 from metier.training.settings import TrainingSettings
 
 __all__ = ["Trainer", "environment", "peak_memory", "train", "validation_sample"]
@@ -62,8 +62,8 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     broken_up = chat.broken_up
     if broken_up:
         workspace.progress.say(f"{broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
-    if settings.order == "shuffled" and _has_curriculum(dataset):
-        workspace.progress.say("note: the dataset is ordered by a curriculum, and another order is drawn in each epoch; training.order: dataset keeps it")
+    if settings.batch.order == "shuffled" and _has_curriculum(dataset):
+        workspace.progress.say("note: the dataset is ordered by a curriculum, and another order is drawn in each epoch; training.batch.order: dataset keeps it")
     checks, _ = encode_records(validation_sample(dataset, settings.validation.limit), chat, settings.batch.maximum_tokens)
     if not examples:
         longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
@@ -137,6 +137,7 @@ class Trainer:
         self.model = model
         self.objective = objective
         self.examples, self.checks = data
+        self.tuned = tuned
         self.watcher = tuned if isinstance(tuned, AdaptiveRanks) else None
         self.settings = settings
         self.accelerator = accelerator
@@ -193,9 +194,10 @@ class Trainer:
             self.plan,
             start=self.position.step,
             settings=settings,
-            objectives=[(1.0, self.objective)],
+            objectives=[(1.0, self.objective if self.tuned is None else answers_objective(self.settings.objectives, self.tuned))],
             optimizer=self.optimizer,
             accelerator=self.accelerator,
+            penalties=self._penalties(),
             watcher=self.watcher,
         )
         for result in results:
@@ -212,6 +214,11 @@ class Trainer:
             if self.position.stopped:
                 self.progress.say(f"stopped early at step {self.position.step} of {total}: the validation loss no longer falls")
                 break
+
+    def _penalties(self) -> list[Callable[[], torch.Tensor]]:
+        found = [] if self.watcher is None else [self.watcher.penalty]
+        weight, tuned = self.settings.objectives.start, self.tuned
+        return found if not weight or tuned is None else [*found, lambda: weight * tuned.distance()]
 
     def _validate(self) -> float:
         task = "validation"

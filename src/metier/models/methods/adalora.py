@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from metier.models.lora import PREFIX, LoraLinear, attach, set_enabled
+from metier.models.lora import PREFIX, LoraLinear, attach, product_distance, set_enabled
 from metier.models.methods.interface import Shape
 
 __all__ = ["AdaptiveRanks", "attach_adaptive"]
@@ -133,6 +133,10 @@ class AdaptiveRanks:
             "rank_pattern": ranks,
             "alpha_pattern": {name: scale * rank for name, rank in ranks.items()},
         }
+
+    def distance(self) -> torch.Tensor:
+        """Return the squared distance of all adapted weights from the base's: ||scale B A||^2 = scale^2 tr(A A^T B^T B)."""
+        return product_distance(self._model)
 
     def enable(self, on: bool) -> None:
         """Switch all low-rank adapters on or off."""

@@ -67,6 +67,13 @@ class Bottlenecks:
         """Return the configuration; PEFT has no such method, so the type is Metier's own."""
         return {"peft_type": _KIND, "placement": "parallel" if self._parallel else "serial", "bottleneck_size": self._size}
 
+    def distance(self) -> torch.Tensor:
+        """Return the squared size of what the bottlenecks would add if they were linear: ||W_up W_down||^2."""
+        total = torch.zeros(())
+        for module in self._places.values():
+            total = total + (torch.mm(module.down, module.down.t()) * torch.mm(module.up.t(), module.up)).sum()
+        return total
+
     def enable(self, on: bool) -> None:
         """Switch all bottlenecks on or off."""
         for module in self._places.values():

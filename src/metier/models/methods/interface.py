@@ -43,5 +43,8 @@ class Tuned(Protocol):
     def config(self) -> dict[str, Any]:
         """Return what `adapter_config.json` says beside the base model's name."""
 
+    def distance(self) -> torch.Tensor:
+        """Return the squared distance of the trained part from its start: of the weights where it changes weights, else of its own numbers."""
+
     def enable(self, on: bool) -> None:
         """Switch the trained part on or off; off is the exact base model, where no virtual token stands before an example."""

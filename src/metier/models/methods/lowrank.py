@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from metier.models.lora import adapter_state, attach, set_enabled
+from metier.models.lora import adapter_state, attach, product_distance, set_enabled
 from metier.models.lorafile import AdapterWeights, lora_config, put
 from metier.models.methods.interface import Shape
 
@@ -30,6 +30,10 @@ class LowRank:
     def config(self) -> dict[str, Any]:
         """Return PEFT's configuration."""
         return dict(self._config)
+
+    def distance(self) -> torch.Tensor:
+        """Return the squared distance of all adapted weights from the base's: ||scale B A||^2 = scale^2 tr(A A^T B^T B). Raises ModelError for DoRA."""
+        return product_distance(self._model)
 
     def enable(self, on: bool) -> None:
         """Switch all low-rank adapters on or off."""

@@ -88,6 +88,7 @@ class VirtualTokens:
         self._method = method
         self._embedding = _Embedding(model.get_input_embeddings())
         model.set_input_embeddings(self._embedding)
+        self._start: list[torch.Tensor] = []
         self._attentions = [module for module in model.get_decoder().modules() if hasattr(module, "layer_idx") and hasattr(module, "k_proj")]
 
     @property
@@ -128,6 +129,19 @@ class VirtualTokens:
         else:
             about |= {"prompt_tuning_init": "RANDOM"}
         return about
+
+    def distance(self) -> torch.Tensor:
+        """Return the squared distance of the virtual tokens from their start."""
+        return torch.stack([(part - start).square().sum() for part, start in zip(self._numbers(), self._start, strict=True)]).sum()
+
+    def begin(self) -> None:
+        """Note the present numbers as the start."""
+        self._start = [part.detach().clone() for part in self._numbers()]
+
+    def _numbers(self) -> list[torch.Tensor]:
+        if self._method != "prefix":
+            return [self._embedding.vectors()]
+        return [part for module in self._attentions for part in (module.prefix.key, module.prefix.value)]
 
     def enable(self, on: bool) -> None:
         """See `Tuned`: without virtual tokens in a row nothing of this takes part, so there is nothing to switch."""
@@ -189,12 +203,14 @@ def attach_virtual(model: Any, method: str, shape: Shape, seed: int) -> VirtualT
     drawn = torch.randint(len(embedding.weight), (shape.tokens,), generator=generator).to(embedding.weight.device)
     if method == "prefix":
         tuned.fill_layers(*tuned.recorded(drawn))
+        tuned.begin()
         return tuned
     with torch.no_grad():
         table = embedding.base(drawn[None])[0].float().clone()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tuned.fill(table, shape.size if method == "p-tuning" else None)
+    tuned.begin()
     return tuned
 
 

@@ -129,6 +129,15 @@ class Weights:
         """Return the configuration; PEFT has no such method, so the type is Metier's own."""
         return {"peft_type": _KIND, "method": self._method, "layers": len(self.layers)}
 
+    def distance(self) -> torch.Tensor:
+        """Return the squared distance of the trained weights from the base's."""
+        total = torch.zeros(())
+        for layer in self.layers.values():
+            base = dict(layer.base.named_parameters(recurse=False)) | dict(layer.base.named_buffers(recurse=False))
+            for part, parameter in layer.named_parameters(recurse=False):
+                total = total + (parameter - base[part.removeprefix("trained_")].float()).square().sum()
+        return total
+
     def enable(self, on: bool) -> None:
         """Switch between the trained weights and the base's."""
         for layer in self.layers.values():

@@ -1,0 +1,106 @@
+"""Each objective is what its formula says, and does what it is for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conftest import MakeDataset, conversation
+from metier.errors import ModelError
+from metier.models import Base, Chat, load_tokenizer, load_weights
+from metier.models.attention import Packed
+from metier.models.lora import LoraLinear
+from metier.models.methods import METHODS, Shape, Tuned, attach_method
+from metier.store import Store
+from metier.training import TrainingSettings, train
+from metier.training.batches import Row, row_of
+from metier.training.objectives import answers_objective, cross_entropy
+from metier.training.settings import ObjectiveSettings
+
+ROWS = [conversation(f"{color}的{thing}在哪里？", f"{thing}在{place}") for color, place in (("红", "左边"), ("green", "right")) for thing in ("书", "lamp")]
+SHAPE = Shape(rank=4, alpha=8, size=16, tokens=5, layers=1)
+
+
+def moved(base: Base, method: str) -> tuple[torch.nn.Module, Tuned, Row]:
+    model = load_weights(base, torch.float32)
+    tuned = attach_method(model, method, SHAPE, seed=0)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    chat = Chat(load_tokenizer(base), virtual=tuned.virtual)
+    return model, tuned, row_of([chat.encode(record.messages) for record in ROWS])
+
+
+def log_probabilities(model: torch.nn.Module, row: Row) -> torch.Tensor:
+    states = model.get_decoder()(input_ids=row.tokens[None], position_ids=row.positions[None], plan=Packed(row.lengths), use_cache=False)
+    return (states.last_hidden_state[0][row.sources] @ model.get_output_embeddings().weight.t()).log_softmax(dim=-1)
+
+
+def test_smoothing_and_focal_are_their_formulas(base: Base) -> None:
+    model, tuned, row = moved(base, "lora")
+    scores = log_probabilities(model, row)
+    own = -scores.gather(1, row.labels[:, None])[:, 0]
+    smoothed = answers_objective(ObjectiveSettings(smoothing=0.2), tuned)(model, row)
+    assert smoothed.item() == pytest.approx((0.8 * own + 0.2 * -scores.mean(dim=1)).sum().item(), rel=1e-5)
+    focal = answers_objective(ObjectiveSettings(focal=2.0), tuned)(model, row)
+    assert focal.item() == pytest.approx(((1 - torch.exp(-own)) ** 2 * own).sum().item(), rel=1e-4)
+    assert answers_objective(ObjectiveSettings(), tuned)(model, row).item() == cross_entropy(model, row).item()
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in {"full", "qlora"}])
+def test_the_divergence_is_from_the_base_model_itself(base: Base, method: str) -> None:
+    model, tuned, row = moved(base, method)
+    plain = load_weights(base, torch.float32)
+    untouched = row_of([Chat(load_tokenizer(base)).encode(record.messages) for record in ROWS])
+    with torch.no_grad():
+        ours, theirs = log_probabilities(model, row), log_probabilities(plain, untouched)
+        expected = (theirs.exp() * (theirs - ours)).sum().item()
+    found = answers_objective(ObjectiveSettings(kl=3.0), tuned)(model, row) - cross_entropy(model, row)
+    assert found.item() == pytest.approx(3 * expected, rel=1e-3)
+    assert expected > 1e-4
+
+
+def test_a_head_that_is_trained_has_no_divergence_worked_out(base: Base) -> None:
+    model, tuned, row = moved(base, "full")
+    with pytest.raises(ModelError, match="where the output head is trained"):
+        answers_objective(ObjectiveSettings(kl=1.0), tuned)(model, row)
+
+
+@pytest.mark.parametrize("method", ["lora", "rslora", "adalora", "full", "partial"])
+def test_the_distance_is_that_of_the_weights(base: Base, method: str) -> None:
+    model, tuned, _ = moved(base, method)
+    expected = 0.0
+    for module in model.modules():
+        if isinstance(module, LoraLinear):
+            a = module.lora_a if module.directions is None else module.lora_a * module.directions[:, None]
+            expected += (module.scale * module.lora_b @ a).square().sum().item()
+        elif hasattr(module, "trained_weight"):
+            expected += (module.trained_weight - module.base.weight).square().sum().item()
+    assert tuned.distance().item() == pytest.approx(expected, rel=1e-4)
+    assert expected > 0
+
+
+@pytest.mark.parametrize("method", ["adapter", "parallel-adapter", "prefix", "p-tuning", "prompt"])
+def test_the_distance_begins_at_nothing_and_pulls_back(base: Base, method: str) -> None:
+    model = load_weights(base, torch.float32)
+    assert attach_method(model, method, SHAPE, seed=0).distance().item() == 0
+    model, tuned, _ = moved(base, method)
+    tuned.distance().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in model.parameters())
+
+
+def test_with_a_weight_on_the_start_an_expert_stays_nearer_to_its_base(make_dataset: MakeDataset, base: Base, store: Store) -> None:
+    dataset = make_dataset(train=ROWS * 3, validation=ROWS[:1])
+    sizes = []
+    for weight in (0.0, 1.0):
+        settings = TrainingSettings.model_validate(
+            {"rank": 4, "epochs": 6.0, "learning_rate": 5e-3, "precision": "float32", "batch": {"row_tokens": 128}, "objectives": {"start": weight}}
+        )
+        _, adapter = train(dataset, base, settings, workspace=store.workspace(f"start-{weight}"))
+        from metier.models.methods import open_adapter
+
+        model = load_weights(base, torch.float32)
+        sizes.append(open_adapter(model, adapter.path).distance().item())
+    assert sizes[1] < 0.5 * sizes[0]
