@@ -254,3 +254,21 @@ def test_the_outputs_of_a_head_are_named() -> None:
     assert Labelling("tagging", ("A", "B"), 8).classes == ("O", "B-A", "I-A", "B-B", "I-B")
     assert Labelling("classification", ("A", "B"), 8).classes == ("A", "B")
     assert Labelling("regression", (), 8).classes == ("score",)
+
+
+def test_what_is_multiplied_in_bf16_learns_what_fp32_learns(encoder: Base) -> None:
+    labelling = fit_labelling(ROWS, "tagging", 64)
+    model = load_with_head(encoder, labelling, torch.float32, seed=0, frozen=False).requires_grad_(True)
+    layout = layout_of(model, labelling)
+    row = row_of(encode_labelled(ROWS, TextReader(load_tokenizer(encoder)), labelling, layout).examples)
+    gradients, losses = [], []
+    for compute in (None, torch.bfloat16):
+        model.zero_grad()
+        loss = label_objective(labelling, layout, compute=compute)(model, row)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append(torch.cat([item.grad.flatten() for item in model.parameters() if item.grad is not None]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert float(torch.nn.functional.cosine_similarity(*gradients, dim=0)) > 0.99
+    assert {item.dtype for item in model.parameters()} == {torch.float32}
+    assert not model.base_model.embeddings._forward_hooks
