@@ -47,12 +47,15 @@ class _Effective:
         return "full" if self.adapter is None else "lora"
 
 
-def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
+def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
     """Train a model with a head on a dataset's training split and return the run and the model.
 
     Resumes as `metier.training.train` does. Raises InputError for data without labels, overlapping spans or a method that does not fit,
     all faults of the data at once, before the model is loaded.
     """
+    task = settings.task
+    if task == "generation":
+        raise InputError(Fault("answers in words are not labels", key="training.task", remedy="call metier.training.train"))
     encoder = is_encoder(base)
     records = list(dataset_records(dataset, "train"))
     labelling = fit_labelling(records, task, min(settings.batch.maximum_tokens, longest(base)))

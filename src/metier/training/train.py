@@ -51,6 +51,8 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     Started again in the same workspace it continues from the last checkpoint with the very numbers that an
     uninterrupted run would have had (same machine, same number of threads). Raises InputError if nothing can be trained.
     """
+    if settings.task != "generation" or settings.method != "lora":
+        raise InputError(f"answers in words are taught by LoRA, not {settings.task} by {settings.method}\n    -> write task: generation and method: lora")
     chat = Chat(load_tokenizer(base))
     examples, drops = encode_records(dataset_records(dataset, "train"), chat, settings.batch.maximum_tokens)
     broken_up = chat.broken_up
