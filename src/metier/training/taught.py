@@ -14,7 +14,7 @@ from metier.errors import Fault, InputError
 from metier.models import Base, load_tokenizer
 from metier.models.heads import is_encoder, layout_of, load_with_head, longest, whole_in_single_precision
 from metier.models.labelfiles import LowRank, save_trained
-from metier.models.labels import Labelling, LabelTask
+from metier.models.labels import Labelling
 from metier.models.lora import attach
 from metier.models.precision import fastest_dtype
 from metier.models.words import TextReader
