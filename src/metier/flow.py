@@ -255,8 +255,7 @@ def _walk(
     if goal == "dataset":
         return (dataset,)
     model = base()
-    teach = training.train if settings.training.task == "generation" else training.train_labels
-    tuning, adapter = stage(teach, dataset, model, settings.training)
+    tuning, adapter = stage(training.train, dataset, model, settings.training)
     if goal == "adapter":
         return dataset, tuning, adapter
     files = evaluation.task_files_digest(settings.evaluation, project.root)

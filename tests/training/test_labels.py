@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from conftest import MakeDataset
+from metier import training
 from metier.artifacts import Artifact
 from metier.errors import InputError, ModelError
 from metier.models import Base, Labeller, load_tokenizer
@@ -20,12 +21,12 @@ from metier.models.words import TextReader
 from metier.records import Record, Source, Span, identify
 from metier.shards import read_drops
 from metier.store import Store
-from metier.training import TrainingSettings, train, train_labels
+from metier.training import TrainingSettings, train
+from metier.training.answers import Trainer
 from metier.training.batches import row_of
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
 from metier.training.settings import BatchSettings, CheckpointSettings, ValidationSettings
-from metier.training.train import Trainer
 
 COLORS = {"red": "红", "green": "绿", "light blue": "浅蓝"}
 THINGS = {"pen": "笔", "lamp": "灯", "table": "桌子", "door": "门"}
@@ -83,7 +84,7 @@ def related(records: list[Record]) -> list[Record]:
 
 
 def test_spans_are_learnt_in_both_languages(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
-    run, trained = train_labels(make_dataset(train=ROWS), encoder, settings(task="tagging"), workspace=store.workspace("tags"))
+    run, trained = train(make_dataset(train=ROWS), encoder, settings(task="tagging"), workspace=store.workspace("tags"))
     assert trained.facts["method"] == "full"
     assert trained.facts["labels"] == ["Color", "Thing"]
     assert set(trained.files) == {"labels.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -101,8 +102,8 @@ def test_what_was_trained_gives_the_same_answers_in_transformers_and_peft(
     import transformers
     from peft import PeftConfig, PeftModel
 
-    chosen = settings(task="tagging", method=method, rank=4, epochs=3)
-    _, trained = train_labels(make_dataset(train=ROWS), encoder, chosen, workspace=store.workspace("again"))
+    chosen = settings(task="tagging", method=method, epochs=3, **({"rank": 4} if method == "lora" else {}))
+    _, trained = train(make_dataset(train=ROWS), encoder, chosen, workspace=store.workspace("again"))
     ours = Labeller.open(encoder, trained.path, dtype=torch.float32)
     if method == "full":
         theirs = transformers.AutoModelForTokenClassification.from_pretrained(trained.path, attn_implementation="eager").eval()
@@ -124,8 +125,9 @@ def test_what_was_trained_gives_the_same_answers_in_transformers_and_peft(
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_one_label_is_learnt_on_encoders_and_decoders(kind: str, method: str, make_dataset: MakeDataset, store: Store, request: pytest.FixtureRequest) -> None:
     found: Base = request.getfixturevalue(kind)
-    chosen = settings(task="classification", method=method, rank=8, epochs=60, learning_rate=3e-3 if method == "full" else 1e-2)
-    _, trained = train_labels(make_dataset(train=ROWS), found, chosen, workspace=store.workspace("label"))
+    sizes = {"learning_rate": 1e-2, "rank": 8} if method == "lora" else {}
+    chosen = settings(task="classification", method=method, epochs=60, **sizes)
+    _, trained = train(make_dataset(train=ROWS), found, chosen, workspace=store.workspace("label"))
     model = Labeller.open(found, trained.path, dtype=torch.float32)
     answers = model.predict([item.text for item in ROWS])
     right = sum(answer.labels == (item.label,) for answer, item in zip(answers, ROWS, strict=True))
@@ -136,7 +138,7 @@ def test_one_label_is_learnt_on_encoders_and_decoders(kind: str, method: str, ma
 
 
 def test_a_decoder_tags_with_the_last_token_of_each_word(make_dataset: MakeDataset, store: Store, base: Base) -> None:
-    _, trained = train_labels(make_dataset(train=ROWS), base, settings(task="tagging", rank=16, learning_rate=1e-2), workspace=store.workspace("tags"))
+    _, trained = train(make_dataset(train=ROWS), base, settings(task="tagging", rank=16, learning_rate=1e-2), workspace=store.workspace("tags"))
     assert trained.facts["method"] == "lora"
     config = json.loads(trained.file("adapter_config.json").read_text())
     assert (config["task_type"], config["modules_to_save"]) == ("TOKEN_CLS", ["score"])
@@ -148,7 +150,7 @@ def test_a_decoder_tags_with_the_last_token_of_each_word(make_dataset: MakeDatas
 def test_several_labels_numbers_and_pairs_are_learnt(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
     for task, records in (("multi-label", ROWS), ("regression", numbered(ROWS)), ("pair", related(ROWS))):
         dataset = make_dataset(train=records)
-        _, trained = train_labels(dataset, encoder, settings(task=task, epochs=100), workspace=store.workspace(task))
+        _, trained = train(dataset, encoder, settings(task=task, epochs=100), workspace=store.workspace(task))
         model = Labeller.open(encoder, trained.path, dtype=torch.float32)
         answers = model.predict([item.text for item in records], [str(item.metadata["pair"]) if task == "pair" else None for item in records])
         if task == "multi-label":
@@ -176,7 +178,7 @@ def test_the_packed_loss_is_the_sum_of_the_losses_alone(task: str, encoder: Base
 def test_an_interrupted_training_goes_on_with_the_same_numbers(make_dataset: MakeDataset, store: Store, encoder: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = make_dataset(train=ROWS, validation=ROWS[:4])
     chosen = settings(task="tagging", epochs=4, checkpoint=CheckpointSettings(steps=1), validation=ValidationSettings(times=2))
-    run, trained = train_labels(dataset, encoder, chosen, workspace=store.workspace("whole"))
+    run, trained = train(dataset, encoder, chosen, workspace=store.workspace("whole"))
     whole = Trainer._write
 
     def stop(self: Trainer, result: object, check: float | None) -> None:
@@ -186,9 +188,9 @@ def test_an_interrupted_training_goes_on_with_the_same_numbers(make_dataset: Mak
 
     monkeypatch.setattr(Trainer, "_write", stop)
     with pytest.raises(KeyboardInterrupt):
-        train_labels(dataset, encoder, chosen, workspace=store.workspace("parts"))
+        train(dataset, encoder, chosen, workspace=store.workspace("parts"))
     monkeypatch.undo()
-    again, resumed = train_labels(dataset, encoder, chosen, workspace=store.workspace("parts"))
+    again, resumed = train(dataset, encoder, chosen, workspace=store.workspace("parts"))
 
     def losses(found: Artifact) -> list[float]:
         return [json.loads(line)["loss"] for line in found.file("metrics.jsonl").read_text().splitlines()]
@@ -202,7 +204,7 @@ def test_overlapping_spans_are_refused_with_the_records_named(make_dataset: Make
     inside = record(text, spans=(Span(4, 17, "Thing"), Span(10, 13, "Color")))
     crosses = record(f"{text}!", spans=(Span(4, 13, "Color"), Span(10, 17, "Thing")))
     with pytest.raises(InputError) as caught:
-        train_labels(make_dataset(train=[*ROWS, inside, crosses]), encoder, settings(task="tagging"), workspace=store.workspace("nested"))
+        train(make_dataset(train=[*ROWS, inside, crosses]), encoder, settings(task="tagging"), workspace=store.workspace("nested"))
     said = str(caught.value)
     assert f"record {inside.id}: the span Color 10-13 lies inside Thing 4-17" in said
     assert f"record {crosses.id}: the span Thing 10-17 crosses Color 4-13" in said
@@ -223,14 +225,12 @@ def test_overlapping_spans_are_refused_with_the_records_named(make_dataset: Make
 )
 def test_data_that_teach_nothing_are_refused(task: str, records: list[Record], message: str, make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
     with pytest.raises(InputError, match=message):
-        train_labels(make_dataset(train=records), encoder, settings(task=task), workspace=store.workspace("bad"))
+        train(make_dataset(train=records), encoder, settings(task=task), workspace=store.workspace("bad"))
 
 
 def test_what_does_not_fit_is_left_out_with_its_reason(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
     long, unlabelled = record("red " * 100, label="red"), record("A door.", label=None)
-    run, trained = train_labels(
-        make_dataset(train=[*ROWS, long, unlabelled]), encoder, settings(task="classification", epochs=1), workspace=store.workspace("long")
-    )
+    run, trained = train(make_dataset(train=[*ROWS, long, unlabelled]), encoder, settings(task="classification", epochs=1), workspace=store.workspace("long"))
     reasons = {drop.record_id: drop.reason for drop in read_drops(run.file("drops.parquet"))}
     assert reasons == {long.id: f"too_many_tokens:{len(TextReader(load_tokenizer(encoder)).whole([long.text])[0])}>64", unlabelled.id: "no_label"}
     (answer,) = Labeller.open(encoder, trained.path).predict([long.text])
@@ -238,7 +238,7 @@ def test_what_does_not_fit_is_left_out_with_its_reason(make_dataset: MakeDataset
 
 
 def test_a_folder_of_another_base_or_damaged_weights_is_refused(make_dataset: MakeDataset, store: Store, encoder: Base, tmp_path: Path) -> None:
-    _, trained = train_labels(make_dataset(train=ROWS), encoder, settings(task="classification", epochs=1), workspace=store.workspace("base"))
+    _, trained = train(make_dataset(train=ROWS), encoder, settings(task="classification", epochs=1), workspace=store.workspace("base"))
     with pytest.raises(ModelError, match="another base model"):
         Labeller.open(replace(encoder, digest="0" * 64), trained.path)
     weights = trained.path / "model.safetensors"
@@ -276,9 +276,8 @@ def test_what_is_multiplied_in_bf16_learns_what_fp32_learns(encoder: Base) -> No
     assert not model.base_model.embeddings._forward_hooks
 
 
-def test_each_kind_of_training_refuses_the_task_of_the_other(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
-    dataset = make_dataset(train=ROWS)
-    with pytest.raises(InputError, match="answers in words"):
-        train(dataset, encoder, settings(task="tagging"), workspace=store.workspace("words"))
-    with pytest.raises(InputError, match="are not labels"):
-        train_labels(dataset, encoder, settings(), workspace=store.workspace("labels"))
+def test_the_entry_of_training_is_the_same_after_it_was_used(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
+    # A module of its name in the package would take its place once it is imported.
+    train(make_dataset(train=ROWS), encoder, settings(task="classification", epochs=1), workspace=store.workspace("once"))
+    assert training.train is train
+    assert callable(training.train)

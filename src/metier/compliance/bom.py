@@ -89,7 +89,7 @@ def _adapter(dossier: Dossier) -> dict[str, Any]:
                 "decision": dossier.decision.digest,
                 "verdict": dossier.decision.facts["verdict"],
                 "method": facts["method"],
-                "rank": facts["rank"],
+                "rank": "none" if facts["rank"] is None else facts["rank"],
                 "trainable_parameters": facts["trainable_parameters"],
             }
         ),

@@ -25,7 +25,16 @@ ADAPTER_FILES = (WEIGHTS, CONFIG, "chat_template.jinja", *LABEL_FILES)
 """The files that a trained model consists of; nothing else belongs in its folder."""
 
 _MOST_HEADER = 100_000_000
-_NAME = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
+_NAME = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?:(?P<side>[AB])\.weight|magnitude_vector)")
+# Type of adapter -> the names its tensors have. LORA is PEFT's, so are the three of virtual tokens; the others are Metier's own.
+_NAMES: Mapping[str, re.Pattern[str]] = {
+    "LORA": _NAME,
+    "PROMPT_TUNING": re.compile("prompt_embeddings"),
+    "P_TUNING": re.compile("prompt_embeddings"),
+    "PREFIX_TUNING": re.compile("prompt_embeddings"),
+    "METIER_BOTTLENECK": re.compile(r"base_model\.model\..+\.(?:down|up)\.weight"),
+    "METIER_WEIGHTS": re.compile(r"base_model\.model\..+\.(?:weight|bias)"),
+}
 _CODE_KEYS = ("auto_map", "trust_remote_code", "auto_mapping", "custom_modules", "runtime_config")
 # dtype -> (numpy's name of the raw words, mask whose bits are all set in infinities and NaN; IEEE 754 and bfloat16)
 _WORDS: Mapping[str, tuple[str, int]] = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
@@ -71,9 +80,10 @@ def _config(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
     if not isinstance(config, dict):
         return None, [f"{CONFIG} is not a mapping"]
     faults = [f"{CONFIG} asks to run code of its own ({key})" for key in _CODE_KEYS if config.get(key)]
-    if config.get("peft_type") != "LORA":
-        faults.append(f"{CONFIG} is of type {config.get('peft_type')!r}, not LORA")
-    if not isinstance(config.get("r"), int) or isinstance(config.get("r"), bool) or config["r"] < 1:
+    kind = config.get("peft_type")
+    if not isinstance(kind, str) or kind not in _NAMES:
+        faults.append(f"{CONFIG} is of type {kind!r}, not {', '.join(_NAMES)}")
+    if kind == "LORA" and (not isinstance(config.get("r"), int) or isinstance(config.get("r"), bool) or config["r"] < 1):
         faults.append(f"{CONFIG} has no whole rank above 0")
     return config, faults
 
@@ -110,19 +120,22 @@ def _weights(path: Path, config: Mapping[str, Any] | None) -> list[str]:
         return [f"{path.name} holds no tensor"]
     saved = {str(name) for name in (config or {}).get("modules_to_save") or ()}
     faults = []
+    kind = str(config.get("peft_type")) if config is not None else "LORA"
+    pattern = _NAMES.get(kind, _NAME)
     sides: dict[str, dict[str, int]] = {}
     for name, entry in sorted(header.items()):
-        match = _NAME.fullmatch(name)
+        match = pattern.fullmatch(name)
         # Of a whole model every tensor is taken, of an adapter its own and those of the parts that are stored as they are.
         known = match is not None or path.name == MODEL or bool(saved & set(name.split(".")))
-        fault = _shape_fault(name, entry, 2 if match else None) if known else f"{name!r} is no tensor of a low-rank adapter"
-        if fault is None and match:
-            low = entry["shape"][0 if match["side"] == "A" else 1]
-            sides.setdefault(match["layer"], {})[match["side"]] = low
+        low = pattern is _NAME and match is not None
+        dimensions = None if not low else 1 if name.endswith("magnitude_vector") else 2
+        fault = _shape_fault(name, entry, dimensions) if known else f"{name!r} is no tensor of an adapter of type {kind}"
+        if fault is None and low and match is not None and match["side"]:
+            sides.setdefault(match["layer"], {})[match["side"]] = entry["shape"][0 if match["side"] == "A" else 1]
         if fault is None:
             fault = _number_fault(path, start, name, entry)
         faults += [fault] if fault else []
-    return faults + list(_pair_faults(sides, config))
+    return faults + (list(_pair_faults(sides, config)) if pattern is _NAME else [])
 
 
 def _shape_fault(name: str, entry: Mapping[str, Any], dimensions: int | None) -> str | None:
@@ -148,13 +161,21 @@ def _number_fault(path: Path, start: int, name: str, entry: Mapping[str, Any]) -
 
 def _pair_faults(sides: Mapping[str, Mapping[str, int]], config: Mapping[str, Any] | None) -> Iterator[str]:
     rank = None if config is None else config.get("r")
+    table = None if config is None else config.get("rank_pattern")
+    others: Mapping[str, Any] = table if isinstance(table, dict) else {}
     targets = set(config.get("target_modules") or ()) if config is not None and isinstance(config.get("target_modules"), list) else None
     for layer, found in sorted(sides.items()):
         if set(found) != {"A", "B"}:
             yield f"{layer!r} has only its {' and '.join(sorted(found))} side"
-        elif isinstance(rank, int) and set(found.values()) != {rank}:
-            yield f"{layer!r} has rank {found['A']} and {found['B']}, {CONFIG} says {rank}"
-        if targets is not None and layer.rsplit(".", 1)[-1] not in targets:
+        elif isinstance(rank, int) and set(found.values()) != {others.get(layer, rank)}:
+            yield f"{layer!r} has rank {found['A']} and {found['B']}, {CONFIG} says {others.get(layer, rank)}"
+        if targets is not None and targets.isdisjoint(_endings(layer)):
             yield f"{layer!r} is not among the target modules of {CONFIG}"
-    if targets is not None and (missing := targets - {layer.rsplit(".", 1)[-1] for layer in sides}):
+    if targets is not None and (missing := targets - {ending for layer in sides for ending in _endings(layer)}):
         yield f"{CONFIG} names target modules without weights: {', '.join(sorted(map(str, missing)))}"
+
+
+def _endings(layer: str) -> list[str]:
+    """Return the ways in which PEFT lets a layer be named: q_proj, self_attn.q_proj, ..."""
+    parts = layer.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts))]

@@ -256,6 +256,9 @@ def _attention(
         raise ValueError("a model loaded by Metier is called with plan=...: see metier.models.attention")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer: Any = module.layer_idx
+    prefix = getattr(module, "prefix", None)
+    if prefix is not None:
+        key, value = prefix(key, value)
     return plan.attend(int(layer), query, key, value, scale, sliding_window).contiguous(), None
 
 

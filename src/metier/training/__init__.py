@@ -1,6 +1,6 @@
 """Fine-tuning: one loop; methods and objectives are functions given to it.
 
-torch is loaded when `train` or `train_labels` is first used, not when this package is imported.
+torch is loaded when `train` is first used, not when this package is imported.
 """
 
 from typing import TYPE_CHECKING
@@ -10,9 +10,8 @@ import lazy_loader
 from metier.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from metier.training.taught import train_labels
-    from metier.training.train import train
+    from metier.training.stage import train
 else:
-    __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"taught": ["train_labels"], "train": ["train"]})
+    __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"stage": ["train"]})
 
-__all__ = ["TrainingSettings", "train", "train_labels"]
+__all__ = ["TrainingSettings", "train"]

@@ -14,20 +14,20 @@ from metier.errors import Fault, InputError
 from metier.models import Base, load_tokenizer
 from metier.models.heads import is_encoder, layout_of, load_with_head, longest, whole_in_single_precision
 from metier.models.labelfiles import LowRank, save_trained
-from metier.models.labels import Labelling
+from metier.models.labels import Labelling, LabelTask
 from metier.models.lora import attach
+from metier.models.methods import METHODS
 from metier.models.precision import fastest_dtype
 from metier.models.words import TextReader
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder
+from metier.training.answers import Trainer, environment, peak_memory, validation_sample
 from metier.training.labelled import Examples, encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
-from metier.training.settings import TrainingSettings
-from metier.training.train import Trainer, environment, peak_memory, validation_sample
+from metier.training.settings import AdaptationSettings, TrainingSettings
 
 __all__ = ["train_labels"]
 
-_METHODS = ("full", "lora")
 _FEW_EXAMPLES = 500
 _FULL_RATE = 2e-4
 _READING = 1
@@ -37,6 +37,7 @@ _READING = 1
 class _Effective:
     """What the settings became on this data, this base model and this machine. `adapter` None: all weights are trained."""
 
+    asked: TrainingSettings
     settings: TrainingSettings
     adapter: LowRank | None
     dtype: torch.dtype
@@ -47,15 +48,12 @@ class _Effective:
         return "full" if self.adapter is None else "lora"
 
 
-def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
+def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
     """Train a model with a head on a dataset's training split and return the run and the model.
 
     Resumes as `metier.training.train` does. Raises InputError for data without labels, overlapping spans or a method that does not fit,
     all faults of the data at once, before the model is loaded.
     """
-    task = settings.task
-    if task == "generation":
-        raise InputError(Fault("answers in words are not labels", key="training.task", remedy="call metier.training.train"))
     encoder = is_encoder(base)
     records = list(dataset_records(dataset, "train"))
     labelling = fit_labelling(records, task, min(settings.batch.maximum_tokens, longest(base)))
@@ -71,8 +69,7 @@ def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, *, w
     half = effective.dtype if effective.adapter is None and effective.dtype != torch.float32 else None
     trainer = Trainer(
         model.to(accelerator.device),
-        taught.examples,
-        checks.examples,
+        (taught.examples, checks.examples),
         effective.settings,
         workspace,
         accelerator,
@@ -94,16 +91,20 @@ def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, *, w
 
 def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device: str) -> _Effective:
     """Return what holds here: an encoder is trained whole unless the settings name a method, a decoder by low-rank adapters."""
-    asked = settings.model_fields_set
-    method = settings.method if "method" in asked else "full" if encoder else "lora"
-    if method not in _METHODS:
-        raise InputError(Fault(f"{settings.task} is not trained by the method {method!r}", key="training.method", remedy=f"write {' or '.join(_METHODS)}"))
+    method = settings.method if settings.method != "auto" else "full" if encoder else "lora"
+    if not METHODS[method].labels:
+        remedy = f"write {' or '.join(name for name, facts in METHODS.items() if facts.labels)}"
+        raise InputError(Fault(f"{settings.task} is not trained by the method {method!r}", key="training.method", remedy=remedy))
+    if settings.adaptation != AdaptationSettings():
+        raise InputError(Fault(f"{settings.task} is trained without `adaptation`", key="training.adaptation", remedy="take it out"))
     rank = (8 if examples < _FEW_EXAMPLES else 16) if settings.rank == "auto" else settings.rank
     alpha = 2.0 * rank if settings.alpha == "auto" else settings.alpha
-    rate = settings.learning_rate if method == "lora" or "learning_rate" in asked else _FULL_RATE
+    rate = settings.learning_rate if settings.learning_rate != "auto" else _FULL_RATE if method == "full" else METHODS[method].learning_rate
     formats = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     dtype = fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision]
-    return _Effective(settings.model_copy(update={"learning_rate": rate}), LowRank(rank, alpha, settings.dropout) if method == "lora" else None, dtype)
+    return _Effective(
+        settings, settings.model_copy(update={"learning_rate": rate}), LowRank(rank, alpha, settings.dropout) if method == "lora" else None, dtype
+    )
 
 
 def _prepared(base: Base, labelling: Labelling, effective: _Effective) -> Any:
@@ -144,7 +145,7 @@ def _facts(trainer: Trainer, base: Base, labelling: Labelling, effective: _Effec
         "template": digest_of({"reading": _READING, "by_word": labelling.by_word}),
         "task": labelling.task,
         "labels": list(labelling.labels),
-        "settings": {"asked": settings.model_dump(mode="json", exclude_unset=True), "effective": resolved},
+        "settings": {"asked": effective.asked.model_dump(mode="json", exclude_unset=True), "effective": resolved},
         "examples": len(trainer.examples),
         "steps": position.step,
         "stopped_early": position.stopped,
