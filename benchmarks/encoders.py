@@ -72,7 +72,7 @@ def score(task: str, records: list[Any], given: list[Any], labels: tuple[str, ..
 
     if task == "tagging":
         return span_counts([item.spans for item in given], [record.spans for record in records], labels).f1().point()
-    return macro_f1([record.label for record in records], [item.labels[0] for item in given]).point()
+    return macro_f1([record.label for record in records], [item.labels[0] if item.labels else "" for item in given]).point()
 
 
 def prepared(task: str, arguments: argparse.Namespace) -> tuple[Any, Any, list[Any], list[Any], Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import metier.evaluation.stage
 import metier.models.local
-import metier.training.train  # noqa: F401 - imported before the forks, so that no child pays for it
+import metier.training.answers  # noqa: F401 - imported before the forks, so that no child pays for it
 from metier.cli.chain import Chain
 from metier.cli.main import main
 

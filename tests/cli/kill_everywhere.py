@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import metier.models.local
-import metier.training.train  # noqa: F401 - imported before the forks, so that no child pays for it
+import metier.training.answers  # noqa: F401 - imported before the forks, so that no child pays for it
 from metier import flow
 from metier.cli.results import document
 from metier.project import load_project

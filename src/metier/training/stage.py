@@ -5,9 +5,9 @@ from __future__ import annotations
 from metier.artifacts import Artifact
 from metier.models import Base
 from metier.store import Workspace
+from metier.training.answers import train as train_answers
 from metier.training.settings import TrainingSettings
 from metier.training.taught import train_labels
-from metier.training.train import train as train_answers
 
 __all__ = ["train"]
 

@@ -21,10 +21,10 @@ from metier.models.precision import fastest_dtype
 from metier.models.words import TextReader
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder
+from metier.training.answers import Trainer, environment, peak_memory, validation_sample
 from metier.training.labelled import Examples, encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
 from metier.training.settings import AdaptationSettings, ObjectiveSettings, TrainingSettings
-from metier.training.train import Trainer, environment, peak_memory, validation_sample
 
 __all__ = ["train_labels"]
 

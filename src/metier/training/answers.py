@@ -1,4 +1,4 @@
-"""The training stage: a dataset and a base model in, a run and an adapter out."""
+"""The training stage for answers in words: a dataset and a base model in, a run and an adapter out."""
 
 from __future__ import annotations
 
