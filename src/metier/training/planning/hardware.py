@@ -21,6 +21,9 @@ __all__ = ["Accelerators", "Machine", "accelerators", "named", "resident_bytes",
 _PEAK_SHARES = (0.2, 0.46)
 """Share of their peak at which accelerators train: from GPT-3's 21 % to PaLM's 46 % (Chowdhery et al. 2022, arXiv 2204.02311, table 3)."""
 
+_PROCESSOR_SHARES = (0.4, 0.8)
+"""The same for processors, against products measured in the same process: 68 % were reached with bf16 on Zen 4 (benchmarks/README.md)."""
+
 
 class AcceleratorSpec(Settings):
     """One accelerator, as its maker specifies it."""
@@ -87,10 +90,12 @@ def this_machine(precision: str = "auto") -> Machine:
     if torch.cuda.is_available():
         found = torch.cuda.get_device_properties(0)
         dtype = fastest_dtype("cuda") if precision == "auto" else getattr(torch, precision)
-        return Machine(str(found.name), True, int(found.total_memory), matmul_peak(dtype, "cuda", rows=4096, inner=4096, columns=4096), _PEAK_SHARES, dtype.itemsize)
+        return Machine(
+            str(found.name), True, int(found.total_memory), matmul_peak(dtype, "cuda", rows=4096, inner=4096, columns=4096), _PEAK_SHARES, dtype.itemsize
+        )
     dtype = fastest_dtype() if precision == "auto" else getattr(torch, precision)
     name = f"{_processor()}, {torch.get_num_threads()} threads"
-    return Machine(name, False, _memory(), matmul_peak(dtype), _PEAK_SHARES, dtype.itemsize)
+    return Machine(name, False, _memory(), matmul_peak(dtype), _PROCESSOR_SHARES, dtype.itemsize)
 
 
 def _processor() -> str:

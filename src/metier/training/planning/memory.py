@@ -15,7 +15,7 @@ from metier.models.head import ROWS_AT_ONCE, slice_size
 from metier.training.planning.methods import LOW_RANK, Method, targeted, trainable_parameters
 from metier.training.planning.shape import ModelShape, linear_layers, linear_weights, parameters
 
-__all__ = ["Memory", "Means", "RowShape", "cache_bytes", "kept_for_backward", "memory"]
+__all__ = ["Means", "Memory", "RowShape", "cache_bytes", "kept_for_backward", "memory"]
 
 _EXACT = 4
 """Bytes of a value in fp32."""
@@ -72,8 +72,8 @@ class Memory:
         return self.weights + self.trained + self.gradients + self.optimiser + self.activations + self.logits + self.working + self.holes
 
 
-def memory(shape: ModelShape, method: Method, row: RowShape, means: Means) -> Memory:
-    """Return the memory at the peak of training on rows of this shape (give the largest)."""
+def memory(shape: ModelShape, method: Method, row: RowShape, means: Means, *, holes: int | None = None) -> Memory:
+    """Return the memory at the peak of training on rows of this shape (give the largest). `holes` are bytes that a calibration measured."""
     trained = trainable_parameters(shape, method)
     given = _with_virtual_tokens(method, row)
     kept = kept_for_backward(shape, method, given, means)
@@ -88,7 +88,7 @@ def memory(shape: ModelShape, method: Method, row: RowShape, means: Means) -> Me
         activations=kept,
         logits=logits,
         working=_states(shape, given, means),
-        holes=0 if means.accelerator else round(_HOLES * kept),
+        holes=holes if holes is not None else 0 if means.accelerator else round(_HOLES * kept),
     )
 
 

@@ -11,9 +11,7 @@ from metier.training.planning.shape import LINEAR, ModelShape, layer_parameters,
 
 __all__ = ["LOW_RANK", "METHODS", "Method", "MethodName", "targeted", "trainable_parameters"]
 
-MethodName: TypeAlias = Literal[
-    "full", "partial", "adapter", "parallel-adapter", "lora", "rslora", "dora", "qlora", "adalora", "prefix", "p-tuning", "prompt"
-]
+MethodName: TypeAlias = Literal["full", "partial", "adapter", "parallel-adapter", "lora", "rslora", "dora", "qlora", "adalora", "prefix", "p-tuning", "prompt"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 LOW_RANK: frozenset[MethodName] = frozenset({"lora", "rslora", "dora", "qlora", "adalora"})
 """Methods that put a low-rank update beside linear layers."""
