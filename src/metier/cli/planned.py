@@ -22,7 +22,7 @@ def show_plan(console: Console, project: str, facts: Mapping[str, Any]) -> None:
     """Print what `metier.training.planning.advise` returned."""
     data, base, machine = facts["data"], facts["base"], facts["machine"]
     left = f" ({data['dropped']} left out)" if data["dropped"] else ""
-    console.print(f"project    {project}: {data['examples']:,} examples{left}, {data['epochs']:g} epochs of them in {data['steps']:,} steps")
+    console.print(f"project    {project}: {data['examples']:,} examples{left}; {data['steps']:,} steps in {data['epochs']:g} epochs")
     console.print(f"tokens     {data['tokens']:,} read, {data['learnt_tokens']:,} learnt; the longest example has {data['longest']:,}")
     console.print(f"base       {clean(base['name'])}: {_count(base['parameters'])} parameters, {base['family']}, licence: {clean(base['licence'])}")
     console.print(f"machine    {clean(machine['name'])}, {machine['memory_bytes'] / 1e9:.1f} GB, {_format(machine['precision_bytes'])}")
@@ -138,10 +138,10 @@ def _format(precision: int) -> str:
 
 
 def _range(seconds: Sequence[float]) -> str:
-    low, high = (span(value) for value in seconds)
+    low, high = (span(value) if value >= 1 else "under 0:01" for value in seconds)
     return low if low == high else f"{low} to {high}"
 
 
 def _amounts(cost: Sequence[float]) -> str:
-    low, high = (f"{value:.2f}" for value in cost)
+    low, high = (f"{value:.2f}" if value >= 1 else f"{value:.2g}" for value in cost)
     return low if low == high else f"{low} to {high}"

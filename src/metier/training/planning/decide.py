@@ -12,7 +12,7 @@ from metier.training.settings import TrainingSettings
 __all__ = ["Aims", "Decision", "Resources", "Situation", "available", "decide", "resources_of"]
 
 Resources: TypeAlias = Literal["none", "some", "ample"]
-"""`none`: no accelerator, and a full training does not fit or takes too long. `some`: an accelerator on which it does not. `ample`: it does."""
+"""`ample`: training all parameters fits and ends in time. `some`: there is an accelerator, but it does not. `none`: there is not even that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ def decide(situation: Situation, aims: Aims, *, many: int = 50_000, few: int = 5
     """Return what to train with, and what this version trains instead if it cannot.
 
     More than `many` examples and ample resources: all parameters. Few examples and general ability to keep: LoRA of rank 4 to 8 with
-    regularisation. No resources: LoRA of rank 16 to 32. Else QLoRA with augmentation. The rule for few examples comes before that for
-    no resources, because it asks for less. Small updates learn less and forget less (Biderman et al. 2024, arXiv 2405.09673); within a
+    regularisation. No accelerator: LoRA of rank 16 to 32. Else QLoRA with augmentation. The rule for few examples comes before that for
+    no accelerator, because it asks for less. Small updates learn less and forget less (Biderman et al. 2024, arXiv 2405.09673); within a
     range of ranks the size of the data decides. `methods` are those that can be trained (default: those of this version).
     """
     resources = resources_of(situation, aims)
@@ -95,14 +95,13 @@ def _rule(situation: Situation, aims: Aims, resources: Resources, many: int, few
             "The general ability is to be kept: a small update forgets less, and regularisation holds it near the base model.",
         ]
         return Method("lora", rank=rank), ["regularisation"], reasons
-    if resources == "none":
+    if not situation.accelerator:
         rank = 16 if situation.examples < many // 5 else 32
-        limit = f"the limit is {_hours(aims.hours)} (--hours)"
-        return Method("lora", rank=rank), [], [f"There is no accelerator, and {full}; {limit}.", f"{count} examples fill an update of rank {rank}."]
+        why = f"There is no accelerator, so quantised weights would save memory and cost time; {full}, and the limit is {_hours(aims.hours)} (--hours)."
+        return Method("lora", rank=rank), [], [why, f"{count} examples fill an update of rank {rank}."]
+    what = f"There is an accelerator, but {full}."
     if resources == "ample":
         what = f"This machine could train all parameters, but {count} examples are not more than {many:,}."
-    else:
-        what = f"There is an accelerator, but {full}."
     return Method("qlora", rank=16), ["augmentation"], [what, "Quantised frozen weights leave memory for longer rows; augmentation makes more of the data."]
 
 
