@@ -121,9 +121,9 @@ def test_what_adapters_full_and_partial_training_train() -> None:
 
 
 def test_an_unknown_family_and_an_unknown_target_are_refused(base: Base) -> None:
-    with pytest.raises(ModelError, match="'gpt2'.*\n.*known: gemma"):
+    with pytest.raises(ModelError, match=r"'gpt2'.*\n.*known: gemma"):
         shape_of({"model_type": "gpt2"})
-    with pytest.raises(ModelError, match="'q_prj'.*\n.*did you mean 'q_proj'"):
+    with pytest.raises(ModelError, match=r"'q_prj'.*\n.*did you mean 'q_proj'"):
         targeted(Method("lora", targets=("q_prj",)))
     assert read_shape(base.folder).family == "llama"
 
