@@ -109,12 +109,16 @@ def do_plan(case: str, base: str) -> dict[str, Any]:
     from metier.prepare.generate.retrieval import Index
     from metier.training.planning import Aims, Ask, advise
 
+    def searcher(texts: Any) -> Any:
+        index = Index(texts)
+        return lambda query, count: [number for number, _ in index.search(query, count)]
+
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         _, dataset, settings = prepare(case, Path(folder))
         for name, measure in (("counted", False), ("calibrated", True)):
             ask = Ask(aims=Aims(general=True), items=0, measure=measure)
-            advice = advise(dataset, resolve(base, root=Path.cwd()), settings, ask, searcher=lambda texts: Index(texts).search)
+            advice = advise(dataset, resolve(base, root=Path.cwd()), settings, ask, searcher=searcher)
             row = advice["estimates"][0]
             found[name] = {"peak_memory_bytes": row["memory"]["total"], "seconds": row["seconds"], "memory": row["memory"], "tokens": advice["data"]["tokens"]}
     return found

@@ -85,8 +85,7 @@ def _aims(project: Project, method: str | None, rank: int | None, general: bool 
     if method is not None and method not in planning.METHODS:
         raise InputError(Fault(f"no method is called {method!r}", key="--method", remedy=nearest(method, planning.METHODS)))
     kept = "retention" in project.settings.evaluation.tasks if general is None else general
-    given = project.settings.training.rank if rank is None else rank
-    return planning.Aims(kept, hours, method, None if given == "auto" else given)
+    return planning.Aims(kept, hours, method, rank)
 
 
 def _prices(given: Sequence[str], known: Sequence[str]) -> dict[str, float]:
