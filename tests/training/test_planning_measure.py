@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,26 @@ def test_an_automatic_rank_is_the_one_that_training_takes(make_dataset: MakeData
         assert run.facts["trainable_parameters"] == advise(
             make_dataset(train=records), base, settings, ask(measure=False), searcher=searcher
         )["estimates"][0]["trainable_parameters"]  # fmt: skip
+
+
+def test_what_does_not_fit_or_takes_too_long_is_said_with_what_would_help(dataset: Artifact, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, _ = resident_bytes() or (0, 0)
+    facts = advise(dataset, base, SETTINGS, ask(measure=False, aims=Aims(general=True, hours=1e-7)), searcher=searcher)
+    (slow,) = facts["warnings"]
+    assert re.search(r"takes up to 0\.\d hours, more than the 1e-07 that are allowed: .* epochs would fit", slow)
+    needed = facts["estimates"][0]["memory"]
+    wide = SETTINGS.model_copy(update={"batch": BatchSettings(row_tokens=1024)})
+    room = held + needed["weights"] + needed["activations"] * 4 + 40_000_000
+
+    def small(precision: str) -> Machine:
+        return Machine("small", False, room, 1e12, (0.4, 0.8), 4)
+
+    monkeypatch.setattr("metier.training.planning.advise.this_machine", small)
+    fits = advise(dataset, base, wide, ask(measure=False), searcher=searcher)
+    assert fits["warnings"] == []
+    room = held + 1_000_000
+    (large,) = advise(dataset, base, wide, ask(), searcher=searcher)["warnings"]
+    assert re.search(r"Training needs .* GB and this machine has .* GB\. Shorter rows do not help; \S+ would hold it", large)
 
 
 def test_data_without_a_usable_example_and_an_unknown_accelerator_are_refused(make_dataset: MakeDataset, base: Base) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +28,7 @@ def show_plan(console: Console, project: str, facts: Mapping[str, Any]) -> None:
     console.print(f"base       {clean(base['name'])}: {_count(base['parameters'])} parameters, {base['family']}, licence: {clean(base['licence'])}")
     console.print(f"machine    {clean(machine['name'])}, {machine['memory_bytes'] / 1e9:.1f} GB, {_format(machine['precision_bytes'])}")
     _show_prompting(console, facts)
-    _show_decision(console, facts["decision"])
+    _show_decision(console, facts["decision"], facts["warnings"])
     _show_estimates(console, facts)
     for line in _notes(facts):
         console.print(line, soft_wrap=True)
@@ -58,13 +59,15 @@ def _interval(score: Mapping[str, float] | None) -> str:
     return "-" if score is None else f"{score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f})"
 
 
-def _show_decision(console: Console, decision: Mapping[str, Any]) -> None:
+def _show_decision(console: Console, decision: Mapping[str, Any], warnings: Sequence[str]) -> None:
     console.print()
     method = decision["method"]
     besides = "".join(f" with {name}" for name in decision["besides"])
     console.print(f"Decision: train by {_named(method)}{besides}.", style="bold", soft_wrap=True)
     for line in (*decision["reasons"], *decision["missing"]):
         console.print(f"  {clean(line)}", soft_wrap=True)
+    for line in warnings:
+        console.print(f"  {clean(line)}", style="red", soft_wrap=True)
     console.print()
 
 
@@ -104,7 +107,7 @@ def _notes(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"Calibrated over {measured['steps']} steps: {rate:.0f} tokens/s, {measured['flops'] / 1e9:.0f} GFLOP/s. Early stopping may end sooner."
     if any(row["machine"] != "here" for row in facts["estimates"]):
         yield "Accelerators: counted, not measured; times at 20 to 46 % of the specified peak; their drivers take some hundred MB more."
-    if any(row["method"]["name"] != "lora" for row in facts["estimates"]):
+    if any(row["method"]["name"] not in facts["available"] for row in facts["estimates"]):
         yield "Methods that this version does not train are counted by their formulas and have not been measured."
     yield f"Generating keeps {facts['cache_bytes_a_token'] / 1024:.0f} KiB of keys and values a token; training keeps none."
 
@@ -120,7 +123,7 @@ def show_bases(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         cut = ", ".join(f"{language} {value:.2f}" for language, value in (row["tokens_a_character"] or {}).items()) or "-"
         size = "-" if row["parameters"] is None else _count(row["parameters"])
-        cells = [clean(row["name"]), _interval(row["bits_a_character"]), _interval(row["few_shot"]), str(row["few_shot_items"] or "-"), cut, size]
+        cells = [clean(Path(row["name"]).name), _interval(row["bits_a_character"]), _interval(row["few_shot"]), str(row["few_shot_items"] or "-"), cut, size]
         table.add_row(*cells, f"{row['bytes'] / 1e9:.2f} GB", clean(row["licence"]), clean(row["note"]))
     console.print(table)
     console.print("Fewer bits a character: the model knows such texts better, whatever its tokenizer. Fewer tokens a character: cheaper to train and serve.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from metier.digest import canonical_json, digest_of
 from metier.errors import InputError
 from metier.models import Base, Chat, Encoded, LocalModel, load_tokenizer
 from metier.progress import SILENT, Progress
+from metier.records import Record
 from metier.shards import dataset_records
 from metier.store import write_atomically
 from metier.training.batches import encode_records, pack
 from metier.training.loop import Plan, plan_steps
-from metier.training.planning.decide import Aims, Decision, Situation, decide
-from metier.training.planning.hardware import Machine, resident_bytes, this_machine
+from metier.training.planning.decide import Aims, Decision, Situation, available, decide
+from metier.training.planning.hardware import Machine, accelerators, resident_bytes, this_machine
 from metier.training.planning.measure import Calibration, calibrate, chosen_rows
 from metier.training.planning.memory import Means, Memory, cache_bytes, memory
 from metier.training.planning.methods import Method, trainable_parameters
@@ -32,6 +33,7 @@ from metier.training.settings import TrainingSettings
 
 __all__ = ["Ask", "advise", "method_of"]
 
+_READING = "reading"
 _FEW_EXAMPLES = 500
 """Below this `rank: auto` is 8, as metier.training.train resolves it."""
 
@@ -87,7 +89,7 @@ def advise(
     `searcher` makes the search that finds the nearest solved examples. `cache` is a folder in which measurements are kept and found again.
     Raises InputError if nothing can be trained, ModelError if the model cannot be planned for or loaded.
     """
-    case = _case(dataset, base, settings)
+    case = _case(dataset, base, settings, progress)
     asked = method_of(settings, len(case.examples))
     measured = _calibration(case, asked, cache if ask.measure else None, progress) if ask.measure else None
     decision = _decision(case, ask.aims, measured)
@@ -115,15 +117,19 @@ def advise(
         "conclusion": None if prompting is None else conclude(prompting, ask.target),
         "target": ask.target,
         "decision": asdict(decision),
+        "warnings": _warnings(case, decision.trains, measured, ask.aims),
+        "available": list(available()),
         "estimates": estimates,
         "cache_bytes_a_token": cache_bytes(shape, 1, case.machine.precision),
     }
 
 
-def _case(dataset: Artifact, base: Base, settings: TrainingSettings) -> _Case:
+def _case(dataset: Artifact, base: Base, settings: TrainingSettings, progress: Progress) -> _Case:
     shape = read_shape(base.folder)
     chat = Chat(load_tokenizer(base))
-    examples, drops = encode_records(dataset_records(dataset, "train"), chat, settings.batch.maximum_tokens)
+    progress.start(_READING, None, "examples")
+    examples, drops = encode_records(_counted(dataset_records(dataset, "train"), progress), chat, settings.batch.maximum_tokens)
+    progress.finish(_READING)
     if not examples:
         longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
         raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
@@ -133,6 +139,12 @@ def _case(dataset: Artifact, base: Base, settings: TrainingSettings) -> _Case:
     rows = [[checks[index] for index in row] for row in pack([len(check) for check in checks], range(len(checks)), settings.batch.row_tokens)]
     load = load_of(examples, plan, rows, dropped=len(drops))
     return _Case(base, shape, settings, examples, plan, load, this_machine(settings.precision), resident_bytes() or (0, 0))
+
+
+def _counted(records: Iterable[Record], progress: Progress) -> Iterator[Record]:
+    for record in records:
+        yield record
+        progress.advance(_READING)
 
 
 def _known(cache: Path | None, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -184,6 +196,44 @@ def _decision(case: _Case, aims: Aims, measured: Calibration | None) -> Decision
     hours = (flops / measured.flops if measured is not None else case.machine.seconds(flops)[1]) / 3600
     needed = _largest(case, full, case.machine).total + case.held[0]
     return decide(Situation(case.load.examples, case.machine.accelerator, case.machine.memory, needed, hours), aims)
+
+
+def _warnings(case: _Case, method: Method, measured: Calibration | None, aims: Aims) -> list[str]:
+    """Return what stands in the way of training by this method on this machine, each with what to do about it."""
+    said = []
+    machine, settings = case.machine, case.settings
+    needed = _largest(case, method, machine).total + case.held[0]
+    if needed > machine.memory:
+        what = f"Training needs {needed / 1e9:.1f} GB and this machine has {machine.memory / 1e9:.1f} GB."
+        said.append(f"{what} {_smaller(case, method) or _larger(case, method)}")
+    hours = _flops(case, method) / (measured.flops if measured is not None else machine.flops * machine.shares[0]) / 3600
+    if hours > aims.hours:
+        fewer = settings.epochs * aims.hours / hours
+        said.append(
+            f"Training takes up to {hours:.1f} hours, more than the {aims.hours:g} that are allowed: {fewer:.2g} epochs would fit, or an accelerator (--gpu)."
+        )
+    return said
+
+
+def _smaller(case: _Case, method: Method) -> str:
+    """Return the longest packed rows that fit, as a sentence; empty if none do."""
+    batch = case.settings.batch
+    tokens, longest = batch.row_tokens // 2, max(len(example) for example in case.examples)
+    while tokens >= max(longest, 16):
+        settings = case.settings.model_copy(update={"batch": batch.model_copy(update={"row_tokens": tokens})})
+        load = load_of(case.examples, plan_steps(case.examples, settings), ())
+        if _largest(replace(case, load=load), method, case.machine).total + case.held[0] <= case.machine.memory:
+            return f"It fits with training.batch.row_tokens: {tokens}."
+        tokens //= 2
+    return ""
+
+
+def _larger(case: _Case, method: Method) -> str:
+    """Return the smallest known accelerator that holds the training, as a sentence."""
+    fitting = [item for item in accelerators().values() if _largest(case, method, item).total <= item.memory]
+    if not fitting:
+        return "No accelerator that is known here holds it; take a smaller base model."
+    return f"Shorter rows do not help; {min(fitting, key=lambda item: item.memory).name} would hold it, or take a smaller base model."
 
 
 def _prompting(dataset: Artifact, base: Base, ask: Ask, searcher: Searcher, cache: Path | None, progress: Progress) -> list[dict[str, Any]]:
