@@ -33,7 +33,8 @@ def share_interval(hits: int, total: int, confidence: float = 0.95) -> Interval:
     share, spread = hits / total, z * z / total
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    # Rounding must not lift the bound of no hit above 0, nor lower that of all hits below 1.
+    return Interval(share, max(0.0, middle - half) if hits else 0.0, min(1.0, middle + half) if hits < total else 1.0)
 
 
 def mean_interval(values: Sequence[float], weights: Sequence[float], *, confidence: float = 0.95, seed: int = 0) -> Interval:

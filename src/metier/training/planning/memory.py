@@ -165,20 +165,21 @@ class _Layer:
         """Return the bytes kept; `carries` says whether the layer's input carries a gradient."""
         shape, learnt = self.shape, self.whole or self.method.name == "prefix"
         inside = carries or learnt
-        total = self._norm(shape.hidden, carries=carries) + self._inputs("q_proj", "k_proj", "v_proj")
+        total = self._norm(shape.hidden, carries=carries) + self._inputs("q_proj", "k_proj", "v_proj", carries=carries)
         queries, keys, values = (inside or name in self.names for name in ("q_proj", "k_proj", "v_proj"))
         if shape.query_norm:
             total += self._norm(shape.queries, shape.heads, carries=queries) + self._norm(shape.keys, shape.shared_heads, carries=keys)
         attended = queries or keys or values
         total += self._attention() if attended else 0
         out = attended or "o_proj" in self.names
-        total += self._inputs("o_proj") + self._adapters(1)
+        total += self._inputs("o_proj", carries=attended) + self._adapters(1)
         total += self._norm(shape.hidden, carries=out) if shape.norms == 4 else 0
         stream = carries or out or self.method.name == "adapter"
-        total += self._norm(shape.hidden, carries=stream) + self._inputs("gate_proj", "up_proj")
+        total += self._norm(shape.hidden, carries=stream) + self._inputs("gate_proj", "up_proj", carries=stream)
         total += self._gated(stream or "gate_proj" in self.names, stream or "up_proj" in self.names)
-        total += self._inputs("down_proj") + self._adapters(0)
-        down = stream or bool(self.names & {"gate_proj", "up_proj", "down_proj"})
+        inner = stream or bool(self.names & {"gate_proj", "up_proj"})
+        total += self._inputs("down_proj", carries=inner) + self._adapters(0)
+        down = inner or "down_proj" in self.names
         return total + (self._norm(shape.hidden, carries=down) if shape.norms == 4 else 0)
 
     def _norm(self, width: int, groups: int = 1, *, carries: bool) -> int:
@@ -187,22 +188,28 @@ class _Layer:
             return 0
         return self.row.tokens * (width * self.size * (2 if self.whole else 1) + groups * _EXACT)
 
-    def _inputs(self, *names: str) -> int:
+    def _inputs(self, *names: str, carries: bool) -> int:
         """The shared input of neighbouring linear layers, if one of them learns, and what its low-rank update keeps."""
         learning = [name for name in names if self.whole or name in self.names]
         if not learning:
             return 0
         tokens, size = self.row.tokens, self.size
-        total = tokens * self.widths[names[0]][0] * size
-        return total if self.whole else total + sum(self._update(*self.widths[name]) for name in learning)
+        shared = tokens * self.widths[names[0]][0]
+        if self.whole:
+            return shared * size
+        updates = sum(self._update(*self.widths[name]) for name in learning)
+        if not self.means.dropout:
+            return shared * size + updates
+        # Each layer drops values of its own: the input that is left, and the mask if a gradient goes on through it.
+        mask = (1 if self.means.accelerator else size) if carries else 0
+        return len(learning) * shared * (size + mask) + updates
 
     def _update(self, inputs: int, outputs: int) -> int:
         tokens, rank, size = self.row.tokens, self.method.rank, self.size
-        casts = rank * outputs * size + (rank * inputs * size if size != _EXACT else 0)
+        # The scale is multiplied into a copy of B, with dropout into the output.
+        copied = size != _EXACT
+        casts = rank * outputs * size * (copied or not self.means.dropout) + rank * inputs * size * copied
         kept = tokens * rank * size + casts
-        if self.means.dropout:
-            # The dropped input and the mask; without dropout the layer's own input serves.
-            kept += 2 * tokens * inputs * size
         if self.method.name in {"dora", "adalora"}:
             kept += tokens * (outputs if self.method.name == "dora" else rank) * size
         return kept
