@@ -29,7 +29,8 @@ from metier import packs
 from metier.audit import AuditSettings, open_project_ledger
 from metier.digest import digest_file
 from metier.models import Base, GenerationSettings, LocalModel, resolve
-from metier.models.lora import ALL_LINEAR, adapter_state, attach, save_adapter
+from metier.models.lora import ALL_LINEAR, adapter_state, attach
+from metier.models.lorafile import save_adapter
 from metier.models.precision import fastest_dtype
 from metier.records import Message
 from metier.serving import ApiKeys, Engine, Guard, Served, Service, ServingSettings, build_app, serve

@@ -12,7 +12,7 @@ from metier.models import Base
 from metier.records import Message, Record, identify
 from metier.shards import write_records
 from metier.store import Store
-from metier.testing import tiny_base
+from metier.testing import tiny_base, tiny_encoder
 
 MakeDataset = Callable[..., Artifact]
 
@@ -21,6 +21,12 @@ MakeDataset = Callable[..., Artifact]
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     """The tiny base model, built once."""
     return tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """The tiny encoder, built once."""
+    return tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
 
 
 @pytest.fixture

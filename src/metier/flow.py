@@ -126,6 +126,8 @@ def newest(project: Project, kind: Literal["dataset", "adapter"]) -> tuple[Artif
 def open_expert(project: Project, adapter: Artifact) -> models.LocalModel:
     """Return the project's base model with an adapter. Raises ModelError if it was trained on another base model."""
     base = _base(project)
+    if "task" in adapter.facts:
+        raise ModelError(f"the model labels texts ({adapter.facts['task']}) and cannot be talked to\n    -> use metier.models.Labeller in Python")
     trained = adapter.facts["base"]
     if trained["digest"] != base.digest:
         raise ModelError(
@@ -247,7 +249,8 @@ def _walk(
     """
     settings = project.settings
     limit, tests = settings.training.batch.maximum_tokens, evaluation.item_files(settings.evaluation, project.root)
-    preparation, outside = prepare.look_outside(settings.prepare, project.root, base=base, maximum_tokens=limit, languages=settings.languages, tests=tests)
+    wanted = settings.prepare if settings.training.task == "generation" else prepare.for_labels(settings.prepare)
+    preparation, outside = prepare.look_outside(wanted, project.root, base=base, maximum_tokens=limit, languages=settings.languages, tests=tests)
     (dataset,) = stage(prepare.build, origin, pack, preparation, settings.languages, outside, engine=engine)
     if goal == "dataset":
         return (dataset,)
@@ -275,11 +278,13 @@ def _evaluate(
     *rest: Any,
     workspace: Workspace,
 ) -> Artifact:
-    """Open base model and adapter for the evaluation stage: one copy in memory serves as both sides.
+    """Open what was trained for the evaluation stage; of an adapter for answers one copy in memory serves as both sides.
 
     `rest` is the languages, the run, and the digest of task files, which only takes part in the stage's identity.
     """
     languages, tuning, _ = rest
+    if "task" in adapter.facts:
+        return evaluation.evaluate_labels(dataset, adapter, models.Labeller.open(base, adapter.path), pack, settings, workspace=workspace, run=tuning)
     model = models.LocalModel.open(base, adapter.path)
     return evaluation.evaluate(dataset, adapter, model, pack, settings, languages, workspace=workspace, run=tuning)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import SequenceMatcher
 from typing import Any, Literal, TypeAlias
 
 from metier.digest import digest_of
 
 __all__ = [
     "Drop",
+    "Edit",
     "Message",
     "Record",
     "Role",
@@ -17,11 +20,13 @@ __all__ = [
     "Span",
     "Step",
     "identify",
+    "moved",
     "record_from_dict",
     "record_to_dict",
     "source_to_dict",
     "strings",
     "with_strings",
+    "with_text",
 ]
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
@@ -90,6 +95,9 @@ class Drop:
     content: str = ""
 
 
+Edit: TypeAlias = tuple[int, int, int, int]
+"""What stood from `start` to `end` of a text stands from `new_start` to `new_end` of the next; (start, end, new_start, new_end)."""
+
 Step: TypeAlias = Callable[[Iterable[Record]], Iterator[Record | Drop]]
 
 
@@ -98,7 +106,7 @@ def identify(record: Record) -> str:
 
     The same input therefore gets the same id everywhere, and two equal rows of one file get different ones.
     """
-    content = {
+    content: dict[str, Any] = {
         "text": record.text,
         "messages": [[message.role, message.content] for message in record.messages],
         "label": record.label,
@@ -107,6 +115,8 @@ def identify(record: Record) -> str:
         "task": record.task,
         "metadata": dict(record.metadata),
     }
+    if record.spans:
+        content["spans"] = [[span.start, span.end, span.type] for span in record.spans]
     return digest_of(content)[:32]
 
 
@@ -157,7 +167,10 @@ def strings(record: Record) -> list[str]:
 
 
 def with_strings(record: Record, changed: Sequence[str]) -> Record:
-    """Return the record with its strings replaced, in the order of `strings`. Raises ValueError if their number differs."""
+    """Return the record with its strings replaced, in the order of `strings`. Raises ValueError if their number differs.
+
+    Spans move with the text that they mark (see `moved`).
+    """
     rest = iter(changed)
     try:
         text = next(rest)
@@ -168,7 +181,44 @@ def with_strings(record: Record, changed: Sequence[str]) -> Record:
         raise ValueError("fewer strings than the record has") from None
     if next(rest, None) is not None:
         raise ValueError("more strings than the record has")
-    return replace(record, text=text, messages=messages, label=label, metadata=metadata)
+    return replace(with_text(record, text), messages=messages, label=label, metadata=metadata)
+
+
+def with_text(record: Record, text: str) -> Record:
+    """Return the record with another text; its spans move with what they mark (see `moved`)."""
+    if text == record.text:
+        return record
+    return replace(record, text=text, spans=moved(record.spans, _edits(record.text, text), text) if record.spans else ())
+
+
+def moved(spans: Sequence[Span], edits: Sequence[Edit], text: str) -> tuple[Span, ...]:
+    """Return spans at the places that edits, in order, moved them to in the new `text`; one whose text is gone goes with it.
+
+    A border inside an edit becomes that edit's border, so that a span holds what replaced its text.
+    """
+    starts, ends = [edit[0] for edit in edits], [edit[1] for edit in edits]
+    found = []
+    for span in spans:
+        after = bisect_right(ends, span.start)
+        start = span.start + (edits[after - 1][3] - edits[after - 1][1] if after else 0)
+        if after < len(edits) and edits[after][0] < span.start:
+            start = edits[after][2]
+        before = bisect_left(starts, span.end)
+        end = span.end + (edits[before - 1][3] - edits[before - 1][1] if before else 0)
+        if before and edits[before - 1][1] > span.end:
+            end = edits[before - 1][3]
+        if start < end:
+            found.append(replace(span, start=start, end=end, text=text[start:end]))
+    return tuple(found)
+
+
+def _edits(before: str, after: str) -> list[Edit]:
+    """Return by what edits one text becomes another (Ratcliff and Obershelp's matching, between the common beginning and end)."""
+    least = min(len(before), len(after))
+    head = next((place for place in range(least) if before[place] != after[place]), least)
+    tail = next((place for place in range(least - head) if before[-1 - place] != after[-1 - place]), least - head)
+    matcher = SequenceMatcher(None, before[head : len(before) - tail], after[head : len(after) - tail], autojunk=False)
+    return [(head + a, head + b, head + c, head + d) for kind, a, b, c, d in matcher.get_opcodes() if kind != "equal"]
 
 
 def _inside(value: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ from metier.models import Base, Generation, GenerationSettings, Likelihood, reso
 from metier.progress import SILENT, Progress
 from metier.records import Message
 
-__all__ = ["ScriptedModel", "ScriptedWriter", "tiny_base"]
+__all__ = ["ScriptedModel", "ScriptedWriter", "tiny_base", "tiny_encoder"]
 
 _VOCABULARY = 768
 
@@ -58,6 +58,49 @@ def _build(folder: Path, *, hidden: int, layers: int, heads: int, seed: int) -> 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    fast.save_pretrained(folder)
+    model.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n", encoding="utf-8")
+
+
+def tiny_encoder(folder: Path, *, hidden: int = 64, layers: int = 2, heads: int = 4, seed: int = 0) -> Base:
+    """Build a deterministic BERT-style encoder of about 0.1M parameters with a trained WordPiece tokenizer; see `tiny_base`."""
+    if not (folder / "config.json").exists():
+        _build_encoder(folder, hidden=hidden, layers=layers, heads=heads, seed=seed)
+    return resolve(str(folder.resolve()), root=folder)
+
+
+def _build_encoder(folder: Path, *, hidden: int, layers: int, heads: int, seed: int) -> None:
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    corpus = resources.files("metier").joinpath("data/tiny_corpus.txt").read_text(encoding="utf-8")
+    trainer = trainers.WordPieceTrainer(vocab_size=_VOCABULARY, special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator(corpus.splitlines(), trainer)
+    places = {name: number for number, name in enumerate(specials)}
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"]))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
+    config = BertConfig(
+        vocab_size=len(fast),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=256,
+        initializer_range=0.1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = BertForMaskedLM(config)
     folder.mkdir(parents=True, exist_ok=True)
     fast.save_pretrained(folder)
     model.save_pretrained(folder)

@@ -57,8 +57,8 @@ def test_the_plan_as_json_without_measuring_keeps_nothing(planned: Path, invoke:
     assert document["project"] == "hives"
     assert document["decision"]["method"]["name"] == "full"
     assert document["decision"]["overridden"]
-    assert document["decision"]["trains"]["name"] == "lora"
-    assert {row["role"] for row in document["estimates"]} == {"project", "nearest", "recommended"}
+    assert document["decision"]["trains"]["name"] == "full"
+    assert {row["role"] for row in document["estimates"]} == {"project", "nearest"}
     assert document["calibration"] is None
     assert files(planned) == before
 

@@ -85,7 +85,17 @@ def test_no_name_or_telephone_of_the_notes_reaches_the_dataset(built: tuple[str,
     assert dataset.facts["identifiers"]["PERSON"] >= 450
 
 
-@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_the_spans_of_contracts_are_read_from_tagged_words(tmp_path: Path) -> None:
+    project = load_project(_write("contract-spans", tmp_path))
+    dataset = run(project, goal="dataset").dataset
+    records = [record for _, record in _records(dataset)]
+    assert len(records) >= 700
+    assert {span.type for record in records for span in record.spans} == {"party", "amount", "date", "duration"}
+    assert all(record.text[span.start : span.end] == span.text for record in records for span in record.spans)
+    assert all(record.messages == () for record in records)
+
+
+@pytest.mark.parametrize("name", [*sorted(EXAMPLES), "contract-spans"])
 def test_a_generator_gives_the_same_files_for_the_same_seed_only(name: str, tmp_path: Path) -> None:
     folders = [_write(name, tmp_path / str(number), seed) for number, seed in enumerate((3, 3, 4))]
     contents = [[path.read_bytes() for path in sorted((folder / "data").iterdir())] for folder in folders]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from metier.artifacts import Artifact
 from metier.digest import canonical_json, digest_bytes, digest_file, digest_of
 from metier.errors import StoreError
-from metier.records import Drop, Message, Record, Source, Span, identify, record_from_dict, record_to_dict, strings, with_strings
+from metier.records import Drop, Message, Record, Source, Span, identify, moved, record_from_dict, record_to_dict, strings, with_strings
 from metier.shards import dataset_records, read_drops, read_records, write_drops, write_records
 
 WORDS = st.text(max_size=20).filter(lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text))
@@ -87,3 +87,38 @@ def test_canonical_json_is_one_form_and_knows_no_nan(tmp_path: Path) -> None:
     assert digest_bytes(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     (tmp_path / "abc").write_bytes(b"abc")
     assert digest_file(tmp_path / "abc") == digest_bytes(b"abc")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "spans"),
+    [
+        ("<b>红笔</b>在左边", "红笔在左边", ["红笔"]),
+        ("the  red   pen", "the red pen", ["red pen"]),
+        ("call 138-0000 about the red pen", "call 139-1111 about the red pen", ["red pen"]),
+        ("red pen", "The red pen!", ["red pen"]),
+    ],
+)
+def test_spans_move_with_the_text_that_they_mark(before: str, after: str, spans: list[str]) -> None:
+    marked = before.replace("  ", " ") if spans[0] not in before else before
+    piece = spans[0] if spans[0] in before else "red   pen"
+    start = before.index(piece)
+    record = Record(id="", text=before, spans=(Span(start, start + len(piece), "Thing", piece),))
+    assert marked
+    assert [span.text for span in with_strings(record, [after]).spans] == spans
+    assert with_strings(record, [before]).spans == record.spans
+
+
+def test_a_span_whose_text_is_gone_goes_with_it() -> None:
+    record = Record(id="", text="red <img> pen", spans=(Span(4, 9, "Tag"), Span(10, 13, "Thing")))
+    assert [(span.text, span.start) for span in with_strings(record, ["red  pen"]).spans] == [("pen", 5)]
+
+
+def test_a_span_holds_what_replaced_it() -> None:
+    spans = (Span(0, 2, "Name", "张伟"), Span(5, 7, "Thing", "红笔"))
+    assert [span.text for span in moved(spans, [(0, 2, 0, 3)], "李伟明有一支红笔")[:1]] == ["李伟明"]
+    assert [span.text for span in moved((Span(0, 4, "Name"),), [(1, 3, 1, 6)], "a12345b")] == ["a12345b"]
+
+
+def test_the_id_of_a_record_knows_its_spans() -> None:
+    plain, marked = Record(id="", text="red"), Record(id="", text="red", spans=(Span(0, 3, "C"),))
+    assert identify(plain) != identify(marked)

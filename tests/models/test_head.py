@@ -33,6 +33,18 @@ def test_the_loss_and_its_gradient_are_those_of_cross_entropy(rows: int, softcap
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-4)
 
 
+@pytest.mark.parametrize("softcap", [None, 20.0])
+def test_a_head_that_is_trained_gets_the_gradient_of_cross_entropy(softcap: float | None) -> None:
+    hidden, head, labels, weights = parts(ROWS_AT_ONCE + 5)
+    ours, theirs = head.clone().requires_grad_(True), head.clone().requires_grad_(True)
+    label_loss(hidden, ours, labels, weights, softcap).backward()
+    logits = hidden @ theirs.T
+    if softcap is not None:
+        logits = torch.tanh(logits / softcap) * softcap
+    (cross_entropy(logits, labels, reduction="none") * weights).sum().backward()
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-3)
+
+
 @pytest.mark.parametrize("offset", [0.0, 300.0, -300.0])
 def test_logits_of_any_size_have_a_finite_loss_and_gradient(offset: float) -> None:
     hidden, head, labels, weights = parts(3, scale=100.0 if offset == 0.0 else 1.0)

@@ -8,7 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from metier.models import Base, GenerationSettings, LocalModel
 from metier.models.attention import Packed
-from metier.models.lora import ALL_LINEAR, adapter_state, attach, save_adapter
+from metier.models.lora import adapter_state, attach
+from metier.models.lorafile import save_adapter
+from metier.models.methods import Shape, attach_method
 from metier.records import Message
 
 
@@ -90,7 +92,7 @@ def test_sampling_repeats_with_its_seed_and_does_not_depend_on_the_batch(model: 
 def test_an_adapter_starts_as_the_base_and_switching_off_gives_the_base_back(base: Base, tmp_path: Path) -> None:
     plain = LocalModel.open(base, dtype=torch.float32)
     expected = plain.choose(PROMPTS, [["是", "否"]] * 4)
-    attach(plain.model, rank=4, alpha=8, dropout=0, targets=ALL_LINEAR, seed=1)
+    plain.tuned = attach_method(plain.model, "lora", Shape(rank=4, alpha=8), seed=1)
     assert plain.choose(PROMPTS, [["是", "否"]] * 4) == expected
     for name, tensor in adapter_state(plain.model).items():
         if name.endswith("lora_B.weight"):

@@ -22,7 +22,8 @@ from metier import packs
 from metier.digest import digest_file
 from metier.events import Event, Record
 from metier.models import Base, LocalModel
-from metier.models.lora import ALL_LINEAR, adapter_state, attach, save_adapter
+from metier.models.lora import ALL_LINEAR, adapter_state, attach
+from metier.models.lorafile import save_adapter
 from metier.packs import Pack
 from metier.serving import ApiKeys, Engine, Guard, Served, Service, ServingSettings, build_app
 from metier.serving.door import Door

@@ -18,7 +18,9 @@ from metier.models import Base, GenerationSettings, LocalModel
 from metier.models.attention import Packed
 from metier.models.chat import Chat
 from metier.models.load import load_tokenizer, load_weights
-from metier.models.lora import read_adapter
+from metier.models.lorafile import read_adapter
+from metier.models.methods import METHODS, Shape, attach_method
+from metier.models.saved import write_saved
 from metier.models.stack import stack
 from metier.records import Message
 from metier.serving import Engine, Served
@@ -215,7 +217,7 @@ def test_memory_is_bounded_by_rows_and_context(base: Base, releases: list[Served
             with pytest.raises(ValueError, match="do not fit"):
                 engine.submit("alpha", list(range(3, 63)), greedy(5))
             await asyncio.gather(*(answer(engine, "alpha", "x", greedy(20)) for _ in range(6)))
-            keys, _ = engine._cache.layers[0]
+            keys, _ = engine._lanes[0]._cache.layers[0]
             assert keys.shape[0] == 2
             assert keys.shape[2] == 64
             assert not keys.any(), "what a row held is erased when it is given back"
@@ -227,7 +229,7 @@ def test_a_failing_step_fails_its_requests_and_not_the_server(base: Base, releas
     async def main() -> None:
         async with started(base, releases) as engine:
             expected = (await answer(engine, "alpha", "x", greedy()))[0]
-            hidden = engine._model.hidden
+            hidden = engine._lanes[0]._model.hidden
             calls = 0
 
             def broken(*arguments: Any) -> torch.Tensor:
@@ -237,7 +239,7 @@ def test_a_failing_step_fails_its_requests_and_not_the_server(base: Base, releas
                     raise RuntimeError("out of memory")
                 return hidden(*arguments) * (float("nan") if calls == 6 else 1.0)
 
-            monkeypatch.setattr(engine._model, "hidden", broken)
+            monkeypatch.setattr(engine._lanes[0]._model, "hidden", broken)
             results = await asyncio.gather(*(answer(engine, "alpha", "x", greedy()) for _ in range(5)), return_exceptions=True)
             assert any(isinstance(result, EngineFailed) for result in results)
             assert "out of memory" not in str([result for result in results if isinstance(result, EngineFailed)])
@@ -335,3 +337,33 @@ def test_stop_strings_end_an_answer_wherever_tokens_cut_them(base: Base, release
             return text, end
 
     assert asyncio.run(main())[1].reason == "stop"
+
+
+def test_experts_of_all_methods_are_served_side_by_side(base: Base, releases: list[Served], tmp_path: Path) -> None:
+    shape = Shape(rank=4, alpha=8, size=16, tokens=5, layers=1)
+    others = []
+    for method in METHODS:
+        model = load_weights(base, torch.float32)
+        tuned = attach_method(model, method, shape, seed=1)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+        write_saved(tmp_path / method, tuned.config(), tuned.state())
+        others.append(served(base, method, tmp_path / method))
+    everyone = [releases[0], *others, releases[1]]
+
+    async def main() -> list[tuple[str, Finished]]:
+        async with started(base, everyone, rows=6, max_queue=64) as engine:
+            return await asyncio.gather(*(answer(engine, release.name, text, greedy()) for release in everyone for text in QUESTIONS[:3]))
+
+    answers = asyncio.run(main())
+    for place, release in enumerate(everyone):
+        found = answers[place * 3 : place * 3 + 3]
+        assert [text for text, _ in found] == alone(base, release, QUESTIONS[:3], greedy()), release.name
+        assert {end.executed.name for _, end in found} == {release.name}
+    plain = LocalModel.open(base, dtype=torch.float32)
+    lengths = [len(plain.chat.prompt(ask(text))) for text in QUESTIONS[:3]]
+    assert [end.prompt_tokens for _, end in answers[:3]] == lengths
+    assert all([end.prompt_tokens for _, end in answers[place * 3 : place * 3 + 3]] == lengths for place in range(len(everyone)))

@@ -68,6 +68,13 @@ def test_rows_with_the_same_content_and_id_keep_ids_of_their_own(tmp_path):
     assert [record.source.position for record in found] == ["line 1", "line 2", "line 3"]
 
 
+def test_items_of_a_list_on_one_line_have_places_and_ids_of_their_own(tmp_path):
+    put(tmp_path, "a.json", '[{"text": "同"}, {"text": "同"},\n{"text": "same"}, {"text": "同"}]')
+    found = records(tmp_path)
+    assert [record.source.position for record in found] == ["line 1", "line 1, item 2", "line 2", "line 2, item 2"]
+    assert len({record.id for record in found}) == 4
+
+
 @pytest.mark.parametrize(
     "text",
     ["مرحبا بالعالم. כמה טוב.", "\u202eright to left\u202c", "😀👨‍👩‍👧 🇨🇳", "……！？——。", "e\u0301 combining", "\u200b零宽\u200d字符", "\ufeffmark inside"],

@@ -15,11 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from metier.errors import ModelError
 from metier.models import Base, attention
 from metier.models.lora import attach
+from metier.models.methods import METHODS, Shape, attach_method
 from metier.models.norms import quicken
 from metier.training.batches import Row
 from metier.training.objectives import cross_entropy
 from metier.training.planning.memory import RowShape
-from metier.training.planning.methods import Method, targeted, trainable_parameters
+from metier.training.planning.methods import Method, check_targets, trainable_parameters
 from metier.training.planning.shape import LINEAR, ModelShape, parameters, read_shape, shape_of
 from metier.training.planning.work import training_flops
 
@@ -74,57 +75,62 @@ def test_the_parameters_of_each_family(name: str, tmp_path: Path) -> None:
     assert read_shape(tmp_path) == shape
 
 
-@pytest.mark.parametrize("name", ["gemma3", "llama", "qwen2", "qwen3"])
-@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "v_proj"), ("o_proj", "down_proj")])
-def test_what_our_own_lora_trains(name: str, targets: Any) -> None:
+SIZED = Shape(rank=6, alpha=12, targets="all-linear", size=9, tokens=7, layers=2)
+
+
+def as_method(name: str, shape: Shape) -> Method:
+    """Return the plan's description of a method that is attached with these sizes."""
+    return Method(name, shape.rank, shape.targets, dict(shape.ranks), shape.size, shape.tokens, shape.layers, shape.head)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llama", "llama-tied-biased", "qwen2", "qwen3"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "qlora"])
+def test_what_every_method_trains(name: str, method: str) -> None:
     model, shape = build(name)
-    attach(model, rank=5, alpha=10, dropout=0.0, targets=targets, seed=0)
-    assert trainable_parameters(shape, Method("lora", rank=5, targets=targets)) == learning(model)
+    model.requires_grad_(False)
+    quicken(model)
+    attach_method(model, method, SIZED, seed=0)
+    assert trainable_parameters(shape, as_method(method, SIZED)) == learning(model)
+
+
+@pytest.mark.parametrize(
+    ("targets", "ranks"),
+    [(("q_proj", "v_proj"), {}), (("mlp.down_proj", "layers.1.self_attn.o_proj"), {}), ("all-linear", {"layers.0.self_attn.q_proj": 2, "mlp.up_proj": 11})],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["lora", "adalora"])
+def test_targets_and_ranks_of_single_layers_are_read_as_training_reads_them(targets: Any, ranks: Any, method: str) -> None:
+    model, shape = build("gemma3")
+    sizes = Shape(rank=6, alpha=12, targets=targets, ranks={} if method == "adalora" else ranks)
+    attach_method(model, method, sizes, seed=0)
+    assert trainable_parameters(shape, as_method(method, sizes)) == learning(model)
+
+
+def test_a_head_of_its_own_can_be_trained_with_the_last_layers() -> None:
+    model, shape = build("llama")
+    quicken(model)
+    sizes = Shape(layers=1, head=True)
+    attach_method(model, "partial", sizes, seed=0)
+    assert trainable_parameters(shape, as_method("partial", sizes)) == learning(model)
 
 
 @pytest.mark.parametrize("name", ["gemma3", "llama", "qwen2"])
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora", "adalora"])
-def test_what_low_rank_methods_train_in_peft(name: str, method: Any) -> None:
+def test_what_low_rank_methods_train_is_what_they_train_in_peft(name: str, method: str) -> None:
     model, shape = build(name)
     common = {"task_type": "CAUSAL_LM", "target_modules": list(LINEAR)}
     if method == "adalora":
-        config: Any = peft.AdaLoraConfig(**common, init_r=6, target_r=3, total_step=10)
+        config: Any = peft.AdaLoraConfig(**common, init_r=9, target_r=6, total_step=10)
     else:
         config = peft.LoraConfig(**common, r=6, use_dora=method == "dora", use_rslora=method == "rslora")
     assert trainable_parameters(shape, Method(method, rank=6)) == learning(peft.get_peft_model(model, config))
-
-
-@pytest.mark.parametrize("name", ["llama", "qwen2"])
-@pytest.mark.parametrize(
-    ("method", "config"),
-    [
-        ("prefix", peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=7)),
-        ("prompt", peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=7)),
-        ("p-tuning", peft.PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=7)),
-    ],
-)
-def test_what_methods_of_virtual_tokens_train_in_peft(name: str, method: Any, config: Any) -> None:
-    model, shape = build(name)
-    assert trainable_parameters(shape, Method(method, size=7)) == learning(peft.get_peft_model(model, config))
-
-
-def test_what_adapters_full_and_partial_training_train() -> None:
-    model, shape = build("gemma2")
-    bottleneck = nn.Sequential(nn.Linear(48, 9), nn.GELU(), nn.Linear(9, 48))
-    assert trainable_parameters(shape, Method("adapter", size=9)) == 2 * 3 * learning(bottleneck)
-    assert trainable_parameters(shape, Method("parallel-adapter", size=9)) == 3 * learning(bottleneck)
-    assert trainable_parameters(shape, Method("full")) == learning(model)
-    model.requires_grad_(False)
-    for part in (model.model.layers[1], model.model.layers[2], model.model.norm, model.lm_head):
-        part.requires_grad_(True)
-    assert trainable_parameters(shape, Method("partial", last=2)) == learning(model)
 
 
 def test_an_unknown_family_and_an_unknown_target_are_refused(base: Base) -> None:
     with pytest.raises(ModelError, match=r"'gpt2'.*\n.*known: gemma"):
         shape_of({"model_type": "gpt2"})
     with pytest.raises(ModelError, match=r"'q_prj'.*\n.*did you mean 'q_proj'"):
-        targeted(Method("lora", targets=("q_prj",)))
+        check_targets(read_shape(base.folder), Method("lora", targets=("q_prj",)))
     assert read_shape(base.folder).family == "llama"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from metier.training.planning.decide import Aims, Situation, available, decide, resources_of
+from metier.models.methods import METHODS
+from metier.training.planning.decide import Aims, Situation, decide, resources_of
 from metier.training.planning.intervals import mean_interval, share_interval
-from metier.training.planning.methods import METHODS
+from metier.training.planning.methods import available
 
 KEEP, FREE = Aims(general=True), Aims(general=False)
 
@@ -34,7 +35,7 @@ def here(examples: int, *, accelerator: bool = True, memory: int = 100, full_byt
     ],
 )
 def test_the_rules(situation: Situation, aims: Aims, method: str, rank: int, besides: tuple[str, ...]) -> None:
-    found = decide(situation, aims, methods=METHODS)
+    found = decide(situation, aims, methods=tuple(METHODS))
     assert (found.method.name, found.method.rank, found.besides) == (method, rank, besides)
     assert found.trains == found.method
     assert found.reasons
@@ -42,18 +43,20 @@ def test_the_rules(situation: Situation, aims: Aims, method: str, rank: int, bes
 
 
 def test_an_override_is_followed_and_the_rule_is_still_said() -> None:
-    found = decide(here(100_000), Aims(general=True, method="dora", rank=12), methods=METHODS)
+    found = decide(here(100_000), Aims(general=True, method="dora", rank=12), methods=tuple(METHODS))
     assert (found.method.name, found.method.rank, found.overridden) == ("dora", 12, True)
     assert "You asked for dora; by the rules it would be full." in found.reasons
     assert "Rank 12 was given; by the rules it would be 16." in found.reasons
 
 
-def test_what_this_version_cannot_train_is_said_with_the_nearest_that_it_can() -> None:
+def test_what_cannot_be_trained_here_is_said_with_the_nearest_that_can() -> None:
     found = decide(here(100_000), KEEP, methods=("lora",))
     assert found.method.name == "full"
     assert (found.trains.name, found.trains.rank, found.trains.targets) == ("lora", 32, "all-linear")
-    assert found.missing[0].startswith("This version does not train by full. The nearest that it can: lora of rank 32")
-    assert "lora" in available()
+    assert found.missing[0].startswith("full cannot be trained here. The nearest that can: lora of rank 32 on all linear layers")
+    assert set(METHODS) - set(available()) <= {"qlora"}
+    quantised = decide(here(10_000), KEEP, methods=("lora", "full"))
+    assert "pip install 'metier[qlora]'" in quantised.missing[0]
 
 
 def test_resources_are_those_of_a_full_training_in_the_time_that_is_allowed() -> None:

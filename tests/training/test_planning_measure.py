@@ -20,11 +20,12 @@ from metier.store import Store
 from metier.training import TrainingSettings, train
 from metier.training.batches import encode_records, row_of
 from metier.training.loop import plan_steps
-from metier.training.planning.advise import Ask, advise, method_of
+from metier.training.planning.advise import Ask, advise
 from metier.training.planning.decide import Aims
 from metier.training.planning.hardware import Machine, named, resident_bytes, this_machine
 from metier.training.planning.measure import STEPS, calibrate, chosen_rows
 from metier.training.planning.memory import Means
+from metier.training.planning.methods import method_of
 from metier.training.planning.shape import parameters, read_shape
 from metier.training.planning.work import load_of, row_shape, training_flops
 from metier.training.settings import BatchSettings, ValidationSettings
@@ -169,6 +170,23 @@ def test_what_does_not_fit_or_takes_too_long_is_said_with_what_would_help(datase
     room = held + 1_000_000
     (large,) = advise(dataset, base, wide, ask(), searcher=searcher)["warnings"]
     assert re.search(r"Training needs .* GB and this machine has .* GB\. Shorter rows do not help; \S+ would hold it", large)
+
+
+@pytest.mark.parametrize("method", ["full", "prefix", "adalora"])
+def test_the_method_of_the_project_is_the_one_that_is_measured(dataset: Artifact, base: Base, store: Store, method: Any) -> None:
+    settings = SETTINGS.model_copy(update={"method": method, "learning_rate": "auto", "epochs": 0.4, "rank": "auto"})
+    facts = advise(dataset, base, settings, ask(items=0), searcher=searcher)
+    own = next(row for row in facts["estimates"] if row["role"] == "project")
+    assert own["method"]["name"] == method
+    assert own["calibrated"]
+    run, _ = train(dataset, base, settings, workspace=store.workspace(f"method-{method}"))
+    assert run.facts["trainable_parameters"] == own["trainable_parameters"]
+    assert run.facts["tokens"] == facts["data"]["tokens"], "virtual tokens are read too"
+
+
+def test_other_tasks_than_answers_are_refused(dataset: Artifact, base: Base) -> None:
+    with pytest.raises(InputError, match="training.task is tagging"):
+        advise(dataset, base, SETTINGS.model_copy(update={"task": "tagging"}), ask(), searcher=searcher)
 
 
 def test_data_without_a_usable_example_and_an_unknown_accelerator_are_refused(make_dataset: MakeDataset, base: Base) -> None:

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from metier.models.lora import attach
+from metier.models.methods import METHODS, attach_method
 from metier.models.norms import quicken
 from metier.training.objectives import cross_entropy
 from metier.training.planning.memory import Means, RowShape, cache_bytes, kept_for_backward, memory
-from metier.training.planning.methods import METHODS, Method, trainable_parameters
+from metier.training.planning.methods import Method, trainable_parameters
 from metier.training.planning.shape import linear_weights, parameters
-from training.test_planning_counts import CONFIGS, build, row_and_shape
+from training.test_planning_counts import CONFIGS, SIZED, as_method, build, row_and_shape
 
 LENGTHS = (40, 70, 30)
 
@@ -55,6 +56,22 @@ def test_what_is_kept_for_the_backward_pass_to_the_byte(name: str, dtype: torch.
     assert counted == saved_bytes(model, row)
 
 
+@pytest.mark.parametrize("name", ["gemma3", "llama", "qwen2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "qlora"])
+def test_what_every_method_keeps_for_the_backward_pass(name: str, dtype: torch.dtype, method: str) -> None:
+    model, shape = build(name, dtype)
+    model.requires_grad_(False)
+    quicken(model)
+    virtual = attach_method(model, method, SIZED, seed=0).virtual
+    row, described = row_and_shape(LENGTHS, shape.vocabulary)
+    starts = [sum(LENGTHS[:number]) for number in range(len(LENGTHS))]
+    for start in starts:
+        row.tokens[start : start + virtual] = -1 - torch.arange(virtual)
+    counted = kept_for_backward(shape, as_method(method, SIZED), described, Means(dtype.itemsize))
+    assert counted == pytest.approx(saved_bytes(model.train(), row), rel=0.02)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_dropout_and_long_examples_within_a_few_per_cent(dtype: torch.dtype) -> None:
     for lengths, dropout in ((LENGTHS, 0.1), ((1100, 60), 0.0)):
@@ -79,7 +96,7 @@ def test_the_parts_of_memory_of_a_model_of_seven_thousand_million_parameters() -
     linear = 32 * linear_weights(shape)
     assert quantised.weights == pytest.approx(linear * 4.127 / 8 + 2 * (parameters(shape) - linear), rel=1e-4)
     full = memory(shape, Method("full"), ROW, Means(2, rows=2))
-    assert full.weights + full.trained + full.gradients + full.optimiser == 16 * parameters(shape)
+    assert full.weights + full.trained + full.gradients + full.optimiser == 18 * parameters(shape), "the base's own weights stay beside the trained ones"
     assert cache_bytes(shape, 1, 2) == 2 * 32 * 4096 * 2
 
 

@@ -168,7 +168,7 @@ def test_early_stopping_keeps_the_best_adapter(dataset: Artifact, base: Base, st
     assert run.facts["best_step"] == best[0] < rows[-1]["step"]
     assert run.facts["validation_loss"] == best[1]
     model = load_weights(base, torch.float32)
-    from metier.models.lora import load_adapter
+    from metier.models.lorafile import load_adapter
     from metier.training.loop import validation_loss
 
     load_adapter(model, adapter.path)

@@ -15,6 +15,7 @@ from metier.cli.planned import show_bases, show_plan
 from metier.cli.results import json_line
 from metier.cli.run import latest
 from metier.errors import Fault, InputError, nearest
+from metier.models.methods import METHODS
 from metier.prepare.generate.retrieval import Index
 from metier.project import Project, load_project
 from metier.training import planning
@@ -82,8 +83,8 @@ def _searcher(texts: Sequence[str]) -> Any:
 
 
 def _aims(project: Project, method: str | None, rank: int | None, general: bool | None, hours: float) -> Aims:
-    if method is not None and method not in planning.METHODS:
-        raise InputError(Fault(f"no method is called {method!r}", key="--method", remedy=nearest(method, planning.METHODS)))
+    if method is not None and method not in METHODS:
+        raise InputError(Fault(f"no method is called {method!r}", key="--method", remedy=nearest(method, list(METHODS))))
     kept = "retention" in project.settings.evaluation.tasks if general is None else general
     return planning.Aims(kept, hours, method, rank)
 

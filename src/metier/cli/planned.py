@@ -15,7 +15,7 @@ from metier.cli.results import number
 __all__ = ["show_bases", "show_plan"]
 
 _WAYS = {"alone": "question alone", "examples": "with examples", "nearest": "with nearest found", "copied": "nearest copied"}
-_ROLES = {"project": "as the project file says", "nearest": "nearest this version can", "recommended": "recommended"}
+_ROLES = {"project": "as the project file says", "nearest": "nearest that can be done", "recommended": "recommended"}
 _PARTS = ("process", "weights", "trained", "gradients", "optimiser", "activations", "logits", "working", "holes")
 
 
@@ -108,7 +108,7 @@ def _notes(facts: Mapping[str, Any]) -> Iterator[str]:
     if any(row["machine"] != "here" for row in facts["estimates"]):
         yield "Accelerators: counted, not measured; times at 20 to 46 % of the specified peak; their drivers take some hundred MB more."
     if any(row["method"]["name"] not in facts["available"] for row in facts["estimates"]):
-        yield "Methods that this version does not train are counted by their formulas and have not been measured."
+        yield "Methods that cannot be trained here are counted by their formulas."
     yield f"Generating keeps {facts['cache_bytes_a_token'] / 1024:.0f} KiB of keys and values a token; training keeps none."
 
 

@@ -125,6 +125,8 @@ def _show_evaluation(console: Console, evaluation: Artifact) -> None:
     facts = evaluation.facts
     console.print()
     console.print(_scores(facts))
+    for level, rows in facts.get("tables", {}).items():
+        console.print(_classes(level, rows))
     if facts["format"]:
         console.print(_formats(facts["format"]))
     for line in _retention(facts["retention"]):
@@ -164,6 +166,19 @@ def _scores(facts: Mapping[str, Any]) -> Table:
                 f"{invalid['base']}, {invalid['tuned']}",
                 Text(row["verdict"], style=_COLOURS.get(row["verdict"], "")),
             )
+    return table
+
+
+def _classes(level: str, classes: Mapping[str, Any]) -> Table:
+    """Precision, recall and F1 of every class or type of the tuned model, and their averages."""
+    table = Table(title=f"\nevery class, {level} level (tuned)", title_justify="left", box=None, pad_edge=False)
+    table.add_column("class")
+    for name in ("precision", "recall", "F1", "interval", "support", "said"):
+        table.add_column(name, justify="right")
+    for name, row in classes.items():
+        f1 = row["f1"]
+        figures = (number(row["precision"]), number(row["recall"]), number(f1["value"]), f"{number(f1['low'])} .. {number(f1['high'])}")
+        table.add_row(clean(name), *figures, str(row["support"]), str(row["said"]))
     return table
 
 

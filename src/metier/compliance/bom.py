@@ -9,6 +9,7 @@ from typing import Any
 from metier import __version__
 from metier.compliance.dossier import Dossier
 from metier.digest import digest_of
+from metier.models.adapterfile import weights_of
 
 __all__ = ["bill_of_materials"]
 
@@ -63,12 +64,12 @@ def _adapter(dossier: Dossier) -> dict[str, Any]:
         "bom-ref": "adapter",
         "name": dossier.project,
         "version": adapter.digest[:_SHORT],
-        "description": f"Low-rank adapter of {facts['base']['name']} for the domain of the pack {dossier.pack.facts.name}",
-        "hashes": _hash(adapter.files["adapter_model.safetensors"]["sha256"]),
+        "description": f"{_kind(facts)} of {facts['base']['name']} for the domain of the pack {dossier.pack.facts.name}",
+        "hashes": _hash(adapter.files[weights_of(adapter.path)]["sha256"]),
         "modelCard": {
             "modelParameters": {
                 "approach": {"type": "supervised"},
-                "task": "text generation",
+                "task": facts.get("task", "text generation"),
                 "datasets": [{"ref": "dataset"}],
                 "inputs": [{"format": "text"}],
                 "outputs": [{"format": "text"}],
@@ -88,11 +89,15 @@ def _adapter(dossier: Dossier) -> dict[str, Any]:
                 "decision": dossier.decision.digest,
                 "verdict": dossier.decision.facts["verdict"],
                 "method": facts["method"],
-                "rank": facts["rank"],
+                "rank": "none" if facts["rank"] is None else facts["rank"],
                 "trainable_parameters": facts["trainable_parameters"],
             }
         ),
     }
+
+
+def _kind(facts: Mapping[str, Any]) -> str:
+    return "Fine-tuned weights" if facts["rank"] is None else "Low-rank adapter"
 
 
 def _metrics(dossier: Dossier) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from metier.compliance.dossier import Dossier
@@ -81,11 +81,15 @@ def _training(dossier: Dossier) -> Iterator[str]:
     adapter = dossier.subject.adapter.facts
     yield "## Training"
     yield ""
-    rows: list[tuple[str, Any]] = [("method", f"{adapter['method']}, rank {adapter['rank']}"), ("trained numbers", adapter["trainable_parameters"])]
+    rows: list[tuple[str, Any]] = [("method", _method(adapter)), ("trained numbers", adapter["trainable_parameters"])]
     rows += [(name.replace("_", " "), facts[name]) for name in ("examples", "steps", "tokens", "seconds", "final_loss", "validation_loss")]
     environment = facts["environment"]
     rows.append(("made with", ", ".join(f"{name} {version}" for name, version in environment["packages"].items())))
     yield from _table(("what", "value"), rows)
+
+
+def _method(adapter: Mapping[str, Any]) -> str:
+    return str(adapter["method"]) if adapter["rank"] is None else f"{adapter['method']}, rank {adapter['rank']}"
 
 
 def _interval(value: dict[str, Any]) -> str:

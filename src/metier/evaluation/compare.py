@@ -17,7 +17,7 @@ from metier.evaluation.scorers import Graded, Grader, Tools, higher_is_better
 from metier.evaluation.settings import EvaluationSettings
 from metier.evaluation.statistics import Floats, Interval, bootstrap_p, draw_weights, holm, interval, mcnemar, minimum_detectable, unanimous
 
-__all__ = ["GAIN", "LOSS", "SAME", "Compared", "Comparison", "chance_facts", "compare_task", "format_split", "retention_facts", "settle"]
+__all__ = ["GAIN", "LOSS", "SAME", "Compared", "Comparison", "chance_facts", "compare_graded", "compare_task", "format_split", "retention_facts", "settle"]
 
 GAIN, SAME, LOSS = "gain", "no clear difference", "loss"
 
@@ -51,21 +51,34 @@ class Compared:
 
 
 def compare_task(task: Task, answers: Mapping[Side, Mapping[str, Answer]], tools: Tools, settings: EvaluationSettings, comparisons: int) -> Compared:
-    """Grade both sides of a task and compare them on every metric.
+    """Grade both sides of a task and compare them on every metric; see `compare_graded`."""
+    grader = Grader(task, tools)
+    sides: tuple[Side, ...] = ("base", "tuned")
+    graded: dict[Side, Sequence[Graded]] = {side: [grader.grade(item, answers[side][item.id]) for item in task.items] for side in sides}
+    measures = {metric.metric: {side: grader.measure(metric.metric, graded[side]) for side in sides} for metric in task.metrics}
+    return compare_graded(task, graded, measures, settings, comparisons)
+
+
+def compare_graded(
+    task: Task,
+    graded: Mapping[Side, Sequence[Graded]],
+    measures: Mapping[str, Mapping[Side, Measure]],
+    settings: EvaluationSettings,
+    comparisons: int,
+) -> Compared:
+    """Compare both sides of a task on the metrics that there are measures of, in the task's order.
 
     `comparisons` is how many there are in all: p has to be able to pass Holm's first step, alpha / comparisons, so at least
     4 * comparisons / alpha resamples are drawn (p >= 2 / (resamples + 1)).
     """
-    grader = Grader(task, tools)
-    sides: tuple[Side, ...] = ("base", "tuned")
-    graded: dict[Side, Sequence[Graded]] = {side: [grader.grade(item, answers[side][item.id]) for item in task.items] for side in sides}
     strata = [f"{item.language}/{item.family}" for item in task.items]
     resamples = max(settings.resamples, math.ceil(4 * comparisons / (1 - settings.confidence)))
     weights = draw_weights(strata, resamples, settings.seed)
-    measures = {metric.metric: {side: grader.measure(metric.metric, graded[side]) for side in sides} for metric in task.metrics}
-    invalid: dict[str, int] = {side: sum(not one.valid for one in graded[side]) for side in sides}
+    invalid: dict[str, int] = {side: sum(not one.valid for one in rows) for side, rows in graded.items()}
     found = []
     for metric in task.metrics:
+        if metric.metric not in measures:
+            continue
         pair = measures[metric.metric]
         better = higher_is_better(metric.metric, metric.higher_is_better)
         found.append(_compare(task, metric.metric, pair, weights, settings.confidence, better=better, invalid=invalid))

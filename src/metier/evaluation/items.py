@@ -46,12 +46,13 @@ class Item:
 class Task:
     """Items with what is measured on them.
 
-    `kind`: `choose` ranks the choices by likelihood, `generate` writes an answer, `likelihood` scores the reference answer.
+    `kind`: `choose` ranks the choices by likelihood, `generate` writes an answer, `likelihood` scores the reference answer, `label` is
+    answered by a model with a head.
     `available` counts the items before sampling; `left_out` says why others could not be asked.
     """
 
     name: str
-    kind: Literal["choose", "generate", "likelihood"]
+    kind: Literal["choose", "generate", "likelihood", "label"]
     items: tuple[Item, ...]
     metrics: tuple[Metric, ...]
     max_new_tokens: int = 128

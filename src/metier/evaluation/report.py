@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from metier.artifacts import Artifact
 from metier.evaluation.charts import Row, histogram, lines, whiskers
 from metier.evaluation.compare import GAIN, LOSS, SAME
 
-__all__ = ["remarks", "write_report"]
+__all__ = ["remarks", "training_points", "write_report"]
 
 _HIDDEN = ("settings", "environment", "template")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -215,3 +217,10 @@ def _row_tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
             columns = list(dict.fromkeys(name for item in value for name in item))
             tables.append((key.replace("_", " "), columns, [[item.get(name) for name in columns] for item in value]))
     return tables
+
+
+def training_points(run: Artifact | None) -> list[dict[str, Any]]:
+    """Return the rows of a run's metrics.jsonl; a run without the file has none."""
+    if run is None or "metrics.jsonl" not in run.files:
+        return []
+    return [json.loads(line) for line in run.file("metrics.jsonl").read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -11,7 +11,7 @@ from metier.artifacts import Artifact
 from metier.evaluation.ask import Side, ask
 from metier.evaluation.compare import Compared, chance_facts, compare_task, format_split, retention_facts, settle
 from metier.evaluation.items import Answer, Item, Task, conversation
-from metier.evaluation.report import write_report
+from metier.evaluation.report import training_points, write_report
 from metier.evaluation.results import examples, lengths, results_document, write_samples
 from metier.evaluation.scorers import Tools
 from metier.evaluation.settings import EvaluationSettings
@@ -65,7 +65,7 @@ def evaluate(
         facts,
         dataset.facts,
         {} if run is None else run.facts,
-        _training_points(run),
+        training_points(run),
         settings=settings.model_dump(mode="json"),
         examples=examples(compared, settings.examples),
         lengths=lengths(compared),
@@ -110,10 +110,3 @@ def _facts(
         "confidence": settings.confidence,
         "notes": list(notes),
     }
-
-
-def _training_points(run: Artifact | None) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics.jsonl; a run without the file has none."""
-    if run is None or "metrics.jsonl" not in run.files:
-        return []
-    return [json.loads(line) for line in run.file("metrics.jsonl").read_text(encoding="utf-8").splitlines() if line.strip()]

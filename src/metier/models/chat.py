@@ -41,8 +41,10 @@ class Encoded:
 class Chat:
     """Renders and encodes conversations for one tokenizer (any fast tokenizer of transformers)."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, virtual: int = 0) -> None:
         self.tokenizer = tokenizer
+        self.virtual = virtual
+        """Virtual tokens (ids -1, -2, ...) that begin every conversation: see `metier.models.methods.virtual`."""
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no end-of-sequence token, so an answer could never end\n    -> use a tokenizer with eos_token")
         if not tokenizer.chat_template:
@@ -112,8 +114,8 @@ class Chat:
         return self._encode(self._plain(messages), [message.learn for message in messages], answering=False)
 
     def _encode(self, messages: list[dict[str, str]], learnt: Sequence[bool], *, answering: bool) -> Encoded:
-        tokens: list[int] = []
-        learn: list[bool] = []
+        tokens: list[int] = [-1 - number for number in range(self.virtual)]
+        learn: list[bool] = [False] * self.virtual
         done = ""
         for index, message in enumerate(messages):
             if message["role"] != "assistant":

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-__all__ = ["ROWS_AT_ONCE", "label_loss", "next_logits", "slice_size", "token_log_probabilities"]
+__all__ = ["ROWS_AT_ONCE", "label_loss", "label_losses", "next_logits", "slice_size", "token_log_probabilities"]
 
 ROWS_AT_ONCE = 1024
 """Labelled positions per block: more would not make the products quicker, only the buffers larger."""
@@ -60,31 +60,35 @@ def _slices(hidden: torch.Tensor, head: torch.Tensor, softcap: float | None) -> 
         yield scores, rough, weights
 
 
-class _LabelLoss(torch.autograd.Function):
-    """Weighted cross-entropy over a frozen head; loss and hidden gradient in one pass.
+class _LabelLosses(torch.autograd.Function):
+    """Cross-entropy at labelled positions over a head; losses and hidden gradient in one pass.
 
     With l the logits and y the label, exp(l) is summed over the vocabulary, and so are the head's weights weighted by it:
     the sum's logarithm less l_y is the loss, the quotient of the two less the label's own weights the gradient. Nothing is
-    kept for the backward pass but that gradient.
+    kept for the backward pass but that gradient. A head that is trained is walked once more for its own.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, softcap: float | None) -> torch.Tensor:
+    def forward(ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, softcap: float | None) -> torch.Tensor:
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
-        losses = []
+        losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(labels), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            found, slope = _loss_and_slope(hidden[rows], head, labels[rows], softcap, wanted=gradient is not None)
-            losses.append(found)
+            losses[rows], slope = _loss_and_slope(hidden[rows], head, labels[rows], softcap, wanted=gradient is not None)
             if gradient is not None and slope is not None:
                 gradient[rows] = slope
-        ctx.save_for_backward(gradient, weights)
-        return (torch.cat(losses) * weights).sum()
+        trained = (hidden, head, labels, losses) if head.requires_grad else (None, None, None, None)
+        ctx.save_for_backward(gradient, *trained)
+        ctx.softcap = softcap
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gradient, weights = ctx.saved_tensors
-        return (gradient * (gradients[0] * weights)[:, None].to(gradient.dtype), None, None, None, None)
+        gradient, hidden, head, labels, losses = ctx.saved_tensors
+        (weights,) = gradients
+        for_hidden = None if gradient is None else gradient * weights[:, None].to(gradient.dtype)
+        for_head = None if head is None else _head_slope(hidden, head, labels, weights, losses, ctx.softcap)
+        return for_hidden, for_head, None, None
 
 
 def _loss_and_slope(
@@ -92,10 +96,8 @@ def _loss_and_slope(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the losses [rows] in fp32 and, if it is wanted, their gradient in the hidden states [rows, hidden] in fp32."""
     own = head[labels].float()
-    # Rounded as the products are: the label's own term of the sum is exp of this very number.
-    chosen = (hidden.float() * own).sum(dim=1).to(hidden.dtype).float()
-    if softcap is not None:
-        chosen = torch.tanh(chosen / softcap) * softcap
+    # The label's own term of the sum is exp of this very number.
+    chosen = _own_logits(hidden, own, softcap)
     shift = torch.zeros_like(chosen)
     total, pull = _weigh(hidden, head, None, softcap, wanted=wanted)
     if not ((total > _TINY) & (total < 1 / _TINY)).all():
@@ -108,6 +110,36 @@ def _loss_and_slope(
     if softcap is not None:
         own *= (1 - (chosen / softcap).square())[:, None]
     return losses, pull.div_(total[:, None]).sub_(own)
+
+
+def _head_slope(
+    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, losses: torch.Tensor, softcap: float | None
+) -> torch.Tensor:
+    """Return the gradient of the weighted losses in the head's weights, in their format: (p - one at the label)^T (weight * hidden).
+
+    A label's own probability is exp(-loss), so the sum over the vocabulary needs no second walk.
+    """
+    total = torch.zeros(head.shape, dtype=torch.float32, device=head.device)
+    for start in range(0, len(labels), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        states, wanted = hidden[rows], labels[rows]
+        normaliser = losses[rows] + _own_logits(states, head[wanted].float(), softcap)
+        weighted = states * weights[rows, None].to(states.dtype)
+        first = 0
+        for scores, rough, part in _slices(states, head, softcap):
+            slope = None if softcap is None else 1 - (scores / softcap).square()
+            scores.sub_(normaliser[:, None]).exp_()
+            inside = ((wanted >= first) & (wanted < first + len(part))).nonzero()[:, 0]
+            scores[inside, wanted[inside] - first] -= 1
+            rough.copy_(scores if slope is None else scores.mul_(slope))
+            total[first : first + len(part)] += torch.mm(rough.t(), weighted)
+            first += len(part)
+    return total.to(head.dtype)
+
+
+def _own_logits(hidden: torch.Tensor, own: torch.Tensor, softcap: float | None) -> torch.Tensor:
+    """Return each row's logit [rows] of its own label, whose weights are `own`; rounded as the products are."""
+    return _capped((hidden.float() * own).sum(dim=1).to(hidden.dtype).float(), softcap)
 
 
 def _weigh(
@@ -128,10 +160,15 @@ def _weigh(
     return total, pull
 
 
+def label_losses(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, softcap: float | None = None) -> torch.Tensor:
+    """Return the cross-entropy [labels] in nats, fp32; hidden [labels, hidden], head [vocabulary, hidden], labels [labels]."""
+    losses: torch.Tensor = _LabelLosses.apply(hidden, head, labels, softcap)  # type: ignore[no-untyped-call]
+    return losses
+
+
 def label_loss(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, softcap: float | None = None) -> torch.Tensor:
     """Return the sum of weights * cross-entropy in nats; hidden [labels, hidden], head [vocabulary, hidden], labels and weights [labels]."""
-    loss: torch.Tensor = _LabelLoss.apply(hidden, head, labels, weights, softcap)  # type: ignore[no-untyped-call]
-    return loss
+    return (label_losses(hidden, head, labels, softcap) * weights).sum()
 
 
 @torch.no_grad()

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from metier.models import lora
 from metier.models.attention import Cache, Decode, Packed, Plan, Prefill, branch_mask
 from metier.models.base import Base
 from metier.models.chat import Chat
 from metier.models.head import next_logits, token_log_probabilities
 from metier.models.interface import Generation, GenerationSettings, Likelihood
 from metier.models.load import load_tokenizer, load_weights
+from metier.models.methods import Tuned, open_adapter
 from metier.models.precision import fastest_dtype
 from metier.models.sampling import pick, seeded
 from metier.progress import SILENT, Progress
@@ -27,8 +27,11 @@ __all__ = ["LocalModel"]
 class LocalModel:
     """A loaded model; see `metier.models.interface.LanguageModel` for what it answers."""
 
-    def __init__(self, model: torch.nn.Module, chat: Chat, *, device: str = "cpu", batch_tokens: int = 4096, batch_rows: int = 32) -> None:
+    def __init__(
+        self, model: torch.nn.Module, chat: Chat, tuned: Tuned | None = None, *, device: str = "cpu", batch_tokens: int = 4096, batch_rows: int = 32
+    ) -> None:
         self.model: Any = model
+        self.tuned = tuned
         self.chat = chat
         self.device = device
         self.batch_tokens = batch_tokens
@@ -39,9 +42,9 @@ class LocalModel:
     def open(cls, base: Base, adapter: Path | None = None, *, device: str = "cpu", dtype: torch.dtype | None = None) -> LocalModel:
         """Load a base model and, if given, an adapter folder. Raises ModelError if either cannot be used."""
         model = load_weights(base, dtype or fastest_dtype(device))
-        if adapter is not None:
-            lora.load_adapter(model, adapter, base=base.digest)
-        return cls(model.to(device).eval(), Chat(load_tokenizer(base)), device=device)
+        tuned = None if adapter is None else open_adapter(model, adapter, base=base.digest)
+        chat = Chat(load_tokenizer(base), virtual=0 if tuned is None else tuned.virtual)
+        return cls(model.to(device).eval(), chat, tuned, device=device)
 
     @property
     def head(self) -> torch.Tensor:
@@ -52,8 +55,16 @@ class LocalModel:
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
         """Switch the adapter off inside the block: the exact base model."""
-        with lora.switched_off(self.model):
+        if self.tuned is None:
             yield
+            return
+        self.tuned.enable(False)
+        virtual, self.chat.virtual = self.chat.virtual, 0
+        try:
+            yield
+        finally:
+            self.tuned.enable(True)
+            self.chat.virtual = virtual
 
     def hidden(self, tokens: Sequence[int], positions: Sequence[int], plan: Plan) -> torch.Tensor:
         """Return the last hidden states [tokens, hidden] of a packed row."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["FrozenNorm", "quicken"]
+__all__ = ["FrozenNorm", "normalise", "quicken"]
 
 
 class _Normalise(torch.autograd.Function):
@@ -45,6 +45,12 @@ class FrozenNorm(nn.Module):
         """Return x / rms(x) * weight over the last dimension."""
         normalised: torch.Tensor = _Normalise.apply(x, self.weight, self.epsilon)  # type: ignore[no-untyped-call]
         return normalised
+
+
+def normalise(x: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Return x / rms(x) over the last dimension, in fp32."""
+    exact = x.float()
+    return exact * exact.square().mean(dim=-1, keepdim=True).add(epsilon).rsqrt()
 
 
 def quicken(model: nn.Module) -> int:

@@ -3,6 +3,9 @@
 With all A matrices stacked to A [R, in], all scaled B matrices to B [out, R] and a gate g [tokens, R] that repeats each adapter's
 weight over its ranks, y = x W^T + (g * (x A^T)) B^T. That is exact for any mix of adapters, of equal rank or not: two dense products
 whatever the batch holds. A gate of 0 for every adapter would be the base model, which is why a gate is always set from outside.
+
+An adapter with trained magnitudes (DoRA) also multiplies each output by m / ||W + B A||, a vector of its own that is worked out once; the
+gate picks that too, which is exact where a token uses one adapter.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from torch import nn
 from torch.nn.functional import linear
 
 from metier.errors import ModelError
-from metier.models.lora import AdapterWeights
+from metier.models.lora import row_norms
+from metier.models.lorafile import AdapterWeights
 
 __all__ = ["Gate", "StackedLinear", "stack"]
 
@@ -53,6 +57,7 @@ class _Part:
     adapter: int
     a: torch.Tensor
     b: torch.Tensor
+    stretch: torch.Tensor | None
 
 
 class StackedLinear(nn.Module):
@@ -67,12 +72,28 @@ class StackedLinear(nn.Module):
         self.b: torch.Tensor
         self.register_buffer("a", torch.cat([part.a for part in parts]).contiguous(), persistent=False)
         self.register_buffer("b", torch.cat([part.b for part in parts], dim=1).t().contiguous(), persistent=False)
+        self.stretch: torch.Tensor | None
+        self.register_buffer("stretch", _stretches(parts, gate.adapters, base), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the layer's output for x [..., in_features]."""
         rows = x.reshape(-1, x.shape[-1])
         inner = linear(rows, self.a) * self._gate.wide(self._owners, rows)
-        return linear(rows, self.base.weight, self.base.bias).addmm_(inner, self.b).reshape(*x.shape[:-1], -1)
+        if self.stretch is None:
+            return linear(rows, self.base.weight, self.base.bias).addmm_(inner, self.b).reshape(*x.shape[:-1], -1)
+        output = linear(rows, self.base.weight).addmm_(inner, self.b) * torch.mm(self._gate.wide(tuple(range(self._gate.adapters)), rows), self.stretch)
+        return (output if self.base.bias is None else output + self.base.bias).reshape(*x.shape[:-1], -1)
+
+
+def _stretches(parts: Sequence[_Part], adapters: int, base: nn.Linear) -> torch.Tensor | None:
+    """Return what each adapter multiplies the outputs by, [adapters, out]; None where that is 1 for all of them."""
+    if all(part.stretch is None for part in parts):
+        return None
+    found = base.weight.new_ones(adapters, base.out_features)
+    for part in parts:
+        if part.stretch is not None:
+            found[part.adapter] = part.stretch.to(found)
+    return found
 
 
 def stack(model: nn.Module, adapters: Sequence[AdapterWeights]) -> Gate:
@@ -84,9 +105,10 @@ def stack(model: nn.Module, adapters: Sequence[AdapterWeights]) -> Gate:
             name = full.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
             layer: nn.Module = model.get_submodule(name)
             weight: torch.Tensor = layer.weight  # type: ignore[assignment]
-            a = adapter.tensors[full].to(weight)
-            b = adapter.tensors[full.replace(".lora_A.", ".lora_B.")].to(weight) * (adapter.alpha / adapter.rank)
-            parts.setdefault(name, []).append(_Part(number, a, b))
+            own, other = adapter.tensors[full].float(), adapter.tensors[full.replace(".lora_A.", ".lora_B.")].float() * adapter.scale(name)
+            magnitude = adapter.tensors.get(full.replace(".lora_A.weight", ".lora_magnitude_vector"))
+            stretch = None if magnitude is None else magnitude.float() / row_norms(weight, own, other)
+            parts.setdefault(name, []).append(_Part(number, own.to(weight), other.to(weight), stretch))
     for name, found in parts.items():
         parent_name, _, attribute = name.rpartition(".")
         parent = model.get_submodule(parent_name)

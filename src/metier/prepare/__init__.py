@@ -5,7 +5,7 @@ from metier.prepare.deidentify import pseudonym
 from metier.prepare.inspect import dropped, examples, sample, summary
 from metier.prepare.outside import Outside, look_outside
 from metier.prepare.proof import check_proof
-from metier.prepare.settings import CleanSettings, DedupSettings, DeidentifySettings, PrepareSettings, SplitSettings
+from metier.prepare.settings import CleanSettings, DedupSettings, DeidentifySettings, PrepareSettings, SplitSettings, for_labels
 
 __all__ = [
     "CleanSettings",
@@ -19,6 +19,7 @@ __all__ = [
     "check_proof",
     "dropped",
     "examples",
+    "for_labels",
     "look_outside",
     "pseudonym",
     "sample",

@@ -21,9 +21,9 @@ _TEXT_TASK = "text"
 class ComposeSettings(Settings):
     """What becomes of rows that are no conversations."""
 
-    text: Literal["drop", "keep"] = "drop"
-    """A row with a text that no template fits: `drop` puts it into the ledger, `keep` leaves it in the dataset as a plain text, which
-    is not taught: for datasets that are made to be handed on."""
+    text: Literal["drop", "keep", "only"] = "drop"
+    """A row with a text that no template fits: `drop` puts it into the ledger, `keep` leaves it in the dataset as a plain text. `only`: no template
+    is applied, every row stays a text. A plain text is what labels and spans are taught on (`training.task`); answers are not taught from it."""
 
 
 def conversation_key(record: Record) -> tuple[tuple[str, str], ...]:
@@ -38,8 +38,9 @@ class Composer:
 
     def __init__(self, templates: Sequence[Template], register: Sequence[Mapping[str, Any]], settings: ComposeSettings | None = None) -> None:
         """Raise InputError if a source names a template that is not there."""
-        self._keep = (settings or ComposeSettings()).text == "keep"
-        self._templates = tuple(templates)
+        texts = (settings or ComposeSettings()).text
+        self._keep = texts != "drop"
+        self._templates = () if texts == "only" else tuple(templates)
         names = [template.name for template in templates]
         self._chosen: dict[str, tuple[Template, ...]] = {}
         faults = []
@@ -47,7 +48,7 @@ class Composer:
             wanted = list(entry.get("templates") or ())
             missing = [name for name in wanted if name not in names]
             faults += [Fault(f"there is no template {name!r}", entry["uri"], key="templates", remedy=nearest(name, names)) for name in missing]
-            if wanted:
+            if wanted and texts != "only":
                 self._chosen[entry["uri"]] = tuple(template for template in templates if template.name in wanted)
         if faults:
             raise InputError(faults)

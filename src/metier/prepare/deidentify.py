@@ -16,7 +16,7 @@ from metier.privacy.actions import Tokens
 from metier.privacy.detect import Tagger
 from metier.privacy.general import Rules
 from metier.privacy.settings import DeidentifySettings, policy_of
-from metier.records import Record
+from metier.records import Record, moved
 
 __all__ = ["deidentify", "identifier_rules", "pseudonym", "year_only"]
 
@@ -61,7 +61,9 @@ def deidentify(
         counts = Counter(span.type for spans in result.spans for span in spans)
         found = [f"deidentify:{kind}={count}" for kind, count in sorted(counts.items())]
         marks = tuple(sorted(privacy.surrogate_mark(key, surrogate) for surrogate in result.issued))
-        record = with_strings(record, result.texts)
+        edits = [(item.start, item.end, item.new_start, item.new_end) for item in result.replacements[0]]
+        # By what was replaced, not by comparing the texts: a surrogate can share characters with the name that it stands for.
+        record = replace(with_strings(replace(record, spans=()), result.texts), spans=moved(record.spans, edits, result.texts[0]))
     subject = None if record.subject is None else pseudonym(key, "subject", record.subject)
     group = None if record.group is None else pseudonym(key, "group", record.group)
     return replace(record, subject=subject, group=group), tuple(found), marks

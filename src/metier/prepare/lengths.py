@@ -20,7 +20,7 @@ from metier.prepare.drops import drop
 from metier.prepare.sentences import articles, clauses, sentences
 from metier.records import Drop, Message, Record, Span, identify
 
-__all__ = ["Count", "LengthSettings", "fit", "fitted", "length_report", "token_counter"]
+__all__ = ["Count", "LengthSettings", "fit", "fitted", "length_report", "text_counter", "token_counter"]
 
 Count: TypeAlias = Callable[[Record], int]
 """Tokens of a record as training reads it."""
@@ -51,6 +51,16 @@ def token_counter(chat: Any) -> Count:
         if record.messages:
             return len(chat.encode(record.messages))
         return len(chat.tokenizer(record.text, add_special_tokens=False)["input_ids"])
+
+    return count
+
+
+def text_counter(tokenizer: Any) -> Count:
+    """Return a function that counts the tokens of a record's text as a model with a head reads it, for a tokenizer that has no conversations."""
+
+    def count(record: Record) -> int:
+        text = record.text or "\n\n".join(message.content for message in record.messages)
+        return len(tokenizer(text, split_special_tokens=True)["input_ids"])
 
     return count
 

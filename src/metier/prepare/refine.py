@@ -20,7 +20,7 @@ from metier.prepare.compose import Composer
 from metier.prepare.deidentify import deidentify, year_only
 from metier.prepare.drops import drop
 from metier.prepare.language import detect
-from metier.prepare.lengths import Count, fit, token_counter
+from metier.prepare.lengths import Count, fit, text_counter, token_counter
 from metier.prepare.quality import screen
 from metier.prepare.settings import PrepareSettings
 from metier.prepare.standardize import Lexicon, standardize
@@ -163,4 +163,5 @@ def shown_drop(plan: Plan, dropped: Drop) -> Drop:
 @lru_cache(maxsize=2)
 def counter_of(base: models.Base) -> Count:
     """Return the counter of tokens of a base model; its tokenizer is loaded once."""
-    return token_counter(models.Chat(models.load_tokenizer(base)))
+    tokenizer = models.load_tokenizer(base)
+    return text_counter(tokenizer) if tokenizer.eos_token_id is None else token_counter(models.Chat(tokenizer))

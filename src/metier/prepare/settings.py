@@ -21,7 +21,7 @@ from metier.prepare.standardize.settings import StandardizeSettings
 from metier.prepare.writing import WriterSettings
 from metier.privacy.settings import DeidentifySettings
 
-__all__ = ["CleanSettings", "DedupSettings", "DeidentifySettings", "PrepareSettings", "SplitSettings"]
+__all__ = ["CleanSettings", "DedupSettings", "DeidentifySettings", "PrepareSettings", "SplitSettings", "for_labels"]
 
 
 class PrepareSettings(Settings):
@@ -70,3 +70,10 @@ class PrepareSettings(Settings):
         if self.generate.enabled and (nobody or self.generate.knowledge is None):
             raise ValueError("`generate` needs a knowledge base and somebody who writes: set `generate: {knowledge: FOLDER}` and `writer: {use: base}`")
         return self
+
+
+def for_labels(settings: PrepareSettings) -> PrepareSettings:
+    """Return the settings where labels or spans are taught: rows stay texts, unless the project says what becomes of them."""
+    if "compose" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"compose": ComposeSettings(text="only")})

@@ -251,7 +251,7 @@ def _said(item: Artifact) -> dict[str, Any]:
         "approval": ("by", "time", "controls"),
         "release": ("name", "approved_by"),
     }
-    return {name: facts[name] for name in wanted.get(item.kind, ()) if name in facts}
+    return {name: facts[name] for name in wanted.get(item.kind, ()) if facts.get(name) is not None}
 
 
 def _rows(dataset: Artifact, *, prefix: str | None = None, limit: int | None = None) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,9 @@
-"""Continuous batching: requests join and leave between the steps of one batch, several released adapters side by side.
+"""Continuous batching: requests join and leave between the steps of a batch, several released adapters side by side.
 
-One thread owns the model and the cache of keys and values, which holds `rows` sequences of at most `context` tokens and is never
-larger. Active rows stand at the front of the cache. A question is read alone and each step is worked out by `metier.models.step`, so an
-answer does not depend on its neighbours. Every request names a release; one that is not loaded is refused, never given to the base.
+One thread owns the models and their caches of keys and values: at most `rows` answers are written at a time, each of at most `context`
+tokens. Low-rank adapters share one batch; an adapter of another method has a lane of its own (`metier.serving.lane`). A question is read
+alone and each step is worked out by `metier.models.step`, so an answer does not depend on its neighbours. Every request names a release;
+one that is not loaded is refused, never given to the base.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ import torch
 
 from metier.errors import ModelError
 from metier.models import Base, Chat, GenerationSettings, LocalModel, load_tokenizer, load_weights
-from metier.models.attention import Cache, Prefill
-from metier.models.head import next_logits
-from metier.models.lora import read_adapter
+from metier.models.lorafile import lora_weights
+from metier.models.methods import open_saved
 from metier.models.precision import fastest_dtype
 from metier.models.sampling import pick, seeded
-from metier.models.stack import Gate, stack
-from metier.models.step import Step, padded
+from metier.models.saved import read_saved
+from metier.models.stack import stack
+from metier.models.twin import twin
 from metier.records import Message
+from metier.serving.lane import Lane, Request
 from metier.serving.released import Executed, Served, check_names
 from metier.serving.settings import ServingSettings
 from metier.serving.text import Writer
@@ -63,25 +65,10 @@ class Load:
 
 
 @dataclass(slots=True)
-class _Request:
-    place: int
-    tokens: list[int]
-    settings: GenerationSettings
-    ticket: Ticket
-    writer: Writer
-    generator: torch.Generator
-    asked: float
-    began: float = 0.0
-    first: float = 0.0
-    count: int = 0
-    last: int = 0
-
-
-@dataclass(slots=True)
 class _Shared:
     """What the event loop and the engine's thread both touch, under one lock."""
 
-    waiting: deque[_Request] = field(default_factory=deque)
+    waiting: deque[Request] = field(default_factory=deque)
     stopping: bool = False
     spent: float = 1.0
     """Seconds that an answer takes from its row, smoothed."""
@@ -90,21 +77,21 @@ class _Shared:
 class Engine:
     """Generates answers of released adapters. Methods may be called from any thread; `start` and `stop` once."""
 
-    def __init__(self, model: LocalModel, gate: Gate, loaded: Sequence[Executed], settings: ServingSettings) -> None:
+    def __init__(self, chat: Chat, lanes: Sequence[Lane], lane_of: Sequence[Lane], loaded: Sequence[Executed], settings: ServingSettings) -> None:
+        """`lane_of[i]` is the lane of the release `loaded[i]`."""
         self.loaded = tuple(loaded)
         self.context = settings.context
         self.rows = settings.rows
         self._places = {item.name: place for place, item in enumerate(loaded)}
-        self._model = model
-        self._gate = gate
+        self._chat = chat
+        self._lanes = tuple(lanes)
+        self._lane_of = tuple(lane_of)
         self._max_queue = settings.max_queue
-        self._cache = Cache(settings.rows, settings.context)
-        self._active: list[_Request] = []
         self._shared = _Shared()
         self._wake = threading.Condition()
         self._post = Post()
         # Encoding changes a tokenizer's state for a moment; the thread that decodes has its own.
-        self._decoder = copy.deepcopy(model.chat.tokenizer)
+        self._decoder = copy.deepcopy(chat.tokenizer)
         self._encoding = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="metier-engine", daemon=True)
 
@@ -118,17 +105,26 @@ class Engine:
         check_names(releases)
         weights = load_weights(base, dtype or fastest_dtype())
         chat = Chat(load_tokenizer(base))
-        adapters, loaded = [], []
-        for release in releases:
+        low_rank, lanes, loaded = [], {}, []
+        for place, release in enumerate(releases):
             _check_release(release, base, chat)
-            adapter = read_adapter(weights, release.adapter, base=base.digest)
-            for name, digest in adapter.files.items():
+            saved = read_saved(release.adapter, base=base.digest)
+            for name, digest in saved.files.items():
                 if release.files.get(name) != digest:
                     raise ModelError(f"{release.adapter / name} is not the file of the release {release.name}\n    -> restore the release folder")
-            adapters.append(adapter)
-            loaded.append(Executed(release.name, release.release_digest, release.adapter_digest, base.digest, adapter.files["adapter_model.safetensors"]))
-        gate = stack(weights, adapters)
-        return cls(LocalModel(weights.eval(), chat), gate, loaded, settings)
+            loaded.append(Executed(release.name, release.release_digest, release.adapter_digest, base.digest, saved.files["adapter_model.safetensors"]))
+            if saved.kind == "LORA":
+                low_rank.append((place, lora_weights(weights, saved)))
+            else:
+                own = twin(weights)
+                model = LocalModel(own.eval(), chat, open_saved(own, saved))
+                lanes[place] = Lane(model, [place], None, rows=settings.rows, context=settings.context)
+        if low_rank:
+            places = [place for place, _ in low_rank]
+            gate = stack(weights, [adapter for _, adapter in low_rank])
+            shared = Lane(LocalModel(weights.eval(), chat), places, gate, rows=settings.rows, context=settings.context)
+            lanes.update(dict.fromkeys(places, shared))
+        return cls(chat, list({id(lane): lane for lane in lanes.values()}.values()), [lanes[place] for place in range(len(releases))], loaded, settings)
 
     # What the event loop calls.
 
@@ -152,10 +148,14 @@ class Engine:
     @property
     def load(self) -> Load:
         """What runs and waits now."""
-        running, waiting = list(self._active), list(self._shared.waiting)
+        running, waiting = self._running, list(self._shared.waiting)
         return Load(len(running), len(waiting), self._names(running), self._names(waiting))
 
-    def _names(self, requests: Sequence[_Request]) -> tuple[str, ...]:
+    @property
+    def _running(self) -> list[Request]:
+        return [request for lane in self._lanes for request in lane.active]
+
+    def _names(self, requests: Sequence[Request]) -> tuple[str, ...]:
         return tuple(sorted({self.loaded[request.place].name for request in requests}))
 
     def find(self, name: str) -> Executed | None:
@@ -166,7 +166,7 @@ class Engine:
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens of a question. Raises ModelError if the base model's chat template refuses the conversation."""
         with self._encoding:
-            return self._model.chat.prompt(messages)
+            return self._chat.prompt(messages)
 
     def submit(self, name: str, tokens: Sequence[int], settings: GenerationSettings) -> Ticket:
         """Queue a question and return the ticket that its answer comes to; to be called on the event loop.
@@ -175,16 +175,17 @@ class Engine:
         queue is full, EngineFailed where the engine has ended.
         """
         place = self._places[name]
-        if not tokens or len(tokens) + settings.max_new_tokens > self.context:
-            raise ValueError(f"{len(tokens)} tokens and {settings.max_new_tokens} more do not fit into {self.context}")
+        count = len(tokens) + self._lane_of[place].virtual
+        if not tokens or count + settings.max_new_tokens > self.context:
+            raise ValueError(f"{count} tokens and {settings.max_new_tokens} more do not fit into {self.context}")
         ticket = Ticket(self._cancelled)
         writer = Writer(self._decoder, settings.stop)
-        request = _Request(place, list(tokens), settings, ticket, writer, seeded(settings.seed), time.monotonic())
+        request = Request(place, list(tokens), settings, ticket, writer, seeded(settings.seed), time.monotonic())
         with self._wake:
             if not self.alive:
                 raise EngineFailed("the engine does not run")
             waiting = len(self._shared.waiting)
-            if waiting >= max(self._max_queue, self.rows - len(self._active)):
+            if waiting >= max(self._max_queue, self.rows - len(self._running)):
                 raise Busy(max(1, min(60, round(self._shared.spent * (waiting + 1) / self.rows))))
             self._shared.waiting.append(request)
             self._wake.notify()
@@ -201,27 +202,30 @@ class Engine:
             while self._wait():
                 self._leave()
                 self._enter()
-                if self._active:
-                    self._step()
+                for lane in self._lanes:
+                    if lane.active:
+                        self._step(lane)
                 self._post.flush()
-        for request in [*self._active, *self._shared.waiting]:
+        for request in [*self._running, *self._shared.waiting]:
             self._end(request, "cancelled")
-        self._active.clear()
+        for lane in self._lanes:
+            lane.active.clear()
         self._post.flush()
 
     def _wait(self) -> bool:
         """Sleep until there is something to do; return whether to go on."""
         with self._wake:
-            while not (self._shared.stopping or self._active or self._shared.waiting):
+            while not (self._shared.stopping or self._running or self._shared.waiting):
                 self._wake.wait()
             return not self._shared.stopping
 
     def _leave(self) -> None:
         """Take out what was cancelled, running or waiting."""
-        for row in range(len(self._active) - 1, -1, -1):
-            if self._active[row].ticket.cancelled:
-                self._end(self._active[row], "cancelled")
-                self._free(row)
+        for lane in self._lanes:
+            for row in range(len(lane.active) - 1, -1, -1):
+                if lane.active[row].ticket.cancelled:
+                    self._end(lane.active[row], "cancelled")
+                    lane.free(row)
         with self._wake:
             gone = [request for request in self._shared.waiting if request.ticket.cancelled]
             for request in gone:
@@ -232,56 +236,41 @@ class Engine:
     def _enter(self) -> None:
         """Read waiting questions into free rows, each alone."""
         budget = _PROMPT_TOKENS_A_STEP
-        while len(self._active) < self.rows and budget > 0:
+        while len(self._running) < self.rows and budget > 0:
             with self._wake:
                 if not self._shared.waiting:
                     return
                 request = self._shared.waiting.popleft()
             budget -= len(request.tokens)
-            row = len(self._active)
-            self._active.append(request)
+            lane = self._lane_of[request.place]
+            lane.active.append(request)
             request.began = time.monotonic()
             try:
-                logits = self._read(request, row)
+                logits = lane.read(request)
             except Exception as error:  # noqa: BLE001 - whatever goes wrong here is this request's failure and not the server's
-                self._fail([request], error)
+                self._fail(lane, [request], error)
                 continue
             if self._take(request, logits[0]):
-                self._free(row)
+                lane.free(len(lane.active) - 1)
 
-    def _read(self, request: _Request, row: int) -> torch.Tensor:
-        """Put a question into a row of the cache and return the logits [1, vocabulary] of the first token."""
-        count = len(request.tokens)
-        self._gate.choose([request.place] * count)
-        states = self._model.hidden(request.tokens, range(count), Prefill([count], self._cache, [row]))
-        return next_logits(states[-1:], self._model.head, self._model.softcap)
-
-    def _step(self) -> None:
-        """Make one token for every active row."""
-        rows = len(self._active)
-        size = padded(rows)
-        tokens = [request.last for request in self._active]
-        filler = [0] * (size - rows)
-        places = [request.place for request in self._active]
+    def _step(self, lane: Lane) -> None:
+        """Make one token for every active row of a lane."""
         try:
-            self._gate.choose(places + filler)
-            positions = self._cache.lengths[:rows] + filler
-            states = self._model.hidden(tokens + filler, positions, Step(self._cache, rows))
-            logits = next_logits(states, self._model.head, self._model.softcap)[:rows]
+            logits = lane.step()
         except Exception as error:  # noqa: BLE001 - the step's requests fail, the server goes on
-            self._fail(list(self._active), error)
+            self._fail(lane, list(lane.active), error)
             return
-        for row in range(rows - 1, -1, -1):
-            if self._take(self._active[row], logits[row]):
-                self._free(row)
+        for row in range(len(lane.active) - 1, -1, -1):
+            if self._take(lane.active[row], logits[row]):
+                lane.free(row)
 
-    def _take(self, request: _Request, logits: torch.Tensor) -> bool:
+    def _take(self, request: Request, logits: torch.Tensor) -> bool:
         """Choose a request's next token and send its text; return whether the request is over."""
         try:
             token = pick(logits, request.settings, request.generator)
             if not torch.isfinite(logits[token]):
                 raise EngineFailed("the model gave numbers that are not finite")
-            ended = token in self._model.chat.stop_tokens
+            ended = token in self._chat.stop_tokens
             piece = "" if ended else request.writer.push(token)
         except Exception as error:  # noqa: BLE001 - this request's failure
             _LOG.error("a request failed while a token was chosen: %s", type(error).__name__)
@@ -300,7 +289,7 @@ class Engine:
             return False
         return True
 
-    def _end(self, request: _Request, reason: Finish) -> None:
+    def _end(self, request: Request, reason: Finish) -> None:
         now = time.monotonic()
         if reason != "cancelled" and (rest := request.writer.finish()):
             self._post.send(request.ticket, rest)
@@ -317,26 +306,12 @@ class Engine:
         )
         self._post.send(request.ticket, finished)
 
-    def _free(self, row: int) -> None:
-        """Give a row back: the last active row takes its place, so that active rows stay together at the front."""
-        last = len(self._active) - 1
-        if row != last:
-            # Emptied first: the row that moves in may be shorter than the one that was there.
-            self._cache.clear(row)
-            self._cache.move(last, row)
-            self._active[row] = self._active[last]
-        self._cache.clear(last)
-        self._active.pop()
-
-    def _fail(self, requests: Sequence[_Request], error: Exception) -> None:
+    def _fail(self, lane: Lane, requests: Sequence[Request], error: Exception) -> None:
         """Fail requests with an error that says no more than its type, and give their rows back empty."""
         _LOG.error("a step failed for %d requests: %s", len(requests), type(error).__name__)
         for request in requests:
             self._post.send(request.ticket, EngineFailed(type(error).__name__))
-        for row in range(len(self._active) - 1, -1, -1):
-            if self._active[row] in requests:
-                self._cache.lengths[row] = self.context
-                self._free(row)
+        lane.drop(requests)
 
 
 def _check_release(release: Served, base: Base, chat: Chat) -> None:

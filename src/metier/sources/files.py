@@ -21,6 +21,7 @@ from metier.sources.locate import display
 from metier.sources.register import terms_entry
 from metier.sources.rows import Malformed, Row, Rows, read_json, read_parquet, read_table
 from metier.sources.settings import SourceSettings
+from metier.sources.tagged import read_tagged
 from metier.sources.wholefile import read_file
 from metier.sources.xmlrows import read_xml
 
@@ -31,11 +32,11 @@ TABLES = ("csv", "tsv", "excel", "parquet")
 DOCUMENTS = ("text", "markdown", "html", "pdf", "docx", "xml-prose")
 """Kinds of files that are cut into chunks."""
 _BINARY = ("parquet", "excel", "pdf", "docx")
-_DECLARED = ("csv", "tsv", "excel", "parquet", "xml", *DOCUMENTS)
+_DECLARED = ("csv", "tsv", "excel", "parquet", "xml", "conll", *DOCUMENTS)
 _SUFFIXES = {
     **{".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".xlsx": "excel", ".xlsm": "excel", ".parquet": "parquet"},
     **{".xml": "xml", ".txt": "text", ".text": "text", ".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html", ".xhtml": "html"},
-    **{".pdf": "pdf", ".docx": "docx"},
+    **{".pdf": "pdf", ".docx": "docx", ".conll": "conll", ".bio": "conll", ".iob": "conll"},
 }
 
 
@@ -128,6 +129,8 @@ class File:
             return self._sheets()
         if self.container == "json":
             return read_element(self.path, self.shown, encoding, rows, self._outer()) if rows else read_json(self.path, self.shown, encoding)
+        if self.container == "conll":
+            return read_tagged(self.path, encoding)
         if self.container == "xml":
             return read_xml(self.path, self.shown, encoding, rows or "", self._outer())
         return read_table(self.path, self.shown, encoding, "," if self.container == "csv" else "\t")

@@ -1,4 +1,4 @@
-"""Rows as records: chat messages, alpaca, ShareGPT, prompt and completion, or plain fields for templates."""
+"""Rows as records: chat messages, alpaca, ShareGPT, prompt and completion, tagged words, or plain fields for templates and labels."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any, Literal, TypeAlias, cast
 from metier.errors import nearest
 from metier.records import Message, Record, Role
 from metier.sources.settings import SourceSettings
+from metier.sources.tagged import SpanError, joined, spans_of_column
 
 __all__ = ["Form", "UnfitError", "choose_form", "missing_columns", "to_record", "used_columns"]
 
-Form: TypeAlias = Literal["messages", "alpaca", "sharegpt", "prompt-completion", "fields"]
+Form: TypeAlias = Literal["messages", "alpaca", "sharegpt", "prompt-completion", "tagged", "fields"]
 
 _REQUIRED: dict[Form, tuple[str, ...]] = {
     "messages": ("messages",),
     "sharegpt": ("conversations",),
     "alpaca": ("instruction", "output"),
     "prompt-completion": ("prompt", "completion"),
+    "tagged": ("tokens", "tags"),
     "fields": (),
 }
 _OPTIONAL: dict[Form, tuple[str, ...]] = {"alpaca": ("input", "system", "history"), "sharegpt": ("system",)}
-_RECORD_FIELDS = ("text", "label", "language", "task")
 _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -74,6 +75,10 @@ def to_record(values: Mapping[str, Any], form: Form, settings: SourceSettings) -
     extra = {name: _column(values, column) for name, column in columns.items() if name not in form_names}
     text = _text_of(extra.pop("text", values.get("text") if form == "fields" and "text" not in columns else None))
     label = extra.pop("label", None)
+    try:
+        text, spans = joined(row["tokens"], row["tags"]) if form == "tagged" else (text, spans_of_column(extra.pop("spans", None), text))
+    except SpanError as error:
+        raise UnfitError(str(error)) from None
     language, task = _key(extra.pop("language", None), "language"), _key(extra.pop("task", None), "task")
     if not messages and not text.strip() and not any(_filled(value) for value in extra.values()):
         raise UnfitError("empty_content")
@@ -82,6 +87,7 @@ def to_record(values: Mapping[str, Any], form: Form, settings: SourceSettings) -
         text=text,
         messages=messages,
         label=_key(label, "label"),
+        spans=spans,
         language=language or settings.language,
         task=task or settings.task,
         subject=_from_column(values, settings.subject),
@@ -201,7 +207,7 @@ def _prompt_completion(row: Mapping[str, Any]) -> tuple[Message, ...]:
     return (*parts[0], *parts[1])
 
 
-def _fields(row: Mapping[str, Any]) -> tuple[Message, ...]:
+def _no_turns(row: Mapping[str, Any]) -> tuple[Message, ...]:
     return ()
 
 
@@ -210,7 +216,8 @@ _BUILDERS: dict[Form, Callable[[Mapping[str, Any]], tuple[Message, ...]]] = {
     "alpaca": _alpaca,
     "sharegpt": _sharegpt,
     "prompt-completion": _prompt_completion,
-    "fields": _fields,
+    "tagged": _no_turns,
+    "fields": _no_turns,
 }
 
 

@@ -115,12 +115,12 @@ def _object(raw: str, number: int) -> Row | Malformed:
     return _checked(value, number, raw)
 
 
-def _checked(value: Any, place: int, raw: str) -> Row | Malformed:
+def _checked(value: Any, place: int, raw: str, position: str = "") -> Row | Malformed:
     if not isinstance(value, dict):
-        return Malformed("not_an_object", place, raw)
+        return Malformed("not_an_object", place, raw, position)
     if "\\u" in raw and not encodable(value):
-        return Malformed("lone_surrogate", place, raw)
-    return Row(value, place, raw)
+        return Malformed("lone_surrogate", place, raw, position)
+    return Row(value, place, raw, position)
 
 
 def encodable(value: Any) -> bool:
@@ -137,16 +137,18 @@ def _items(stream: IO[str], shown: str) -> Rows:
     if stream.read(1):
         raise SourceError(Fault("a JSON list of more than 2 Gi characters", shown, remedy="write one object a line (.jsonl); it is read line by line"))
     position = _skip(text, text.index("[") + 1)
-    line, counted = 1, 0
+    line, counted, item = 1, 0, 0
     while text[position : position + 1] != "]":
-        line, counted = line + text.count("\n", counted, position), position
+        passed = text.count("\n", counted, position)
+        line, counted, item = line + passed, position, 1 if passed else item + 1
         try:
             value, end = DECODER.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             what = error.msg if isinstance(error, json.JSONDecodeError) else "a number or nesting beyond what JSON readers take"
             place = text.count("\n", 0, error.pos) + 1 if isinstance(error, json.JSONDecodeError) else line
             raise SourceError(Fault(f"broken JSON list: {what}", shown, place, remedy="mend the file; is it cut off?")) from None
-        yield _checked(value, line, text[position:end])
+        # A list may stand on one line whole, so items after a line's first are counted.
+        yield _checked(value, line, text[position:end], f"line {line}, item {item}" if item > 1 else "")
         position = _skip(text, end)
         if text[position : position + 1] == ",":
             position = _skip(text, position + 1)

@@ -26,6 +26,7 @@ Format: TypeAlias = Literal[
     "excel",
     "parquet",
     "xml",
+    "conll",
     "text",
     "markdown",
     "html",
@@ -57,7 +58,8 @@ class SourceSettings(Settings):
     corpus: str | None = None
     """Name of a well-known corpus of which `path` is your own copy; the pack that knows it says how its files are read."""
     format: Format = "auto"
-    """Form of a row, or kind of file; `auto` tells the file by its suffix and the row by its keys."""
+    """Form of a row, or kind of file; `auto` tells the file by its suffix and the row by its keys. `conll`: a word a line with its tag
+    (BIO, BIOES, BILOU) in the last column, an empty line after each sentence."""
     encoding: str = "auto"
     """Encoding of text files; `auto` decides between UTF-8 and GB18030 by strict decoding of the whole file."""
     licence: str = ""
@@ -65,7 +67,9 @@ class SourceSettings(Settings):
     basis: Terms = Terms()
     """Why the data may be used: the consent, contract or approval, as text; or that with owner, purpose, retention and sensitive columns."""
     columns: dict[str, str] = {}
-    """Which column holds what: `{prompt: question, completion: answer}`; names that a record has no field for become metadata."""
+    """Which column holds what: `{prompt: question, completion: answer}`; names that a record has no field for become metadata. Where labels are
+    taught: `text`, `label`, `labels` (several: a list, or names with `|` between them), `pair` (a second text), `spans` (a list of
+    `{start, end, type}`, places in code points), or `tokens` and `tags`."""
     rows: str | None = None
     """Where the rows lie. XML: name of the element that is one row; columns then name children (`Question`), their attributes (`Question@type`), the
     row's own (`@id`), or what stands before the rows (`/Focus`, `/@url`). JSON: the keys that lead to the rows (`data.paragraphs.qas`), through every

@@ -10,8 +10,8 @@ import lazy_loader
 from metier.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from metier.training.train import train
+    from metier.training.stage import train
 else:
-    __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"train": ["train"]})
+    __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"stage": ["train"]})
 
 __all__ = ["TrainingSettings", "train"]

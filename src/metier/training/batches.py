@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 
@@ -11,18 +12,42 @@ from metier.digest import digest_of
 from metier.models import Chat, Encoded
 from metier.records import Drop, Record
 
-__all__ = ["Row", "encode_records", "order", "pack", "row_of"]
+__all__ = ["Example", "Labelled", "Row", "encode_records", "order", "pack", "row_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text as token ids with what is to be answered: `targets[i]` (a class, a number or a row of numbers) at the token `places[i]`.
+
+    `kinds` is 1 for the tokens of the second text of a pair, and empty where there is one text.
+    """
+
+    tokens: tuple[int, ...]
+    places: tuple[int, ...]
+    targets: tuple[Any, ...]
+    kinds: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+Example: TypeAlias = Encoded | Labelled
+"""A conversation to learn to continue, or a text to learn to label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One packed row. `sources[i]` is the position whose hidden state predicts `labels[i]`; all are 1-D int64 tensors."""
+    """One packed row. `sources[i]` is the position whose hidden state predicts `labels[i]`; 1-D int64 tensors.
+
+    Labels of texts may be numbers (fp32) or, one column a label, rows of them. `kinds` tells the texts of pairs apart (None: no pairs).
+    """
 
     tokens: torch.Tensor
     positions: torch.Tensor
     lengths: tuple[int, ...]
     sources: torch.Tensor
     labels: torch.Tensor
+    kinds: torch.Tensor | None = None
 
 
 def encode_records(records: Iterable[Record], chat: Chat, maximum: int) -> tuple[list[Encoded], list[Drop]]:
@@ -73,18 +98,27 @@ def pack(lengths: Sequence[int], sequence: Iterable[int], capacity: int, *, open
     return [*rows, *(row for _, row in waiting)]
 
 
-def row_of(examples: Sequence[Encoded]) -> Row:
+def row_of(examples: Sequence[Example]) -> Row:
     """Return one packed row of these examples."""
     tokens: list[int] = []
     positions: list[int] = []
     sources: list[int] = []
-    labels: list[int] = []
+    labels: list[Any] = []
+    kinds: list[int] = []
     for example in examples:
         start = len(tokens)
         tokens.extend(example.tokens)
         positions.extend(range(len(example)))
-        for place in range(1, len(example)):
-            if example.learn[place]:
-                sources.append(start + place - 1)
-                labels.append(example.tokens[place])
-    return Row(torch.tensor(tokens), torch.tensor(positions), tuple(len(item) for item in examples), torch.tensor(sources), torch.tensor(labels))
+        places, targets = _learnt(example) if isinstance(example, Encoded) else (example.places, example.targets)
+        sources.extend(start + place for place in places)
+        labels.extend(targets)
+        kinds.extend((example.kinds if isinstance(example, Labelled) else ()) or (0,) * len(example))
+    lengths = tuple(len(item) for item in examples)
+    apart = torch.tensor(kinds) if any(kinds) else None
+    return Row(torch.tensor(tokens), torch.tensor(positions), lengths, torch.tensor(sources), torch.tensor(labels), apart)
+
+
+def _learnt(example: Encoded) -> tuple[list[int], list[int]]:
+    """Return the positions that predict a learnt token, and those tokens."""
+    places = [place for place in range(1, len(example)) if example.learn[place]]
+    return [place - 1 for place in places], [example.tokens[place] for place in places]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ class Position:
     stopped: bool = False
 
 
-def save(folder: Path, position: Position, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-    """Write a checkpoint. Raises StoreError if the disk does not take it; earlier checkpoints stay as they are."""
+def save(folder: Path, position: Position, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Write a checkpoint of parameters and what else a method keeps. Raises StoreError if the disk does not take it; earlier checkpoints stay as they are."""
     tensors = {"random": torch.get_rng_state()}
     for name, parameter in parameters.items():
         tensors[f"parameter.{name}"] = parameter.detach().contiguous()
@@ -72,7 +73,7 @@ def latest(folder: Path, step: int | None = None) -> Path | None:
     return found[-1] if found else None
 
 
-def restore(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer | None) -> Position:
+def restore(path: Path, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer | None) -> Position:
     """Put a checkpoint's tensors back into the adapter, the optimiser (if given) and the random state."""
     tensors = load_file(path / _TENSORS)
     state: dict[str, Any] = json.loads((path / _STATE).read_bytes())
@@ -84,5 +85,6 @@ def restore(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: to
         for name, parameter in parameters.items():
             prefix = "optimizer."
             slots = {key: value for key, value in tensors.items() if key.startswith(prefix) and key.endswith(f".{name}")}
-            optimizer.state[parameter] = {key[len(prefix) : -len(name) - 1]: value.to(parameter.device) for key, value in slots.items()}
+            if slots:
+                optimizer.state[parameter] = {key[len(prefix) : -len(name) - 1]: value.to(parameter.device) for key, value in slots.items()}
     return Position(**state)

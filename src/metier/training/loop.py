@@ -6,18 +6,17 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 
 from metier.errors import ModelError
-from metier.models import Encoded
-from metier.training.batches import Row, order, pack, row_of
+from metier.training.batches import Example, Row, order, pack, row_of
 from metier.training.objectives import Objective
 from metier.training.settings import OptimizerSettings, TrainingSettings
 
-__all__ = ["Plan", "StepResult", "learning_rate_at", "plan_steps", "run_steps", "validation_loss"]
+__all__ = ["Plan", "StepResult", "Watcher", "learning_rate_at", "plan_steps", "run_steps", "validation_loss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,19 @@ class Plan:
 
     steps: tuple[tuple[tuple[int, ...], ...], ...]
     steps_an_epoch: int
+
+
+class Watcher(Protocol):
+    """A method that looks at every step, as one does that shares out ranks."""
+
+    def penalty(self) -> torch.Tensor:
+        """Return what is added to the loss of a step, once."""
+
+    def watch(self) -> None:
+        """Look at the gradients, before the optimiser has used them."""
+
+    def settle(self, step: int, total: int) -> None:
+        """Change what has to be changed after optimiser step `step` of `total`, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ class StepResult:
     seconds: float
 
 
-def plan_steps(examples: Sequence[Encoded], settings: TrainingSettings) -> Plan:
+def plan_steps(examples: Sequence[Example], settings: TrainingSettings) -> Plan:
     """Return the steps of a training: a function of the examples, the seed and the settings alone."""
     lengths = [len(example) for example in examples]
     steps: list[tuple[tuple[int, ...], ...]] = []
@@ -73,7 +85,7 @@ def learning_rate_at(step: int, total: int, peak: float, settings: OptimizerSett
 
 def run_steps(
     model: Any,
-    examples: Sequence[Encoded],
+    examples: Sequence[Example],
     plan: Plan,
     *,
     start: int,
@@ -81,6 +93,7 @@ def run_steps(
     objectives: Sequence[tuple[float, Objective]],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
+    watcher: Watcher | None = None,
 ) -> Iterator[StepResult]:
     """Train from step `start` to the end of the plan, yielding after each optimiser step.
 
@@ -92,7 +105,7 @@ def run_steps(
         began = time.perf_counter()
         rows = [_to_device(row_of([examples[index] for index in row]), accelerator.device) for row in plan.steps[step]]
         labels = sum(len(row.labels) for row in rows)
-        rate = learning_rate_at(step, len(plan.steps), settings.learning_rate, settings.optimizer)
+        rate = learning_rate_at(step, len(plan.steps), settings.peak_rate, settings.optimizer)
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = 0.0
@@ -103,9 +116,14 @@ def run_steps(
         loss = _over_processes(accelerator, loss, parameters)
         if not math.isfinite(loss):
             raise ModelError(f"the loss at step {step + 1} is {loss}\n    -> lower training.learning_rate, or set training.precision to float32")
+        if watcher is not None:
+            watcher.penalty().backward()  # type: ignore[no-untyped-call]
+            watcher.watch()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if watcher is not None:
+            watcher.settle(step + 1, len(plan.steps))
         yield StepResult(loss, norm, rate, sum(len(row.tokens) for row in rows), labels, time.perf_counter() - began)
 
 
@@ -119,7 +137,8 @@ def _total(model: Any, row: Row, objectives: Sequence[tuple[float, Objective]]) 
 def _to_device(row: Row, device: torch.device) -> Row:
     if device.type == "cpu":
         return row
-    return Row(row.tokens.to(device), row.positions.to(device), row.lengths, row.sources.to(device), row.labels.to(device))
+    kinds = None if row.kinds is None else row.kinds.to(device)
+    return Row(row.tokens.to(device), row.positions.to(device), row.lengths, row.sources.to(device), row.labels.to(device), kinds)
 
 
 def _over_processes(accelerator: Accelerator, loss: float, parameters: Sequence[torch.nn.Parameter]) -> float:
@@ -135,7 +154,7 @@ def _over_processes(accelerator: Accelerator, loss: float, parameters: Sequence[
 
 @torch.no_grad()
 def validation_loss(
-    model: Any, examples: Sequence[Encoded], objective: Objective, *, row_tokens: int, device: torch.device, seen: Callable[[int], None]
+    model: Any, examples: Sequence[Example], objective: Objective, *, row_tokens: int, device: torch.device, seen: Callable[[int], None]
 ) -> float:
     """Return the mean loss in nats a learnt token; `seen` is told how many examples each row held."""
     total, labels = 0.0, 0

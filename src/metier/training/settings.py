@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metier.config import Settings
+from metier.models.methods import METHODS
 
-__all__ = ["BatchSettings", "CheckpointSettings", "OptimizerSettings", "TrainingSettings", "ValidationSettings"]
+__all__ = ["AdaptationSettings", "BatchSettings", "CheckpointSettings", "OptimizerSettings", "TrainingSettings", "ValidationSettings"]
 
 
 class BatchSettings(Settings):
@@ -57,23 +58,43 @@ class CheckpointSettings(Settings):
     """Save after this many seconds at the latest."""
 
 
+class AdaptationSettings(Settings):
+    """How large the trained part of a method is. A key that the chosen method does not read is refused."""
+
+    ranks: dict[str, int] = {}
+    """lora, rslora, dora, qlora: ranks of single layers, by the last parts of their names, such as `layers.0.self_attn.q_proj: 4`."""
+    layers: int = Field(default=2, ge=1)
+    """partial: how many of the last layers are trained."""
+    head: bool = False
+    """partial: whether the output head is trained too, where it is not the input embedding."""
+    size: int = Field(default=64, ge=1)
+    """adapter, parallel-adapter: width of a bottleneck; p-tuning: width of the network that makes the virtual tokens."""
+    tokens: int = Field(default=20, ge=1, le=512)
+    """prefix, p-tuning, prompt: virtual tokens before each example."""
+
+
 class TrainingSettings(Settings):
     """The `training:` section."""
 
-    method: Literal["lora"] = "lora"
-    """How parameters are adapted."""
+    task: Literal["generation", "classification", "multi-label", "regression", "pair", "tagging"] = "generation"
+    """What is taught: to answer in words; one label, several, or a number for a text; how well two texts belong together; or typed spans."""
+    method: Literal["auto", "lora", "rslora", "dora", "qlora", "adalora", "full", "partial", "adapter", "parallel-adapter", "prefix", "p-tuning", "prompt"] = (
+        "auto"
+    )
+    """How parameters are adapted; auto: lora, but encoders that labels are taught to are trained in full."""
+    adaptation: AdaptationSettings = AdaptationSettings()
     rank: int | Literal["auto"] = "auto"
     """Rank of the low-rank update; auto: 16 (8 below 500 examples)."""
     alpha: float | Literal["auto"] = "auto"
-    """Scale of the update is alpha / rank; auto: twice the rank (Biderman et al., 2024, arXiv 2405.09673)."""
+    """Scale of the update is alpha / rank (rslora: alpha / sqrt(rank)); auto: twice the rank (Biderman et al., 2024, arXiv 2405.09673)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the input of the update."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Layers that get an update: last parts of their names, or all linear layers but the output head."""
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the training split."""
-    learning_rate: float = Field(default=5e-4, gt=0)
-    """Highest learning rate."""
+    learning_rate: float | Literal["auto"] = "auto"
+    """Highest learning rate; auto: that of the method (see the guide on training)."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Format of the frozen weights; auto: bf16 where this machine multiplies it faster. Adapter and optimiser are fp32."""
     order: Literal["shuffled", "dataset"] = "shuffled"
@@ -84,3 +105,27 @@ class TrainingSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     validation: ValidationSettings = ValidationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @model_validator(mode="after")
+    def _belongs(self) -> Self:
+        """Refuse keys of another method: a setting that nothing reads would be believed."""
+        reads = METHODS[self.taught_by].reads
+        given = [name for name in ("rank", "alpha", "dropout", "targets") if getattr(self, name) != type(self).model_fields[name].default]
+        adaptation = AdaptationSettings()
+        given += [f"adaptation.{name}" for name in AdaptationSettings.model_fields if getattr(self.adaptation, name) != getattr(adaptation, name)]
+        if odd := sorted(set(given) - set(reads)):
+            others = ", ".join(name for name, facts in METHODS.items() if odd[0] in facts.reads)
+            raise ValueError(f"the method {self.taught_by!r} does not use {', '.join(odd)}\n    -> take it out, or choose a method that does: {others}")
+        if self.learning_rate != "auto" and self.learning_rate <= 0:
+            raise ValueError("learning_rate has to be above 0")
+        return self
+
+    @property
+    def taught_by(self) -> str:
+        """The method that answers are taught by, with `auto` resolved."""
+        return "lora" if self.method == "auto" else self.method
+
+    @property
+    def peak_rate(self) -> float:
+        """The highest learning rate, with `auto` resolved."""
+        return METHODS[self.taught_by].learning_rate if self.learning_rate == "auto" else self.learning_rate

@@ -17,19 +17,20 @@ from accelerate import Accelerator
 
 from metier.artifacts import Artifact
 from metier.errors import InputError
-from metier.models import Base, Chat, Encoded, load_tokenizer, load_weights
-from metier.models.lora import attach, save_adapter
+from metier.models import Base, Chat, load_tokenizer, load_weights
+from metier.models.methods import METHODS, AdaptiveRanks, Shape, Tuned, attach_method
 from metier.models.precision import fastest_dtype
+from metier.models.saved import write_saved
 from metier.progress import Progress
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder, write_atomically
-from metier.training.batches import encode_records
+from metier.training.batches import Example, encode_records
 from metier.training.checkpoint import Position, latest, restore, save
 from metier.training.loop import Plan, StepResult, plan_steps, run_steps, validation_loss
-from metier.training.objectives import cross_entropy
+from metier.training.objectives import Objective, cross_entropy
 from metier.training.settings import TrainingSettings
 
-__all__ = ["train"]
+__all__ = ["Trainer", "environment", "peak_memory", "train", "validation_sample"]
 
 TASK = "training"
 _FEW_EXAMPLES = 500
@@ -40,9 +41,14 @@ _METRICS = "metrics.jsonl"
 class _Effective:
     """What `auto` settings became on this data and this machine."""
 
-    rank: int
-    alpha: float
+    shape: Shape
     dtype: torch.dtype
+    low_rank: bool
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Rank and alpha, None where the method has no such thing."""
+        return {"rank": self.shape.rank if self.low_rank else None, "alpha": self.shape.alpha if self.low_rank else None}
 
 
 def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
@@ -51,22 +57,22 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     Started again in the same workspace it continues from the last checkpoint with the very numbers that an
     uninterrupted run would have had (same machine, same number of threads). Raises InputError if nothing can be trained.
     """
-    chat = Chat(load_tokenizer(base))
+    chat = Chat(load_tokenizer(base), virtual=settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0)
     examples, drops = encode_records(dataset_records(dataset, "train"), chat, settings.batch.maximum_tokens)
     broken_up = chat.broken_up
     if broken_up:
         workspace.progress.say(f"{broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
     if settings.order == "shuffled" and _has_curriculum(dataset):
         workspace.progress.say("note: the dataset is ordered by a curriculum, and another order is drawn in each epoch; training.order: dataset keeps it")
-    checks, _ = encode_records(_sample(dataset, settings.validation.limit), chat, settings.batch.maximum_tokens)
+    checks, _ = encode_records(validation_sample(dataset, settings.validation.limit), chat, settings.batch.maximum_tokens)
     if not examples:
         longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
         raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
     accelerator = Accelerator()
     effective = _resolve(settings, len(examples), accelerator.device.type)
     model = load_weights(base, effective.dtype)
-    attach(model, rank=effective.rank, alpha=effective.alpha, dropout=settings.dropout, targets=settings.targets, seed=settings.seed)
-    trainer = _Trainer(model.to(accelerator.device), examples, checks, settings, workspace, accelerator)
+    tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)
+    trainer = Trainer(model.to(accelerator.device), (examples, checks), settings, workspace, accelerator, tuned=tuned)
     trainer.run()
     run_folder = workspace.folder / "run"
     run_folder.mkdir(exist_ok=True)
@@ -75,10 +81,10 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     facts = _facts(trainer, base, chat, effective, dropped=len(drops)) | {"control_tokens_broken_up": broken_up}
     run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
     folder = workspace.folder / "adapter"
-    save_adapter(model, folder, base=base.name, rank=effective.rank, alpha=effective.alpha, dropout=settings.dropout)
+    write_saved(folder, tuned.config() | {"base_model_name_or_path": base.name}, tuned.state())
     write_atomically(folder / "chat_template.jinja", str(chat.tokenizer.chat_template).encode())
-    about = {"base": {"name": base.name, "digest": base.digest, "licence": base.licence}, "method": settings.method, "rank": effective.rank}
-    about |= {"alpha": effective.alpha, "trainable_parameters": trainer.trainable, "template": chat.digest}
+    about: dict[str, Any] = {"base": {"name": base.name, "digest": base.digest, "licence": base.licence}, "method": settings.taught_by}
+    about |= effective.sizes | {"trainable_parameters": trainer.trainable, "template": chat.digest}
     adapter = workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
     return run, adapter
 
@@ -88,8 +94,8 @@ def _has_curriculum(dataset: Artifact) -> bool:
     return settings is not None and settings["curriculum"]["by"] is not None
 
 
-def _sample(dataset: Artifact, limit: int) -> list[Any]:
-    """The validation examples in the order of their ids, which are digests: a fixed random sample."""
+def validation_sample(dataset: Artifact, limit: int) -> list[Any]:
+    """Return the validation examples in the order of their ids, which are digests: a fixed random sample."""
     return sorted(dataset_records(dataset, "validation"), key=lambda record: record.id)[:limit]
 
 
@@ -98,39 +104,57 @@ def _resolve(settings: TrainingSettings, examples: int, device: str) -> _Effecti
     rank = (8 if examples < _FEW_EXAMPLES else 16) if settings.rank == "auto" else settings.rank
     alpha = 2.0 * rank if settings.alpha == "auto" else settings.alpha
     formats = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-    return _Effective(rank, alpha, fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision])
+    given = settings.adaptation
+    shape = Shape(
+        rank=rank,
+        alpha=alpha,
+        dropout=settings.dropout,
+        targets=settings.targets,
+        ranks=given.ranks,
+        layers=given.layers,
+        head=given.head,
+        size=given.size,
+        tokens=given.tokens,
+    )
+    dtype = fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision]
+    return _Effective(shape, dtype, METHODS[settings.taught_by].family in {"low-rank", "adaptive"})
 
 
-class _Trainer:
+class Trainer:
     """Steps, validation, metrics and checkpoints of one training; its state is in the workspace."""
 
     def __init__(
         self,
         model: Any,
-        examples: Sequence[Encoded],
-        checks: Sequence[Encoded],
+        data: tuple[Sequence[Example], Sequence[Example]],
         settings: TrainingSettings,
         workspace: Workspace,
         accelerator: Accelerator,
+        *,
+        objective: Objective = cross_entropy,
+        tuned: Tuned | None = None,
     ) -> None:
         self.model = model
-        self.examples = examples
-        self.checks = checks
+        self.objective = objective
+        self.examples, self.checks = data
+        self.watcher = tuned if isinstance(tuned, AdaptiveRanks) else None
         self.settings = settings
         self.accelerator = accelerator
         self.progress: Progress = workspace.progress
         self.checkpoints = workspace.folder / "checkpoints"
         self.metrics = workspace.folder / _METRICS
-        self.parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.parameters: dict[str, torch.Tensor] = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.trainable = sum(parameter.numel() for parameter in self.parameters.values())
         self.optimizer = torch.optim.AdamW(
             list(self.parameters.values()),
-            lr=settings.learning_rate,
+            lr=settings.peak_rate,
             betas=settings.optimizer.betas,
             weight_decay=settings.optimizer.weight_decay,
             fused=True,
         )
-        self.plan: Plan = plan_steps(examples, settings)
+        self.kept = self.parameters | (self.watcher.kept() if self.watcher else {})
+        """What a checkpoint holds: the parameters, and what a method keeps beside them."""
+        self.plan: Plan = plan_steps(self.examples, settings)
         self.position = Position()
         self.losses: list[float] = []
         self._saved_at = time.monotonic()
@@ -152,7 +176,7 @@ class _Trainer:
         torch.manual_seed(self.settings.seed)
         found = latest(self.checkpoints)
         if found is not None:
-            self.position = restore(found, self.parameters, self.optimizer)
+            self.position = restore(found, self.kept, self.optimizer)
         else:
             remove_folder(self.checkpoints)
         self.metrics.parent.mkdir(parents=True, exist_ok=True)
@@ -169,9 +193,10 @@ class _Trainer:
             self.plan,
             start=self.position.step,
             settings=settings,
-            objectives=[(1.0, cross_entropy)],
+            objectives=[(1.0, self.objective)],
             optimizer=self.optimizer,
             accelerator=self.accelerator,
+            watcher=self.watcher,
         )
         for result in results:
             self.position.step += 1
@@ -195,7 +220,7 @@ class _Trainer:
         loss = validation_loss(
             self.model,
             self.checks,
-            cross_entropy,
+            self.objective,
             row_tokens=self.settings.batch.row_tokens,
             device=self.accelerator.device,
             seen=lambda count: self.progress.advance(task, count),
@@ -231,20 +256,20 @@ class _Trainer:
         with self.metrics.open("rb") as stream:
             os.fsync(stream.fileno())
         self.position.metrics_bytes = self.metrics.stat().st_size
-        save(self.checkpoints, self.position, self.parameters, self.optimizer)
+        save(self.checkpoints, self.position, self.kept, self.optimizer)
         self._saved_at = time.monotonic()
 
     def _take_best(self) -> None:
         if self.position.best_step is not None and self.position.best_step != self.position.step:
             best = latest(self.checkpoints, self.position.best_step)
             if best is not None:
-                restore(best, self.parameters, None)
+                restore(best, self.kept, None)
 
 
-def _facts(trainer: _Trainer, base: Base, chat: Chat, effective: _Effective, *, dropped: int) -> dict[str, Any]:
+def _facts(trainer: Trainer, base: Base, chat: Chat, effective: _Effective, *, dropped: int) -> dict[str, Any]:
     settings, position = trainer.settings, trainer.position
     dtype = str(effective.dtype).removeprefix("torch.")
-    resolved = settings.model_dump(mode="json") | {"rank": effective.rank, "alpha": effective.alpha, "precision": dtype}
+    resolved = settings.model_dump(mode="json") | effective.sizes | {"method": settings.taught_by, "precision": dtype, "learning_rate": settings.peak_rate}
     return {
         "base": {"name": base.name, "digest": base.digest, "licence": base.licence},
         "template": chat.digest,
@@ -260,17 +285,19 @@ def _facts(trainer: _Trainer, base: Base, chat: Chat, effective: _Effective, *, 
         "tokens": position.tokens,
         "seconds": round(position.seconds, 3),
         "tokens_per_second": round(position.tokens / position.seconds, 2),
-        "peak_memory_bytes": _peak_memory(),
-        "environment": _environment(trainer.accelerator),
+        "peak_memory_bytes": peak_memory(),
+        "environment": environment(trainer.accelerator),
     }
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
+    """Return the largest resident memory of this process, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
-def _environment(accelerator: Accelerator) -> dict[str, Any]:
+def environment(accelerator: Accelerator) -> dict[str, Any]:
+    """Return what names the machine and the packages of a run."""
     packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "safetensors")}
     return {
         "python": platform.python_version(),

@@ -137,7 +137,9 @@ def retention(case: Case) -> Measurement:
     facts = evaluation.facts["retention"]
     kept = facts["retention"] if facts is not None else None
     reason = None
-    if facts is None:
+    if "task" in case.subject.adapter.facts:
+        reason = "the expert labels texts and does not write, so the retention probe cannot be asked"
+    elif facts is None:
         reason = "the retention probe was not asked; add retention to evaluation.tasks"
     elif kept is None:
         reason = "the base model is not clearly above chance in any family of the probe, so nothing can be said of what is kept"

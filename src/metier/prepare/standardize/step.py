@@ -17,7 +17,7 @@ from metier.prepare.standardize.sections import Sections
 from metier.prepare.standardize.settings import StandardizeSettings
 from metier.prepare.standardize.units import write_units
 from metier.prepare.standardize.user import read_lexicons
-from metier.records import Message, Record
+from metier.records import Message, Record, with_text
 
 __all__ = ["TERMS", "lexicon_of", "mentions", "standardize"]
 
@@ -126,7 +126,7 @@ def standardize(record: Record, settings: StandardizeSettings, lexicon: Lexicon)
     notes = tuple(f"standardize:{name}={count}" for name, count in sorted(found.counts.items()) if count)
     if not notes and (text, messages, metadata) == (record.text, record.messages, record.metadata):
         return record, ()
-    return replace(record, text=text, messages=messages, metadata=metadata), notes
+    return replace(with_text(record, text), messages=messages, metadata=metadata), notes
 
 
 def _message(message: Message, content: str) -> Message:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from metier.training.planning.bases import compare_bases, find_bases
     from metier.training.planning.decide import Aims
     from metier.training.planning.hardware import named
-    from metier.training.planning.methods import METHODS
 else:
     __getattr__, _, _ = lazy_loader.attach(
         __name__,
@@ -21,8 +20,7 @@ else:
             "bases": ["compare_bases", "find_bases"],
             "decide": ["Aims"],
             "hardware": ["named"],
-            "methods": ["METHODS"],
         },
     )
 
-__all__ = ["METHODS", "Aims", "Ask", "advise", "compare_bases", "find_bases", "named"]
+__all__ = ["Aims", "Ask", "advise", "compare_bases", "find_bases", "named"]

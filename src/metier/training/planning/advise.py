@@ -21,21 +21,19 @@ from metier.shards import dataset_records
 from metier.store import write_atomically
 from metier.training.batches import encode_records, pack
 from metier.training.loop import Plan, plan_steps
-from metier.training.planning.decide import Aims, Decision, Situation, available, decide
+from metier.training.planning.decide import Aims, Decision, Situation, decide
 from metier.training.planning.hardware import Machine, accelerators, resident_bytes, this_machine
 from metier.training.planning.measure import Calibration, calibrate, chosen_rows
-from metier.training.planning.memory import Means, Memory, cache_bytes, memory
-from metier.training.planning.methods import Method, trainable_parameters
+from metier.training.planning.memory import Means, Memory, RowShape, cache_bytes, lengthened, memory
+from metier.training.planning.methods import Method, available, check_targets, method_of, trainable_parameters
 from metier.training.planning.prompting import Searcher, conclude, families, measure_prompting, verdict
 from metier.training.planning.shape import ModelShape, parameters, read_shape
 from metier.training.planning.work import Load, forward_flops, load_of, training_flops
 from metier.training.settings import TrainingSettings
 
-__all__ = ["Ask", "advise", "method_of"]
+__all__ = ["Ask", "advise"]
 
 _READING = "reading"
-_FEW_EXAMPLES = 500
-"""Below this `rank: auto` is 8, as metier.training.train resolves it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """The training that is planned. `held` is what the process holds before it loads the model, and the most that it ever held, in bytes."""
+    """The training that is planned. `held` is what the process holds before it loads the model, and the most that it ever held, in bytes.
+
+    `virtual` are the virtual tokens that already stand before each example of `load`.
+    """
 
     base: Base
     shape: ModelShape
@@ -68,17 +69,16 @@ class _Case:
     load: Load
     machine: Machine
     held: tuple[int, int]
+    virtual: int = 0
+
+    def rows(self, method: Method) -> list[RowShape]:
+        """The rows of all steps as this method would read them, with its own virtual tokens."""
+        return [lengthened(row, method.virtual - self.virtual) for row in self.load.rows]
 
     @property
     def means(self) -> Means:
         """How the loop works on this machine."""
         return Means(self.machine.precision, self.settings.batch.rows, self.settings.dropout > 0, self.machine.accelerator)
-
-
-def method_of(settings: TrainingSettings, examples: int) -> Method:
-    """Return the method that the project file asks for, `auto` resolved."""
-    rank = (8 if examples < _FEW_EXAMPLES else 16) if settings.rank == "auto" else settings.rank
-    return Method(settings.method, rank=rank, targets=settings.targets)
 
 
 def advise(
@@ -91,6 +91,7 @@ def advise(
     """
     case = _case(dataset, base, settings, progress)
     asked = method_of(settings, len(case.examples))
+    check_targets(case.shape, asked)
     measured = _calibration(case, asked, cache if ask.measure else None, progress) if ask.measure else None
     decision = _decision(case, ask.aims, measured)
     prompting = _prompting(dataset, base, ask, searcher, cache, progress) if ask.measure and ask.items else None
@@ -98,7 +99,9 @@ def advise(
     if decision.method not in methods.values():
         methods["recommended"] = decision.method
     machines = {"here": case.machine, **{machine.name: machine for machine in ask.others}}
-    estimates = [_estimate(case, pair, where, measured, ask.prices) for where in machines.items() for pair in methods.items()]
+    estimates = [
+        _estimate(case, pair, where, measured if pair[1].name == asked.name else None, ask.prices) for where in machines.items() for pair in methods.items()
+    ]
     shape, load = case.shape, case.load
     return {
         "base": {"name": base.name, "digest": base.digest, "licence": base.licence, "family": shape.family, "parameters": parameters(shape)},
@@ -125,8 +128,10 @@ def advise(
 
 
 def _case(dataset: Artifact, base: Base, settings: TrainingSettings, progress: Progress) -> _Case:
+    if settings.task != "generation":
+        raise InputError(f"training.task is {settings.task}, and only the teaching of answers can be planned\n    -> start it with: metier train")
     shape = read_shape(base.folder)
-    chat = Chat(load_tokenizer(base))
+    chat = Chat(load_tokenizer(base), virtual=method_of(settings, 0).virtual)
     progress.start(_READING, None, "examples")
     examples, drops = encode_records(_counted(dataset_records(dataset, "train"), progress), chat, settings.batch.maximum_tokens)
     progress.finish(_READING)
@@ -138,7 +143,7 @@ def _case(dataset: Artifact, base: Base, settings: TrainingSettings, progress: P
     plan = plan_steps(examples, settings)
     rows = [[checks[index] for index in row] for row in pack([len(check) for check in checks], range(len(checks)), settings.batch.row_tokens)]
     load = load_of(examples, plan, rows, dropped=len(drops))
-    return _Case(base, shape, settings, examples, plan, load, this_machine(settings.precision), resident_bytes() or (0, 0))
+    return _Case(base, shape, settings, examples, plan, load, this_machine(settings.precision), resident_bytes() or (0, 0), chat.virtual)
 
 
 def _counted(records: Iterable[Record], progress: Progress) -> Iterator[Record]:
@@ -163,14 +168,16 @@ def _known(cache: Path | None, key: Any, make: Callable[[], dict[str, Any]]) -> 
 
 
 def _calibration(case: _Case, method: Method, cache: Path | None, progress: Progress) -> Calibration | None:
-    """Measure the loop with LoRA on this machine; None where the memory would not do, which is said."""
-    method = replace(method, name="lora")
+    """Measure the loop with the project's method on this machine; None where that cannot be done, which is said."""
+    if method.name not in available():
+        progress.say(f"not calibrated: {method.name} cannot be trained here")
+        return None
     most = _largest(case, method, case.machine)
     if most.total + case.held[0] > case.machine.memory:
         progress.say(f"not calibrated: training would need {(most.total + case.held[0]) / 1e9:.1f} GB of {case.machine.memory / 1e9:.1f} GB")
         return None
     rows = chosen_rows(case.plan, case.examples, case.shape, method, case.means)
-    about = [method.rank, list(method.targets), case.settings.dropout, case.machine.precision, case.machine.name, torch.__version__, metier.__version__]
+    about = [asdict(method), case.settings.dropout, case.machine.precision, case.machine.name, torch.__version__, metier.__version__]
     key = {"calibration": about, "base": case.base.digest, "rows": [[len(case.examples[index]) for index in row] for row in rows]}
 
     def measure() -> dict[str, Any]:
@@ -181,12 +188,12 @@ def _calibration(case: _Case, method: Method, cache: Path | None, progress: Prog
 
 def _largest(case: _Case, method: Method, machine: Machine, holes: int | None = None) -> Memory:
     means = Means(machine.precision, case.settings.batch.rows, case.settings.dropout > 0, machine.accelerator)
-    return max((memory(case.shape, method, row, means, holes=holes) for row in set(case.load.rows)), key=lambda item: item.total)
+    return max((memory(case.shape, method, row, means, holes=holes) for row in set(case.rows(method))), key=lambda item: item.total)
 
 
 def _flops(case: _Case, method: Method) -> float:
     """FLOPs of all steps and of the validations between them."""
-    training = sum(training_flops(case.shape, method, row) for row in case.load.rows)
+    training = sum(training_flops(case.shape, method, row) for row in case.rows(method))
     return training + case.settings.validation.times * sum(forward_flops(case.shape, row) for row in case.load.checks)
 
 
@@ -266,8 +273,8 @@ def _prompting(dataset: Artifact, base: Base, ask: Ask, searcher: Searcher, cach
 
 def _estimate(case: _Case, asked: tuple[str, Method], where: tuple[str, Machine], measured: Calibration | None, prices: Mapping[str, float]) -> dict[str, Any]:
     (role, method), (place, machine) = asked, where
-    # What was measured holds for LoRA on this machine; other methods and machines keep the range.
-    known = measured if place == "here" and method.name == "lora" else None
+    # What was measured holds for the project's method on this machine; other methods and machines keep the range.
+    known = measured if place == "here" else None
     flops = _flops(case, method)
     seconds = machine.seconds(flops) if known is None else (flops / known.flops, flops / known.flops)
     needed = _largest(case, method, machine, None if known is None else known.holes)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
-from metier.training.planning.methods import LOW_RANK, Method, MethodName
-from metier.training.settings import TrainingSettings
+from metier.training.planning.methods import LOW_RANK, Method, available
 
-__all__ = ["Aims", "Decision", "Resources", "Situation", "available", "decide", "resources_of"]
+__all__ = ["Aims", "Decision", "Resources", "Situation", "decide", "resources_of"]
 
 Resources: TypeAlias = Literal["none", "some", "ample"]
 """`ample`: training all parameters fits and ends in time. `some`: there is an accelerator, but it does not. `none`: there is not even that."""
@@ -21,7 +20,7 @@ class Aims:
 
     general: bool
     hours: float = 24.0
-    method: MethodName | None = None
+    method: str | None = None
     rank: int | None = None
 
 
@@ -38,7 +37,7 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A method with the reasons for it, what should go with it, and the nearest that this version can train, with what that lacks."""
+    """A method with the reasons for it, what should go with it, and the nearest that can be trained here, with what that lacks."""
 
     method: Method
     resources: Resources
@@ -56,18 +55,13 @@ def resources_of(situation: Situation, aims: Aims) -> Resources:
     return "some" if situation.accelerator else "none"
 
 
-def available() -> tuple[str, ...]:
-    """Return the methods that this version trains: the values that `training.method` takes."""
-    return get_args(TrainingSettings.model_fields["method"].annotation)
-
-
 def decide(situation: Situation, aims: Aims, *, many: int = 50_000, few: int = 500, methods: Sequence[str] | None = None) -> Decision:
-    """Return what to train with, and what this version trains instead if it cannot.
+    """Return what to train with, and what is trained instead where it cannot be done.
 
     More than `many` examples and ample resources: all parameters. Few examples and general ability to keep: LoRA of rank 4 to 8 with
     regularisation. No accelerator: LoRA of rank 16 to 32. Else QLoRA with augmentation. The rule for few examples comes before that for
     no accelerator, because it asks for less. Small updates learn less and forget less (Biderman et al. 2024, arXiv 2405.09673); within a
-    range of ranks the size of the data decides. `methods` are those that can be trained (default: those of this version).
+    range of ranks the size of the data decides. `methods` are those that can be trained (default: those that are installed).
     """
     resources = resources_of(situation, aims)
     method, besides, reasons = _rule(situation, aims, resources, many, few)
@@ -120,7 +114,8 @@ def _nearest(method: Method, besides: Sequence[str], methods: Sequence[str], *, 
     if method.name not in methods:
         rank = 32 if method.name in {"full", "partial"} or many else method.rank
         trains = replace(method, name="lora", rank=rank, targets="all-linear")
-        missing.append(f"This version does not train by {method.name}. The nearest that it can: {_called(trains)} on all linear layers.")
+        why = ", which needs bitsandbytes (pip install 'metier[qlora]')" if method.name == "qlora" else ""
+        missing.append(f"{method.name} cannot be trained here{why}. The nearest that can: {_called(trains)} on all linear layers.")
     if "regularisation" in besides:
         missing.append("For regularisation, mix general records in (prepare.mix.replay), stop early (training.validation) and look at the retention task.")
     if "augmentation" in besides:

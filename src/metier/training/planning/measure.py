@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from metier.models import Base, Encoded, load_weights
-from metier.models.lora import attach
+from metier.models.methods import AdaptiveRanks, Shape, attach_method
 from metier.progress import SILENT, Progress
 from metier.training.loop import Plan, run_steps
 from metier.training.objectives import cross_entropy
@@ -72,7 +72,7 @@ def calibrate(
     means: Means,
     progress: Progress = SILENT,
 ) -> Calibration:
-    """Train on these rows (the first warms up), throw the result away and return what was measured. Only LoRA can be measured.
+    """Train on these rows (the first warms up), throw the result away and return what was measured.
 
     Raises ModelError if the model cannot be loaded or the loss is no number.
     """
@@ -80,20 +80,23 @@ def calibrate(
     accelerator = Accelerator()
     dtype = torch.bfloat16 if means.precision == 2 else torch.float32
     model: Any = load_weights(base, dtype)
-    attach(model, rank=method.rank, alpha=2.0 * method.rank, dropout=settings.dropout, targets=method.targets, seed=settings.seed)
+    sizes: dict[str, Any] = {"layers": method.last, "head": method.head, "size": method.size, "tokens": method.tokens, "ranks": method.ranks}
+    sizes |= {"rank": method.rank, "alpha": 2.0 * method.rank, "dropout": settings.dropout, "targets": method.targets}
+    tuned = attach_method(model, method.name, Shape(**sizes), seed=settings.seed)
     model = model.to(accelerator.device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=settings.optimizer.betas, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.peak_rate, betas=settings.optimizer.betas, fused=True)
     plan = Plan(tuple((row,) for row in rows), len(rows))
     progress.start(TASK, len(rows), "steps")
     measured = []
     options: dict[str, Any] = {"settings": settings, "objectives": [(1.0, cross_entropy)], "optimizer": optimizer, "accelerator": accelerator}
+    options["watcher"] = tuned if isinstance(tuned, AdaptiveRanks) else None
     for result in run_steps(model, examples, plan, start=0, **options):
         measured.append(result)
         progress.advance(TASK, 1, f"{result.tokens / result.seconds:.0f} tokens/s")
     progress.finish(TASK)
     after = resident_bytes()
-    del model, optimizer, parameters
+    del model, tuned, optimizer, parameters, options
     gc.collect()
     shapes = [row_shape([examples[index] for index in row]) for row in rows]
     counted = measured[1:] or measured

@@ -1,10 +1,11 @@
 """How much memory a training takes at its peak, by counting what this training loop keeps.
 
 The loop (metier.training.loop) reads one packed row at a time, forward and backward, with frozen weights in bf16 or fp32 and trained
-parameters, gradients and AdamW's two moments in fp32. The peak is where the row's last hidden states meet the output head: everything that
-the backward pass needs is there, and the buffers of one slice of the vocabulary. What each module keeps for its backward pass is counted
-as metier.models.lora, .norms, .attention and .head save it; tests/training/test_planning_memory.py compares the count with the tensors that
-autograd really saves, to the byte. Only `holes`, which is no tensor, was measured and not counted.
+parameters, gradients and AdamW's two moments in fp32. `full` and `partial` keep the base's own weights beside the trained ones. The peak is
+where the row's last hidden states meet the output head: everything that the backward pass needs is there, and the buffers of one slice of
+the vocabulary. What each module keeps for its backward pass is counted as metier.models.lora, .norms, .attention, .head and .methods save it;
+tests/training/test_planning_memory.py compares the count with the tensors that autograd really saves. Only `holes`, which is no tensor,
+was measured and not counted.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metier.models.head import ROWS_AT_ONCE, slice_size
-from metier.training.planning.methods import LOW_RANK, Method, targeted, trainable_parameters
-from metier.training.planning.shape import ModelShape, linear_layers, linear_weights, parameters
+from metier.training.planning.methods import Method, rank_of, trainable_parameters
+from metier.training.planning.shape import LINEAR, ModelShape, linear_layers, parameters
 
-__all__ = ["Means", "Memory", "RowShape", "cache_bytes", "kept_for_backward", "memory"]
+__all__ = ["Means", "Memory", "RowShape", "cache_bytes", "kept_for_backward", "lengthened", "memory"]
 
 _EXACT = 4
 """Bytes of a value in fp32."""
@@ -72,22 +73,30 @@ class Memory:
         return self.weights + self.trained + self.gradients + self.optimiser + self.activations + self.logits + self.working + self.holes
 
 
+def lengthened(row: RowShape, more: int) -> RowShape:
+    """Return the row with `more` virtual tokens before each of its examples (fewer, if negative)."""
+    if not more:
+        return row
+    pairs = row.pairs + 2 * more * row.tokens + row.examples * more * more
+    return RowShape(row.tokens + row.examples * more, pairs, row.labels, row.examples, row.longest + more)
+
+
 def memory(shape: ModelShape, method: Method, row: RowShape, means: Means, *, holes: int | None = None) -> Memory:
     """Return the memory at the peak of training on rows of this shape (give the largest). `holes` are bytes that a calibration measured."""
     trained = trainable_parameters(shape, method)
-    given = _with_virtual_tokens(method, row)
-    kept = kept_for_backward(shape, method, given, means)
-    logits = _head_buffers(shape, given, means)
+    kept = kept_for_backward(shape, method, row, means)
+    logits = _head_buffers(shape, method, row, means)
     # The first row's gradients come as its activations go; from the second row of a step on they lie beside them.
     gradients = trained * _EXACT if means.rows > 1 else max(0, trained * _EXACT - kept - logits)
     return Memory(
         weights=_weights(shape, method, means),
         trained=trained * _EXACT,
         gradients=gradients,
-        optimiser=2 * trained * _EXACT,
+        # AdaLoRA keeps two running means of its own beside AdamW's.
+        optimiser=(4 if method.name == "adalora" else 2) * trained * _EXACT,
         activations=kept,
         logits=logits,
-        working=_states(shape, given, means),
+        working=_working(shape, method, row, means),
         holes=holes if holes is not None else 0 if means.accelerator else round(_HOLES * kept),
     )
 
@@ -98,137 +107,144 @@ def cache_bytes(shape: ModelShape, tokens: int, precision: int) -> int:
 
 
 def _weights(shape: ModelShape, method: Method, means: Means) -> int:
-    frozen = parameters(shape)
-    if method.name == "full":
-        return 0
-    if method.name == "partial":
-        return max(0, frozen - trainable_parameters(shape, method)) * means.precision
+    every = parameters(shape)
     if method.name != "qlora":
-        return frozen * means.precision
-    quantised = shape.layers * linear_weights(shape)
-    return round(quantised * _NF4_BITS / 8) + (frozen - quantised) * means.precision
+        return every * means.precision
+    widths = linear_layers(shape)
+    packed = sum(widths[name][0] * widths[name][1] for layer in range(shape.layers) for name in LINEAR if rank_of(method, layer, name))
+    return round(packed * _NF4_BITS / 8) + (every - packed) * means.precision
 
 
-def _with_virtual_tokens(method: Method, row: RowShape) -> RowShape:
-    if method.name not in {"prompt", "p-tuning"}:
-        return row
-    more = method.size
-    pairs = row.pairs + 2 * more * row.tokens + row.examples * more * more
-    return RowShape(row.tokens + row.examples * more, pairs, row.labels, row.examples, row.longest + more)
+def _trains_head(method: Method) -> bool:
+    return method.name == "full" or (method.name == "partial" and method.head)
 
 
-def _head_buffers(shape: ModelShape, row: RowShape, means: Means) -> int:
+def _head_buffers(shape: ModelShape, method: Method, row: RowShape, means: Means) -> int:
     """Bytes that the loss needs beside the activations: logits of a slice in both formats, and the sums over the vocabulary."""
     rows, columns = min(row.labels, ROWS_AT_ONCE), min(shape.vocabulary, slice_size(accelerator=means.accelerator))
     slopes = _EXACT if shape.softcap else 0
     # A slice's logits; the label's own weights, the sum of weights (both fp32) and one product.
-    return rows * columns * (means.precision + _EXACT + slopes) + rows * shape.hidden * (2 * _EXACT + means.precision)
+    loss = rows * columns * (means.precision + _EXACT + slopes) + rows * shape.hidden * (2 * _EXACT + means.precision)
+    # A head that is trained gets its gradient at the start of the backward pass, in fp32 and in its own format.
+    return loss + (shape.vocabulary * shape.hidden * (_EXACT + means.precision) if _trains_head(method) else 0)
 
 
-def _states(shape: ModelShape, row: RowShape, means: Means) -> int:
-    """Bytes of the last hidden states and of those at labels, which the loss holds while it runs."""
-    return (row.tokens + row.labels) * shape.hidden * means.precision
+def _working(shape: ModelShape, method: Method, row: RowShape, means: Means) -> int:
+    """Bytes of the last hidden states and of those at labels, which the loss holds while it runs, and of the largest weights unpacked."""
+    states = (row.tokens + row.labels) * shape.hidden * means.precision
+    unpacked = max(inputs * outputs for inputs, outputs in linear_layers(shape).values()) * means.precision if method.name == "qlora" else 0
+    return states + unpacked
 
 
 def kept_for_backward(shape: ModelShape, method: Method, row: RowShape, means: Means) -> int:
     """Return the bytes that autograd keeps of one row's forward pass."""
-    size = _EXACT if method.name == "full" else means.precision
+    size, whole = means.precision, method.name in {"full", "partial"}
     first = max(0, shape.layers - method.last) if method.name == "partial" else 0
     total = 0
-    # Embeddings carry no gradient, so the first layer keeps less, unless the embeddings themselves are learnt.
+    # Embeddings carry no gradient, so the first layer keeps less, unless they are learnt themselves.
     carries = method.name in {"full", "prompt", "p-tuning"}
-    for _ in range(first, shape.layers):
-        walk = _Layer(shape, method, row, means, size)
-        total += walk.kept(carries=carries)
+    for number in range(first, shape.layers):
+        total += _Layer(shape, method, row, means, number).kept(carries=carries)
         carries = True
-    norm = row.tokens * (shape.hidden * size + _EXACT)
+    norm = row.tokens * (shape.hidden * (2 * _EXACT if whole else size) + _EXACT)
     rotations = 2 * shape.rotations * row.tokens * shape.head_size * size
     loss = row.labels * (shape.hidden * size + _EXACT + 8)
-    return total + norm + rotations + loss
+    if _trains_head(method):
+        # Hidden states, labels and losses once more, and the head's weights rounded to the base's format.
+        loss += row.labels * (shape.hidden * size + _EXACT + 8) + shape.vocabulary * shape.hidden * _rounded(means)
+    ids = 8 * row.tokens if carries and method.name in {"full", "prompt", "p-tuning"} else 0
+    return total + norm + rotations + loss + ids
+
+
+def _rounded(means: Means) -> int:
+    """Bytes of a trained weight's copy in the format of the products; in fp32 the weight itself serves."""
+    return means.precision if means.precision != _EXACT else 0
 
 
 class _Layer:
     """One decoder layer's forward pass, module by module."""
 
-    def __init__(self, shape: ModelShape, method: Method, row: RowShape, means: Means, size: int) -> None:
+    def __init__(self, shape: ModelShape, method: Method, row: RowShape, means: Means, number: int) -> None:
         self.shape = shape
         self.method = method
         self.row = row
         self.means = means
-        self.size = size
-        self.names = targeted(method) if method.name in LOW_RANK else frozenset()
+        self.size = means.precision
+        self.ranks = {name: rank for name in LINEAR if (rank := rank_of(method, number, name))}
         # Trained weights need their inputs for their own gradients, and their norms the normalised values.
         self.whole = method.name in {"full", "partial"}
         self.widths = linear_layers(shape)
 
     def kept(self, *, carries: bool) -> int:
         """Return the bytes kept; `carries` says whether the layer's input carries a gradient."""
-        shape, learnt = self.shape, self.whole or self.method.name == "prefix"
-        inside = carries or learnt
+        shape, name = self.shape, self.method.name
+        inside = carries or self.whole
         total = self._norm(shape.hidden, carries=carries) + self._inputs("q_proj", "k_proj", "v_proj", carries=carries)
-        queries, keys, values = (inside or name in self.names for name in ("q_proj", "k_proj", "v_proj"))
+        queries, keys, values = (inside or layer in self.ranks for layer in ("q_proj", "k_proj", "v_proj"))
         if shape.query_norm:
             total += self._norm(shape.queries, shape.heads, carries=queries) + self._norm(shape.keys, shape.shared_heads, carries=keys)
-        attended = queries or keys or values
+        attended = queries or keys or values or name == "prefix"
         total += self._attention() if attended else 0
-        out = attended or "o_proj" in self.names
-        total += self._inputs("o_proj", carries=attended) + self._adapters(1)
+        out = attended or "o_proj" in self.ranks or name == "adapter"
+        total += self._inputs("o_proj", carries=attended) + self._bottleneck(name == "adapter")
         total += self._norm(shape.hidden, carries=out) if shape.norms == 4 else 0
-        stream = carries or out or self.method.name == "adapter"
+        stream = carries or out
         total += self._norm(shape.hidden, carries=stream) + self._inputs("gate_proj", "up_proj", carries=stream)
-        total += self._gated(stream or "gate_proj" in self.names, stream or "up_proj" in self.names)
-        inner = stream or bool(self.names & {"gate_proj", "up_proj"})
-        total += self._inputs("down_proj", carries=inner) + self._adapters(0)
-        down = inner or "down_proj" in self.names
+        total += self._gated(stream or "gate_proj" in self.ranks, stream or "up_proj" in self.ranks)
+        inner = stream or bool(self.ranks.keys() & {"gate_proj", "up_proj"})
+        total += self._inputs("down_proj", carries=inner) + self._bottleneck(name in {"adapter", "parallel-adapter"})
+        down = inner or "down_proj" in self.ranks or name == "parallel-adapter"
         return total + (self._norm(shape.hidden, carries=down) if shape.norms == 4 else 0)
 
     def _norm(self, width: int, groups: int = 1, *, carries: bool) -> int:
-        """The norm's input and one inverse root a group; a trained norm keeps the normalised values too."""
-        if not (carries or self.whole):
-            return 0
-        return self.row.tokens * (width * self.size * (2 if self.whole else 1) + groups * _EXACT)
+        """A frozen norm keeps its input and one inverse root a group; a trained one works in fp32 and keeps the normalised values too."""
+        tokens = self.row.tokens
+        if self.whole:
+            return tokens * (width * 2 * _EXACT + groups * _EXACT) if carries else tokens * width * _EXACT
+        return tokens * (width * self.size + groups * _EXACT) if carries else 0
 
     def _inputs(self, *names: str, carries: bool) -> int:
-        """The shared input of neighbouring linear layers, if one of them learns, and what its low-rank update keeps."""
-        learning = [name for name in names if self.whole or name in self.names]
+        """The shared input of neighbouring linear layers, if one of them learns, and what its update keeps or its own weights rounded."""
+        learning = [name for name in names if self.whole or name in self.ranks]
         if not learning:
             return 0
-        tokens, size = self.row.tokens, self.size
-        shared = tokens * self.widths[names[0]][0]
+        shared = self.row.tokens * self.widths[names[0]][0]
         if self.whole:
-            return shared * size
-        updates = sum(self._update(*self.widths[name]) for name in learning)
+            return shared * self.size + sum(self.widths[name][0] * self.widths[name][1] for name in names) * _rounded(self.means)
+        updates = sum(self._update(name) for name in learning)
         if not self.means.dropout:
-            return shared * size + updates
+            return shared * self.size + updates
         # Each layer drops values of its own: the input that is left, and the mask if a gradient goes on through it.
-        mask = (1 if self.means.accelerator else size) if carries else 0
-        return len(learning) * shared * (size + mask) + updates
+        mask = (1 if self.means.accelerator else self.size) if carries else 0
+        return len(learning) * shared * (self.size + mask) + updates
 
-    def _update(self, inputs: int, outputs: int) -> int:
-        tokens, rank, size = self.row.tokens, self.method.rank, self.size
-        # The scale is multiplied into a copy of B, with dropout into the output.
+    def _update(self, name: str) -> int:
+        (inputs, outputs), rank, size = self.widths[name], self.ranks[name], self.size
+        kept = self.row.tokens * rank * size
         copied = size != _EXACT
-        casts = rank * outputs * size * (copied or not self.means.dropout) + rank * inputs * size * copied
-        kept = tokens * rank * size + casts
-        if self.method.name in {"dora", "adalora"}:
-            kept += tokens * (outputs if self.method.name == "dora" else rank) * size
+        # The scale is multiplied into a copy of B, with dropout into the output; AdaLoRA multiplies strengths into a copy of A.
+        kept += rank * outputs * size * (copied or not self.means.dropout) + rank * inputs * size * (copied or self.method.name == "adalora")
+        if self.method.name == "dora":
+            # The output before it is stretched, the stretch in both formats and the norms.
+            kept += self.row.tokens * outputs * size + outputs * (_EXACT + size)
         return kept
 
     def _attention(self) -> int:
         """Queries, keys, values and, of segments up to 1,024 tokens, the probabilities; of longer ones the output and its normaliser."""
         shape, row, size = self.shape, self.row, self.size
-        prefix = self.method.size if self.method.name == "prefix" else 0
         operands = row.tokens * (shape.queries + 2 * shape.keys) * size
+        if self.method.name == "prefix":
+            # Which places are virtual tokens, for the keys and for the values.
+            operands += row.tokens * (8 + 1)
         if row.longest > _DENSE:
             return operands + row.tokens * (shape.queries * size + shape.heads * _EXACT)
-        return operands + shape.heads * (row.pairs + prefix * row.tokens) * size + 2 * prefix * row.examples * shape.keys * size
+        return operands + shape.heads * row.pairs * size
 
     def _gated(self, gate: bool, up: bool) -> int:
         """The activation's input and both factors of the product, as far as a gradient goes through them."""
         return self.row.tokens * self.shape.inner * self.size * (gate + up + gate)
 
-    def _adapters(self, place: int) -> int:
-        """A bottleneck keeps its input and its inner values before and after the activation; the serial method has two a layer."""
-        if self.method.name != "adapter" and (self.method.name != "parallel-adapter" or place):
-            return 0
-        return self.row.tokens * (self.shape.hidden + 2 * self.method.size) * self.size
+    def _bottleneck(self, there: bool) -> int:
+        """A bottleneck keeps its input, its inner values and both matrices in the format of the products."""
+        hidden, size = self.shape.hidden, self.method.size
+        return (self.row.tokens * (hidden + size) * self.size + 2 * hidden * size * _rounded(self.means)) if there else 0

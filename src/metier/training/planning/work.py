@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from metier.models import Encoded
 from metier.training.loop import Plan
 from metier.training.planning.memory import RowShape
-from metier.training.planning.methods import LOW_RANK, Method, trainable_parameters
-from metier.training.planning.shape import ModelShape, layer_parameters, linear_weights
+from metier.training.planning.methods import Method, trainable_parameters
+from metier.training.planning.shape import ModelShape, linear_weights
 
 __all__ = ["Load", "forward_flops", "load_of", "row_shape", "training_flops"]
 
@@ -64,19 +64,13 @@ def training_flops(shape: ModelShape, method: Method, row: RowShape) -> int:
     Frozen weights are multiplied once more for the gradient of their input, trained ones twice more. What lies below the first trained
     layer is only read.
     """
-    layers = min(method.last, shape.layers) if method.name == "partial" else shape.layers
-    share = layers / shape.layers
+    share = min(method.last, shape.layers) / shape.layers if method.name == "partial" else 1.0
     body = 2 * shape.layers * linear_weights(shape) * row.tokens
     attention = 4 * shape.layers * shape.queries * row.pairs
     head = 2 * shape.vocabulary * shape.hidden * row.labels
     total = forward_flops(shape, row) + share * body + 2 * share * attention + head
     if method.name in {"full", "partial"}:
-        return round(total + share * body + head)
-    added = trainable_parameters(shape, method)
-    if method.name in LOW_RANK or method.name in {"adapter", "parallel-adapter"}:
-        return round(total + 6 * added * row.tokens)
-    # Virtual tokens are read like others, and every token attends to those of its example.
-    virtual = method.size * row.examples
-    if method.name == "prefix":
-        return round(total + 12 * shape.layers * shape.queries * method.size * row.tokens)
-    return round(total + 4 * shape.layers * layer_parameters(shape) * virtual)
+        # A trained head makes its logits once more for its gradient.
+        return round(total + share * body + (2 * head if method.name == "full" or method.head else 0))
+    added = 0 if method.virtual else trainable_parameters(shape, method)
+    return round(total + 6 * added * row.tokens)

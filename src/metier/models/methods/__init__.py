@@ -1,0 +1,26 @@
+"""The methods of adapting a model, behind one door: attach one to be trained, or open one that was trained.
+
+torch is loaded when a name that needs it is first used; `METHODS` is data.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+from metier.models.methods.names import METHODS, MethodFacts
+
+if TYPE_CHECKING:
+    from metier.models.methods.adalora import AdaptiveRanks
+    from metier.models.methods.interface import Shape, Tuned
+    from metier.models.methods.opening import attach_method, open_adapter, open_saved
+else:
+    __getattr__, _, _ = lazy_loader.attach(
+        __name__,
+        submod_attrs={
+            "adalora": ["AdaptiveRanks"],
+            "interface": ["Shape", "Tuned"],
+            "opening": ["attach_method", "open_adapter", "open_saved"],
+        },
+    )
+
+__all__ = ["METHODS", "AdaptiveRanks", "MethodFacts", "Shape", "Tuned", "attach_method", "open_adapter", "open_saved"]

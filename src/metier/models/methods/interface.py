@@ -1,0 +1,47 @@
+"""What a method gives once it is attached to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+__all__ = ["Shape", "Tuned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large the trained part is; each method reads its own of these (see `metier.models.methods.names`)."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] | str = "all-linear"
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Ranks of single layers, by the end of their names; alpha is scaled with them."""
+    layers: int = 2
+    """Last layers that `partial` trains."""
+    head: bool = False
+    """Whether `partial` trains the output head too."""
+    size: int = 64
+    """Width of a bottleneck, or of the network that makes virtual tokens."""
+    tokens: int = 20
+    """Virtual tokens before each example."""
+
+
+class Tuned(Protocol):
+    """The trained part of a model: what is saved, and the switch to the base model and back."""
+
+    virtual: int
+    """Virtual tokens that stand before each example, with the ids -1, -2, ... in that order."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that an adapter file holds, under the names it has for them."""
+
+    def config(self) -> dict[str, Any]:
+        """Return what `adapter_config.json` says beside the base model's name."""
+
+    def enable(self, on: bool) -> None:
+        """Switch the trained part on or off; off is the exact base model, where no virtual token stands before an example."""

@@ -1,0 +1,45 @@
+"""The methods of adapting a model, as data: what each is called, what it is made of, which settings it reads. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+__all__ = ["METHODS", "Family", "MethodFacts"]
+
+Family: TypeAlias = Literal["low-rank", "adaptive", "weights", "bottleneck", "virtual"]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodFacts:
+    """What is known of a method before any model is loaded.
+
+    `reads` are the keys under `training:` that belong to it and not to every method; `learning_rate` is its default.
+    """
+
+    family: Family
+    reads: tuple[str, ...]
+    learning_rate: float
+    source: str
+    labels: bool = False
+    """Whether labels and spans can be taught by it, beside answers."""
+
+
+_LOW_RANK = ("rank", "alpha", "dropout", "targets", "adaptation.ranks")
+
+METHODS: Mapping[str, MethodFacts] = {
+    "lora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Hu et al. 2021, arXiv 2106.09685", labels=True),
+    "rslora": MethodFacts("low-rank", _LOW_RANK, 2e-4, "Kalajdzievski 2023, arXiv 2312.03732"),
+    "dora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Liu et al. 2024, arXiv 2402.09353"),
+    "qlora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Dettmers et al. 2023, arXiv 2305.14314"),
+    "adalora": MethodFacts("adaptive", ("rank", "alpha", "dropout", "targets"), 1e-3, "Zhang et al. 2023, arXiv 2303.10512"),
+    "full": MethodFacts("weights", (), 2e-5, "every weight", labels=True),
+    "partial": MethodFacts("weights", ("adaptation.layers", "adaptation.head"), 5e-5, "the last layers, the final norm and a head of its own"),
+    "adapter": MethodFacts("bottleneck", ("adaptation.size",), 5e-4, "Houlsby et al. 2019, arXiv 1902.00751"),
+    "parallel-adapter": MethodFacts("bottleneck", ("adaptation.size",), 5e-4, "He et al. 2021, arXiv 2110.04366, section 4"),
+    "prefix": MethodFacts("virtual", ("adaptation.tokens",), 1e-2, "Li and Liang 2021, arXiv 2101.00190"),
+    "p-tuning": MethodFacts("virtual", ("adaptation.tokens", "adaptation.size"), 1e-3, "Liu et al. 2021, arXiv 2103.10385"),
+    "prompt": MethodFacts("virtual", ("adaptation.tokens",), 3e-2, "Lester et al. 2021, arXiv 2104.08691"),
+}
+"""Every method that can be trained, by its name in the project file."""

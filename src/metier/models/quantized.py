@@ -1,0 +1,55 @@
+"""Frozen weights packed to four bits (NF4 with double quantisation), for training low-rank adapters in little memory.
+
+Dettmers et al. 2023 (QLoRA, arXiv 2305.14314), sections 3 and appendix E: blocks of 64 numbers, each with a scale that is itself packed to
+eight bits. Packing and unpacking are those of bitsandbytes. Only training sees packed weights: an expert is evaluated and served on the
+base model as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from metier.errors import MissingExtra
+
+__all__ = ["PackedLinear", "pack_weights"]
+
+_BLOCK = 64
+
+
+class PackedLinear(nn.Module):
+    """A frozen linear layer whose weights are packed; they are unpacked each time they are asked for."""
+
+    def __init__(self, base: nn.Linear, functional: Any) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.bias = base.in_features, base.out_features, base.bias
+        self._dtype = base.weight.dtype
+        self._functional = functional
+        packed, self._state = functional.quantize_4bit(base.weight.detach().contiguous(), blocksize=_BLOCK, compress_statistics=True, quant_type="nf4")
+        self.register_buffer("packed", packed, persistent=False)
+        self.packed: torch.Tensor
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weights [out, in], unpacked."""
+        found: torch.Tensor = self._functional.dequantize_4bit(self.packed, self._state)
+        return found.to(self._dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output for x [..., in_features]."""
+        return linear(x, self.weight, self.bias)
+
+
+def pack_weights(model: nn.Module, names: list[str]) -> None:
+    """Pack the weights of a model's linear layers of these names. Raises MissingExtra where bitsandbytes is not installed."""
+    try:
+        from bitsandbytes import functional
+    except ModuleNotFoundError:
+        raise MissingExtra("bitsandbytes", "qlora", "training.method: qlora") from None
+    for name in names:
+        parent_name, _, attribute = name.rpartition(".")
+        parent = model.get_submodule(parent_name)
+        setattr(parent, attribute, PackedLinear(getattr(parent, attribute), functional))

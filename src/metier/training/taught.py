@@ -1,0 +1,161 @@
+"""The training stage for labels and spans: a dataset and a base model in, a run and a model with a head out. The loop is the one of every task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from metier.artifacts import Artifact
+from metier.digest import digest_of
+from metier.errors import Fault, InputError
+from metier.models import Base, load_tokenizer
+from metier.models.heads import is_encoder, layout_of, load_with_head, longest, whole_in_single_precision
+from metier.models.labelfiles import LowRank, save_trained
+from metier.models.labels import Labelling, LabelTask
+from metier.models.lora import attach
+from metier.models.methods import METHODS
+from metier.models.precision import fastest_dtype
+from metier.models.words import TextReader
+from metier.shards import dataset_records, write_drops
+from metier.store import Workspace, remove_folder
+from metier.training.labelled import Examples, encode_labelled, fit_labelling
+from metier.training.objectives import label_objective
+from metier.training.settings import AdaptationSettings, TrainingSettings
+from metier.training.train import Trainer, environment, peak_memory, validation_sample
+
+__all__ = ["train_labels"]
+
+_FEW_EXAMPLES = 500
+_FULL_RATE = 2e-4
+_READING = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Effective:
+    """What the settings became on this data, this base model and this machine. `adapter` None: all weights are trained."""
+
+    asked: TrainingSettings
+    settings: TrainingSettings
+    adapter: LowRank | None
+    dtype: torch.dtype
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return "full" if self.adapter is None else "lora"
+
+
+def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
+    """Train a model with a head on a dataset's training split and return the run and the model.
+
+    Resumes as `metier.training.train` does. Raises InputError for data without labels, overlapping spans or a method that does not fit,
+    all faults of the data at once, before the model is loaded.
+    """
+    encoder = is_encoder(base)
+    records = list(dataset_records(dataset, "train"))
+    labelling = fit_labelling(records, task, min(settings.batch.maximum_tokens, longest(base)))
+    accelerator = Accelerator()
+    effective = _resolve(settings, len(records), encoder=encoder, device=accelerator.device.type)
+    model = _prepared(base, labelling, effective)
+    layout = layout_of(model, labelling)
+    tokenizer = load_tokenizer(base)
+    reader = TextReader(tokenizer)
+    taught = encode_labelled(records, reader, labelling, layout)
+    checks = encode_labelled(validation_sample(dataset, settings.validation.limit), reader, labelling, layout)
+    _say(taught, workspace)
+    half = effective.dtype if effective.adapter is None and effective.dtype != torch.float32 else None
+    trainer = Trainer(
+        model.to(accelerator.device),
+        (taught.examples, checks.examples),
+        effective.settings,
+        workspace,
+        accelerator,
+        objective=label_objective(labelling, layout, compute=half),
+    )
+    trainer.run()
+    run_folder = workspace.folder / "run"
+    run_folder.mkdir(exist_ok=True)
+    write_drops(run_folder / "drops.parquet", taught.drops)
+    (run_folder / trainer.metrics.name).write_bytes(trainer.metrics.read_bytes())
+    facts = _facts(trainer, base, labelling, effective) | {"dropped": len(taught.drops), "widened_spans": taught.widened}
+    run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
+    folder = workspace.folder / "adapter"
+    remove_folder(folder)
+    save_trained(model, folder, labelling, base=base, adapter=effective.adapter, tokenizer=tokenizer)
+    about = {key: facts[key] for key in ("base", "template", "task", "labels", "trainable_parameters")} | _method(effective)
+    return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
+
+
+def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device: str) -> _Effective:
+    """Return what holds here: an encoder is trained whole unless the settings name a method, a decoder by low-rank adapters."""
+    method = settings.method if settings.method != "auto" else "full" if encoder else "lora"
+    if not METHODS[method].labels:
+        remedy = f"write {' or '.join(name for name, facts in METHODS.items() if facts.labels)}"
+        raise InputError(Fault(f"{settings.task} is not trained by the method {method!r}", key="training.method", remedy=remedy))
+    if settings.adaptation != AdaptationSettings():
+        raise InputError(Fault(f"{settings.task} is trained without `adaptation`", key="training.adaptation", remedy="take it out"))
+    rank = (8 if examples < _FEW_EXAMPLES else 16) if settings.rank == "auto" else settings.rank
+    alpha = 2.0 * rank if settings.alpha == "auto" else settings.alpha
+    rate = settings.learning_rate if settings.learning_rate != "auto" else _FULL_RATE if method == "full" else METHODS[method].learning_rate
+    formats = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    dtype = fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision]
+    return _Effective(
+        settings, settings.model_copy(update={"learning_rate": rate}), LowRank(rank, alpha, settings.dropout) if method == "lora" else None, dtype
+    )
+
+
+def _prepared(base: Base, labelling: Labelling, effective: _Effective) -> Any:
+    """Return the model with what is trained in fp32: all of it, or its adapters and head beside frozen weights in the quicker format."""
+    settings, adapter = effective.settings, effective.adapter
+    if adapter is None:
+        return load_with_head(base, labelling, torch.float32, seed=settings.seed, frozen=False).requires_grad_(True)
+    model: Any = load_with_head(base, labelling, effective.dtype, seed=settings.seed, frozen=True)
+    attach(model, rank=adapter.rank, alpha=adapter.alpha, dropout=adapter.dropout, targets=settings.targets, seed=settings.seed)
+    whole_in_single_precision(model)
+    for name in model.trained_whole:
+        model.get_submodule(name).requires_grad_(True)
+    return model
+
+
+def _say(taught: Examples, workspace: Workspace) -> None:
+    if not taught.examples:
+        longest_reason = f"; all {len(taught.drops)} were left out (first: {taught.drops[0].reason})" if taught.drops else ""
+        remedy = "look at the data with: metier data inspect, or split long records: prepare.lengths.over: split"
+        raise InputError(Fault(f"there is no example to train on{longest_reason}", remedy=remedy))
+    if taught.widened:
+        workspace.progress.say(f"note: {taught.widened} spans begin or end inside a word; the whole word is taught")
+    if taught.drops:
+        workspace.progress.say(f"note: {len(taught.drops)} records are left out of training; the run's drops.parquet says why")
+
+
+def _method(effective: _Effective) -> dict[str, Any]:
+    adapter = effective.adapter
+    return {"method": effective.method, "rank": None if adapter is None else adapter.rank, "alpha": None if adapter is None else adapter.alpha}
+
+
+def _facts(trainer: Trainer, base: Base, labelling: Labelling, effective: _Effective) -> dict[str, Any]:
+    settings, position = trainer.settings, trainer.position
+    resolved = settings.model_dump(mode="json") | _method(effective) | {"precision": str(effective.dtype).removeprefix("torch.")}
+    return {
+        "base": {"name": base.name, "digest": base.digest, "licence": base.licence},
+        # How a text becomes tokens: what chat templates are for conversations.
+        "template": digest_of({"reading": _READING, "by_word": labelling.by_word}),
+        "task": labelling.task,
+        "labels": list(labelling.labels),
+        "settings": {"asked": effective.asked.model_dump(mode="json", exclude_unset=True), "effective": resolved},
+        "examples": len(trainer.examples),
+        "steps": position.step,
+        "stopped_early": position.stopped,
+        "best_step": position.best_step,
+        "final_loss": trainer.losses[-1],
+        "validation_loss": position.best_loss,
+        "trainable_parameters": trainer.trainable,
+        "tokens": position.tokens,
+        "seconds": round(position.seconds, 3),
+        "tokens_per_second": round(position.tokens / position.seconds, 2),
+        "peak_memory_bytes": peak_memory(),
+        "environment": environment(trainer.accelerator),
+    }
