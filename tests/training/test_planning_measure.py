@@ -185,7 +185,7 @@ def test_the_method_of_the_project_is_the_one_that_is_measured(dataset: Artifact
 
 
 def test_other_tasks_than_answers_are_refused(dataset: Artifact, base: Base) -> None:
-    with pytest.raises(InputError, match="training.task is tagging"):
+    with pytest.raises(InputError, match=r"training\.task is tagging"):
         advise(dataset, base, SETTINGS.model_copy(update={"task": "tagging"}), ask(), searcher=searcher)
 
 

@@ -81,7 +81,9 @@ def test_free_answers_are_measured_in_bits_a_character(model: LocalModel) -> Non
 
 
 def test_examples_that_do_not_fit_into_the_context_are_left_out_and_counted(model: LocalModel) -> None:
-    long = [conversation(f"{number} " + "蜂箱用木头做成。" * 90, "是" if number % 2 else "否", task="long", language="zh") for number in range(12)]
+    sentence = "蜂箱用木头做成。"
+    tokens = len(model.chat.tokenizer(sentence, add_special_tokens=False)["input_ids"])
+    long = [conversation(f"{number} " + sentence * (450 // tokens), "是" if number % 2 else "否", task="long", language="zh") for number in range(12)]
     (family,) = families(long[:10], long[10:], limit=2)
     found = measure_prompting(model, family, searcher, shots=4)
     assert 0 < found.shown["examples"] < 4
