@@ -153,7 +153,9 @@ def kept_for_backward(shape: ModelShape, method: Method, row: RowShape, means: M
         # Hidden states, labels and losses once more, and the head's weights rounded to the base's format.
         loss += row.labels * (shape.hidden * size + _EXACT + 8) + shape.vocabulary * shape.hidden * _rounded(means)
     ids = 8 * row.tokens if carries and method.name in {"full", "prompt", "p-tuning"} else 0
-    return total + norm + rotations + loss + ids
+    # Long examples go through torch's kernel, which needs a mask where they are longer than a window; layers share it.
+    masked = row.longest > _DENSE and shape.window is not None and row.longest > shape.window
+    return total + norm + rotations + loss + ids + (row.longest**2 * size if masked else 0)
 
 
 def _rounded(means: Means) -> int:

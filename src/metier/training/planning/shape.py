@@ -28,7 +28,10 @@ _QUERY_NORMS = frozenset({"gemma3_text", "qwen3"})
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """A decoder model: sizes in numbers of values. `shared_heads` are the heads of keys and values; `norms` those of a layer (2 or 4)."""
+    """A decoder model: sizes in numbers of values. `shared_heads` are the heads of keys and values; `norms` those of a layer (2 or 4).
+
+    `rotations` is how many kinds of rotary positions there are, `window` how far the layers with the shortest sight see (None: all the way).
+    """
 
     family: str
     vocabulary: int
@@ -40,11 +43,16 @@ class ModelShape:
     inner: int
     tied: bool
     biased: tuple[str, ...]
-    query_norm: bool
     norms: int
     softcap: bool
     rotations: int
+    window: int | None
     context: int
+
+    @property
+    def query_norm(self) -> bool:
+        """Whether queries and keys are normalised."""
+        return self.family in _QUERY_NORMS
 
     @property
     def queries(self) -> int:
@@ -75,7 +83,8 @@ def shape_of(config: Mapping[str, Any], *, where: str = "this model") -> ModelSh
     head_size = config.get("head_dim") or hidden // heads
     attention = _ATTENTION if config.get("attention_bias") else _ATTENTION[:3] if family == "qwen2" else ()
     gated = _GATED if config.get("mlp_bias") else ()
-    kinds = set(config.get("layer_types") or ["full_attention"]) if family == "gemma3_text" else {"full_attention"}
+    kinds = set(config.get("layer_types") or ["full_attention"])
+    sliding = "sliding_attention" in kinds or family == "mistral"
     return ModelShape(
         family=family,
         vocabulary=int(config["vocab_size"]),
@@ -87,10 +96,10 @@ def shape_of(config: Mapping[str, Any], *, where: str = "this model") -> ModelSh
         inner=int(config["intermediate_size"]),
         tied=bool(config.get("tie_word_embeddings")),
         biased=(*attention, *gated),
-        query_norm=family in _QUERY_NORMS,
         norms=4 if family in _FOUR_NORMS else 2,
         softcap=config.get("final_logit_softcapping") is not None,
-        rotations=len(kinds),
+        rotations=len(kinds) if family == "gemma3_text" else 1,
+        window=config.get("sliding_window") if sliding else None,
         context=int(config["max_position_embeddings"]),
     )
 
