@@ -7,6 +7,7 @@
         artifacts/<kind>/<digest>/ finished artefacts, each with its manifest.json
         stages/<key>.json          which artefacts a stage returned for these inputs, settings and code
         work/<key>/                what an unfinished stage has so far; survives interruption
+        plan/<key>.json            what a plan measured, kept until its inputs change; may be removed
         keys/                      secrets of this project (mode 0700)
 """
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-__all__ = ["ROWS_AT_ONCE", "label_loss", "label_losses", "next_logits", "token_log_probabilities"]
+__all__ = ["ROWS_AT_ONCE", "label_loss", "label_losses", "next_logits", "slice_size", "token_log_probabilities"]
 
 ROWS_AT_ONCE = 1024
 """Labelled positions per block: more would not make the products quicker, only the buffers larger."""
@@ -33,6 +33,11 @@ _TOGETHER = 8
 _TINY = 1e-30
 
 
+def slice_size(*, accelerator: bool) -> int:
+    """Return how many vocabulary entries are multiplied at a time on a processor or on an accelerator."""
+    return _SLICE_ON_ACCELERATOR if accelerator else _SLICE
+
+
 def _capped(logits: torch.Tensor, softcap: float | None) -> torch.Tensor:
     return torch.tanh(logits / softcap) * softcap if softcap is not None else logits
 
@@ -42,7 +47,7 @@ def _slices(hidden: torch.Tensor, head: torch.Tensor, softcap: float | None) -> 
 
     Both buffers are used again for the next slice.
     """
-    size = min(_SLICE if hidden.device.type == "cpu" else _SLICE_ON_ACCELERATOR, len(head))
+    size = min(slice_size(accelerator=hidden.device.type != "cpu"), len(head))
     product = hidden.new_empty(len(hidden) * size)
     exact = torch.empty(len(hidden) * size, dtype=torch.float32, device=hidden.device)
     for first in range(0, len(head), size):

@@ -1,0 +1,296 @@
+"""The plan of a training: what there is to learn, whether prompting would do, the method, and what it takes here and elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import metier
+from metier.artifacts import Artifact
+from metier.digest import canonical_json, digest_of
+from metier.errors import InputError
+from metier.models import Base, Chat, Encoded, LocalModel, load_tokenizer
+from metier.progress import SILENT, Progress
+from metier.records import Record
+from metier.shards import dataset_records
+from metier.store import write_atomically
+from metier.training.batches import encode_records, pack
+from metier.training.loop import Plan, plan_steps
+from metier.training.planning.decide import Aims, Decision, Situation, decide
+from metier.training.planning.hardware import Machine, accelerators, resident_bytes, this_machine
+from metier.training.planning.measure import Calibration, calibrate, chosen_rows
+from metier.training.planning.memory import Means, Memory, RowShape, cache_bytes, lengthened, memory
+from metier.training.planning.methods import Method, available, check_targets, method_of, trainable_parameters
+from metier.training.planning.prompting import Searcher, conclude, families, measure_prompting, verdict
+from metier.training.planning.shape import ModelShape, parameters, read_shape
+from metier.training.planning.work import Load, forward_flops, load_of, training_flops
+from metier.training.settings import TrainingSettings
+
+__all__ = ["Ask", "advise"]
+
+_READING = "reading"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked of the plan.
+
+    `items` are validation items a family for the prompting question (0: not asked), `shots` the solved examples shown, `target` the share of
+    right answers that would do. `prices` are per hour, by a machine's name (`here` is this one). Nothing is measured unless `measure`.
+    """
+
+    aims: Aims
+    others: tuple[Machine, ...] = ()
+    prices: Mapping[str, float] = field(default_factory=dict)
+    items: int = 40
+    shots: int = 4
+    target: float = 0.8
+    measure: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """The training that is planned. `held` is what the process holds before it loads the model, and the most that it ever held, in bytes.
+
+    `virtual` are the virtual tokens that already stand before each example of `load`.
+    """
+
+    base: Base
+    shape: ModelShape
+    settings: TrainingSettings
+    examples: Sequence[Encoded]
+    plan: Plan
+    load: Load
+    machine: Machine
+    held: tuple[int, int]
+    virtual: int = 0
+
+    def rows(self, method: Method) -> list[RowShape]:
+        """The rows of all steps as this method would read them, with its own virtual tokens."""
+        return [lengthened(row, method.virtual - self.virtual) for row in self.load.rows]
+
+    @property
+    def means(self) -> Means:
+        """How the loop works on this machine."""
+        return Means(self.machine.precision, self.settings.batch.rows, self.settings.dropout > 0, self.machine.accelerator)
+
+
+def advise(
+    dataset: Artifact, base: Base, settings: TrainingSettings, ask: Ask, *, searcher: Searcher, cache: Path | None = None, progress: Progress = SILENT
+) -> dict[str, Any]:
+    """Return the plan as JSON values.
+
+    `searcher` makes the search that finds the nearest solved examples. `cache` is a folder in which measurements are kept and found again.
+    Raises InputError if nothing can be trained, ModelError if the model cannot be planned for or loaded.
+    """
+    case = _case(dataset, base, settings, progress)
+    asked = method_of(settings, len(case.examples))
+    check_targets(case.shape, asked)
+    measured = _calibration(case, asked, cache if ask.measure else None, progress) if ask.measure else None
+    decision = _decision(case, ask.aims, measured)
+    prompting = _prompting(dataset, base, ask, searcher, cache, progress) if ask.measure and ask.items else None
+    methods = {"project": asked} if decision.trains == asked else {"project": asked, "nearest": decision.trains}
+    if decision.method not in methods.values():
+        methods["recommended"] = decision.method
+    machines = {"here": case.machine, **{machine.name: machine for machine in ask.others}}
+    estimates = [
+        _estimate(case, pair, where, measured if pair[1].name == asked.name else None, ask.prices) for where in machines.items() for pair in methods.items()
+    ]
+    shape, load = case.shape, case.load
+    return {
+        "base": {"name": base.name, "digest": base.digest, "licence": base.licence, "family": shape.family, "parameters": parameters(shape)},
+        "data": {
+            "examples": load.examples,
+            "dropped": load.dropped,
+            "tokens": load.tokens,
+            "learnt_tokens": load.labels,
+            "steps": len(load.steps),
+            "epochs": settings.epochs,
+            "longest": max(row.longest for row in load.rows),
+        },
+        "machine": {"name": case.machine.name, "memory_bytes": case.machine.memory, "flops": case.machine.flops, "precision_bytes": case.machine.precision},
+        "calibration": None if measured is None else measured.as_facts(),
+        "prompting": prompting,
+        "conclusion": None if prompting is None else conclude(prompting, ask.target),
+        "target": ask.target,
+        "decision": asdict(decision),
+        "warnings": _warnings(case, decision.trains, measured, ask.aims),
+        "available": list(available()),
+        "estimates": estimates,
+        "cache_bytes_a_token": cache_bytes(shape, 1, case.machine.precision),
+    }
+
+
+def _case(dataset: Artifact, base: Base, settings: TrainingSettings, progress: Progress) -> _Case:
+    if settings.task != "generation":
+        raise InputError(f"training.task is {settings.task}, and only the teaching of answers can be planned\n    -> start it with: metier train")
+    shape = read_shape(base.folder)
+    chat = Chat(load_tokenizer(base), virtual=method_of(settings, 0).virtual)
+    progress.start(_READING, None, "examples")
+    examples, drops = encode_records(_counted(dataset_records(dataset, "train"), progress), chat, settings.batch.maximum_tokens)
+    progress.finish(_READING)
+    if not examples:
+        longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
+        raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
+    sample = sorted(dataset_records(dataset, "validation"), key=lambda record: record.id)[: settings.validation.limit]
+    checks, _ = encode_records(sample, chat, settings.batch.maximum_tokens)
+    plan = plan_steps(examples, settings)
+    rows = [[checks[index] for index in row] for row in pack([len(check) for check in checks], range(len(checks)), settings.batch.row_tokens)]
+    load = load_of(examples, plan, rows, dropped=len(drops))
+    return _Case(base, shape, settings, examples, plan, load, this_machine(settings.precision), resident_bytes() or (0, 0), chat.virtual)
+
+
+def _counted(records: Iterable[Record], progress: Progress) -> Iterator[Record]:
+    for record in records:
+        yield record
+        progress.advance(_READING)
+
+
+def _known(cache: Path | None, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what was measured for this key before, or measure it and keep it."""
+    path = None if cache is None else cache / f"{digest_of(key)[:32]}.json"
+    if path is not None and path.is_file():
+        try:
+            found: dict[str, Any] = json.loads(path.read_bytes())
+            return found
+        except ValueError:
+            pass
+    made = make()
+    if path is not None:
+        write_atomically(path, canonical_json(made))
+    return made
+
+
+def _calibration(case: _Case, method: Method, cache: Path | None, progress: Progress) -> Calibration | None:
+    """Measure the loop with the project's method on this machine; None where that cannot be done, which is said."""
+    if method.name not in available():
+        progress.say(f"not calibrated: {method.name} cannot be trained here")
+        return None
+    most = _largest(case, method, case.machine)
+    if most.total + case.held[0] > case.machine.memory:
+        progress.say(f"not calibrated: training would need {(most.total + case.held[0]) / 1e9:.1f} GB of {case.machine.memory / 1e9:.1f} GB")
+        return None
+    rows = chosen_rows(case.plan, case.examples, case.shape, method, case.means)
+    about = [asdict(method), case.settings.dropout, case.machine.precision, case.machine.name, torch.__version__, metier.__version__]
+    key = {"calibration": about, "base": case.base.digest, "rows": [[len(case.examples[index]) for index in row] for row in rows]}
+
+    def measure() -> dict[str, Any]:
+        return calibrate(case.base, case.examples, rows, case.settings, case.shape, method=method, means=case.means, progress=progress).as_facts()
+
+    return Calibration(**_known(cache, key, measure))
+
+
+def _largest(case: _Case, method: Method, machine: Machine, holes: int | None = None) -> Memory:
+    means = Means(machine.precision, case.settings.batch.rows, case.settings.dropout > 0, machine.accelerator)
+    return max((memory(case.shape, method, row, means, holes=holes) for row in set(case.rows(method))), key=lambda item: item.total)
+
+
+def _flops(case: _Case, method: Method) -> float:
+    """FLOPs of all steps and of the validations between them."""
+    training = sum(training_flops(case.shape, method, row) for row in case.rows(method))
+    return training + case.settings.validation.times * sum(forward_flops(case.shape, row) for row in case.load.checks)
+
+
+def _decision(case: _Case, aims: Aims, measured: Calibration | None) -> Decision:
+    full = Method("full")
+    flops = _flops(case, full)
+    hours = (flops / measured.flops if measured is not None else case.machine.seconds(flops)[1]) / 3600
+    needed = _largest(case, full, case.machine).total + case.held[0]
+    return decide(Situation(case.load.examples, case.machine.accelerator, case.machine.memory, needed, hours), aims)
+
+
+def _warnings(case: _Case, method: Method, measured: Calibration | None, aims: Aims) -> list[str]:
+    """Return what stands in the way of training by this method on this machine, each with what to do about it."""
+    said = []
+    machine, settings = case.machine, case.settings
+    needed = _largest(case, method, machine).total + case.held[0]
+    if needed > machine.memory:
+        what = f"Training needs {needed / 1e9:.1f} GB and this machine has {machine.memory / 1e9:.1f} GB."
+        said.append(f"{what} {_smaller(case, method) or _larger(case, method)}")
+    hours = _flops(case, method) / (measured.flops if measured is not None else machine.flops * machine.shares[0]) / 3600
+    if hours > aims.hours:
+        fewer = settings.epochs * aims.hours / hours
+        said.append(
+            f"Training takes up to {hours:.1f} hours, more than the {aims.hours:g} that are allowed: {fewer:.2g} epochs would fit, or an accelerator (--gpu)."
+        )
+    return said
+
+
+def _smaller(case: _Case, method: Method) -> str:
+    """Return the longest packed rows that fit, as a sentence; empty if none do."""
+    batch = case.settings.batch
+    tokens, longest = batch.row_tokens // 2, max(len(example) for example in case.examples)
+    while tokens >= max(longest, 16):
+        settings = case.settings.model_copy(update={"batch": batch.model_copy(update={"row_tokens": tokens})})
+        load = load_of(case.examples, plan_steps(case.examples, settings), ())
+        if _largest(replace(case, load=load), method, case.machine).total + case.held[0] <= case.machine.memory:
+            return f"It fits with training.batch.row_tokens: {tokens}."
+        tokens //= 2
+    return ""
+
+
+def _larger(case: _Case, method: Method) -> str:
+    """Return the smallest known accelerator that holds the training, as a sentence."""
+    fitting = [item for item in accelerators().values() if _largest(case, method, item).total <= item.memory]
+    if not fitting:
+        return "No accelerator that is known here holds it; take a smaller base model."
+    return f"Shorter rows do not help; {min(fitting, key=lambda item: item.memory).name} would hold it, or take a smaller base model."
+
+
+def _prompting(dataset: Artifact, base: Base, ask: Ask, searcher: Searcher, cache: Path | None, progress: Progress) -> list[dict[str, Any]]:
+    found = families(list(dataset_records(dataset, "train")), list(dataset_records(dataset, "validation")), limit=ask.items)
+    model: LocalModel | None = None
+
+    def opened() -> LocalModel:
+        nonlocal model
+        if model is None:
+            model = LocalModel.open(base, device="cuda" if torch.cuda.is_available() else "cpu")
+        return model
+
+    results = []
+    for family in found:
+        key = {
+            "prompting": [family.name, ask.items, ask.shots, ask.seed, ask.target],
+            "base": base.digest,
+            "dataset": dataset.digest,
+            "code": metier.__version__,
+        }
+
+        def measure(family: Any = family) -> dict[str, Any]:
+            measured = measure_prompting(opened(), family, searcher, shots=ask.shots, seed=ask.seed, progress=progress)
+            said, best = verdict(measured, ask.target)
+            return {**measured.as_facts(), "verdict": said, "best": best}
+
+        results.append(_known(cache, key, measure))
+    return results
+
+
+def _estimate(case: _Case, asked: tuple[str, Method], where: tuple[str, Machine], measured: Calibration | None, prices: Mapping[str, float]) -> dict[str, Any]:
+    (role, method), (place, machine) = asked, where
+    # What was measured holds for the project's method on this machine; other methods and machines keep the range.
+    known = measured if place == "here" else None
+    flops = _flops(case, method)
+    seconds = machine.seconds(flops) if known is None else (flops / known.flops, flops / known.flops)
+    needed = _largest(case, method, machine, None if known is None else known.holes)
+    process, highest = case.held if place == "here" else (0, 0)
+    total = max(needed.total + process, highest)
+    price = prices.get(place)
+    return {
+        "machine": place,
+        "role": role,
+        "method": asdict(method),
+        "trainable_parameters": trainable_parameters(case.shape, method),
+        "memory": asdict(needed) | {"process": process, "total": total},
+        "memory_bytes": machine.memory,
+        "fits": total <= machine.memory,
+        "flops": flops,
+        "seconds": list(seconds),
+        "calibrated": known is not None,
+        "cost": None if price is None else [price * second / 3600 for second in seconds],
+    }

@@ -1,0 +1,120 @@
+"""Ten steps of the real loop on real rows: how fast this machine trains, and what its memory is at the peak."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from metier.models import Base, Encoded, load_weights
+from metier.models.methods import AdaptiveRanks, Shape, attach_method
+from metier.progress import SILENT, Progress
+from metier.training.loop import Plan, run_steps
+from metier.training.objectives import cross_entropy
+from metier.training.planning.hardware import resident_bytes
+from metier.training.planning.memory import Means, memory
+from metier.training.planning.methods import Method
+from metier.training.planning.shape import ModelShape
+from metier.training.planning.work import row_shape, training_flops
+from metier.training.settings import TrainingSettings
+
+__all__ = ["STEPS", "Calibration", "calibrate", "chosen_rows"]
+
+STEPS = 10
+TASK = "calibration"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was measured: FLOP/s of the loop, seconds and tokens of the measured steps, and the bytes that the training added at its peak.
+
+    `holes` is that less what was counted; both are None where the process had held more memory before (the peak cannot be told then).
+    """
+
+    steps: int
+    flops: float
+    seconds: float
+    tokens: int
+    peak: int | None
+    holes: int | None
+
+    def as_facts(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def chosen_rows(plan: Plan, examples: Sequence[Encoded], shape: ModelShape, method: Method, means: Means) -> list[tuple[int, ...]]:
+    """Return the rows to measure: the one that needs most memory at either end, between them rows spread over the work of a row.
+
+    The first is only there to warm up. There are fewer than `STEPS` + 1 if the plan has fewer rows.
+    """
+    rows = [row for step in plan.steps for row in step]
+    shapes = [row_shape([examples[index] for index in row]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: training_flops(shape, method, shapes[place]))
+    largest = max(range(len(rows)), key=lambda place: memory(shape, method, shapes[place], means).total)
+    count = min(STEPS - 1, len(rows))
+    spread = [order[round((number + 0.5) / count * len(order) - 0.5)] for number in range(count)]
+    return [rows[place] for place in (largest, largest, *spread)][: STEPS + 1]
+
+
+def calibrate(
+    base: Base,
+    examples: Sequence[Encoded],
+    rows: Sequence[tuple[int, ...]],
+    settings: TrainingSettings,
+    shape: ModelShape,
+    *,
+    method: Method,
+    means: Means,
+    progress: Progress = SILENT,
+) -> Calibration:
+    """Train on these rows (the first warms up), throw the result away and return what was measured.
+
+    Raises ModelError if the model cannot be loaded or the loss is no number.
+    """
+    before = resident_bytes()
+    accelerator = Accelerator()
+    dtype = torch.bfloat16 if means.precision == 2 else torch.float32
+    model: Any = load_weights(base, dtype)
+    sizes: dict[str, Any] = {"layers": method.last, "head": method.head, "size": method.size, "tokens": method.tokens, "ranks": method.ranks}
+    sizes |= {"rank": method.rank, "alpha": 2.0 * method.rank, "dropout": settings.dropout, "targets": method.targets}
+    tuned = attach_method(model, method.name, Shape(**sizes), seed=settings.seed)
+    model = model.to(accelerator.device).train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.peak_rate, betas=settings.optimizer.betas, fused=True)
+    plan = Plan(tuple((row,) for row in rows), len(rows))
+    progress.start(TASK, len(rows), "steps")
+    measured = []
+    options: dict[str, Any] = {"settings": settings, "objectives": [(1.0, cross_entropy)], "optimizer": optimizer, "accelerator": accelerator}
+    options["watcher"] = tuned if isinstance(tuned, AdaptiveRanks) else None
+    for result in run_steps(model, examples, plan, start=0, **options):
+        measured.append(result)
+        progress.advance(TASK, 1, f"{result.tokens / result.seconds:.0f} tokens/s")
+    progress.finish(TASK)
+    after = resident_bytes()
+    del model, tuned, optimizer, parameters, options
+    gc.collect()
+    shapes = [row_shape([examples[index] for index in row]) for row in rows]
+    counted = measured[1:] or measured
+    work = sum(training_flops(shape, method, item) for item in shapes[-len(counted) :])
+    seconds = sum(result.seconds for result in counted)
+    peak = _added(before, after)
+    holes = None
+    if peak is not None:
+        # One row a step is measured; what a second row's gradients add is counted, not measured.
+        alone = replace(means, rows=1)
+        known = max((memory(shape, method, item, alone) for item in shapes), key=lambda item: item.total)
+        holes = peak - (known.total - known.holes)
+    return Calibration(len(counted), work / seconds, seconds, sum(result.tokens for result in counted), peak, holes)
+
+
+def _added(before: tuple[int, int] | None, after: tuple[int, int] | None) -> int | None:
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    if before is None or after is None or after[1] <= before[1]:
+        return None
+    return after[1] - before[0]

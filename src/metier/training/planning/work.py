@@ -1,0 +1,76 @@
+"""How much there is to multiply: FLOPs of a packed row, of a whole training, and the time they take at a measured rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from metier.models import Encoded
+from metier.training.loop import Plan
+from metier.training.planning.memory import RowShape
+from metier.training.planning.methods import Method, trainable_parameters
+from metier.training.planning.shape import ModelShape, linear_weights
+
+__all__ = ["Load", "forward_flops", "load_of", "row_shape", "training_flops"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a training reads: its examples, the rows of all its epochs step by step, and the rows of one validation."""
+
+    examples: int
+    dropped: int
+    steps: tuple[tuple[RowShape, ...], ...]
+    checks: tuple[RowShape, ...]
+
+    @property
+    def rows(self) -> list[RowShape]:
+        """The rows of all steps, in order."""
+        return [row for step in self.steps for row in step]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read in all epochs."""
+        return sum(row.tokens for row in self.rows)
+
+    @property
+    def labels(self) -> int:
+        """Tokens learnt in all epochs."""
+        return sum(row.labels for row in self.rows)
+
+
+def row_shape(examples: Sequence[Encoded]) -> RowShape:
+    """Return the shape of the packed row of these examples, without making it."""
+    lengths = [len(example) for example in examples]
+    return RowShape(sum(lengths), sum(length * length for length in lengths), sum(sum(example.learn[1:]) for example in examples), len(lengths), max(lengths))
+
+
+def load_of(examples: Sequence[Encoded], plan: Plan, checks: Sequence[Sequence[Encoded]], *, dropped: int = 0) -> Load:
+    """Return what a plan of steps reads; `checks` are the rows of a validation."""
+    steps = tuple(tuple(row_shape([examples[index] for index in row]) for row in step) for step in plan.steps)
+    return Load(len(examples), dropped, steps, tuple(row_shape(row) for row in checks))
+
+
+def forward_flops(shape: ModelShape, row: RowShape) -> int:
+    """Return the FLOPs of reading a row: 2 a weight and token, 4 a pair of tokens and query value (dense inside each example), the head at labels."""
+    body = 2 * shape.layers * linear_weights(shape) * row.tokens
+    attention = 4 * shape.layers * shape.queries * row.pairs
+    return body + attention + 2 * shape.vocabulary * shape.hidden * row.labels
+
+
+def training_flops(shape: ModelShape, method: Method, row: RowShape) -> int:
+    """Return the FLOPs of one row forward and backward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1, without weights that get no gradient).
+
+    Frozen weights are multiplied once more for the gradient of their input, trained ones twice more. What lies below the first trained
+    layer is only read.
+    """
+    share = min(method.last, shape.layers) / shape.layers if method.name == "partial" else 1.0
+    body = 2 * shape.layers * linear_weights(shape) * row.tokens
+    attention = 4 * shape.layers * shape.queries * row.pairs
+    head = 2 * shape.vocabulary * shape.hidden * row.labels
+    total = forward_flops(shape, row) + share * body + 2 * share * attention + head
+    if method.name in {"full", "partial"}:
+        # A trained head makes its logits once more for its gradient.
+        return round(total + share * body + (2 * head if method.name == "full" or method.head else 0))
+    added = 0 if method.virtual else trainable_parameters(shape, method)
+    return round(total + 6 * added * row.tokens)
