@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import metier
-from metier.cli import audit, chat, comply, data, demo, doctor, gateway, init, packs, release, run, serve, trace, vault
+from metier.cli import audit, chat, comply, data, demo, doctor, export, gateway, init, packs, release, run, serve, trace, vault
 from metier.errors import MetierError
 
 __all__ = ["app", "main"]
@@ -35,6 +35,7 @@ app.command()(comply.comply)
 app.command()(comply.approve)
 app.command()(release.release)
 app.command()(release.releases)
+app.command()(export.export)
 app.command()(trace.trace)
 app.command()(chat.chat)
 app.add_typer(audit.app, name="audit")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from metier.errors import ModelError
 from metier.models.attention import Packed
 from metier.models.head import next_logits
 from metier.models.interface import GenerationSettings
@@ -38,10 +39,14 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may differ at most: mean divergence in nats a token, largest difference of a logit, share of the adapter's own effect."""
+    """What may differ at most: mean divergence in nats a token, largest difference of a logit, share of the adapter's own effect.
+
+    `tie` is how much the original may at most have preferred its own greedy choice, in logits, where the written model chooses otherwise.
+    """
 
     divergence: float
     largest: float
+    tie: float
     share: float | None = None
 
 
@@ -70,11 +75,15 @@ class Parity:
             found.append(f"mean divergence {self.divergence:.2g} nats a token, at most {limits.divergence:g}")
         if not self.largest <= limits.largest:
             found.append(f"largest difference of a logit {self.largest:.3g}, at most {limits.largest:g}")
-        if limits.share is not None and self.effect is not None and not self.error <= limits.share * self.effect:
-            lost = "all of it" if self.effect == 0 else f"{self.error / self.effect:.0%}"
+        far = [gap for gap in self.flips if not gap <= limits.tie]
+        if far:
             found.append(
-                f"the differences are {lost} of what the adapter changes (root mean square {self.error:.2g} of {self.effect:.2g}), at most {limits.share:.0%}"
+                f"{len(far)} of {self.places} greedy choices differ where the original preferred its own by up to {max(far):.2g}, at most {limits.tie:g}"
             )
+        if limits.share is not None and self.effect is not None and not self.error <= limits.share * self.effect:
+            lost = "all" if self.effect == 0 else f"{self.error / self.effect:.0%}"
+            measured = f"root mean square {self.error:.2g} of {self.effect:.2g}"
+            found.append(f"the differences are {lost} of what the adapter changes ({measured}), at most {limits.share:.0%}")
         return found
 
     def as_facts(self) -> dict[str, Any]:
@@ -132,6 +141,10 @@ def compare(original: Sequence[torch.Tensor], written: Iterable[torch.Tensor], *
     places = cells = same = 0
     flips: list[float] = []
     for ours, found in zip(original, written, strict=True):
+        if len(found) != len(ours) or found.shape[1] < ours.shape[1]:
+            raise ModelError(
+                f"the written model gives logits {tuple(found.shape)} where the original gives {tuple(ours.shape)}\n    -> this is a bug; report it"
+            )
         theirs = found[:, : ours.shape[1]]
         first = ours.log_softmax(dim=1)
         divergence += float((first.exp() * (first - theirs.log_softmax(dim=1))).sum(dtype=torch.float64))
