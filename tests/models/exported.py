@@ -35,9 +35,7 @@ def byte_level(split: str | None, *, first: bool = False, ignore_merges: bool = 
     cut = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
     tokenizer.pre_tokenizer = cut if split is None else pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(split), "isolated"), cut])
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=SPECIAL, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False)
     tokenizer.train_from_iterator(_corpus(), trainer)
     return _finished(tokenizer, first=first)
 

@@ -79,10 +79,11 @@ def _original(subject: Subject, wish: Wish, progress: Progress) -> Original:
     ours = LocalModel(model.eval(), Chat(load_tokenizer(subject.base)))
     asked = chosen(subject.dataset, ours.chat, wish.prompts)
     progress.start("answers", len(asked), "conversations")
-    rows = golden(ours, [prompt for _, prompt in asked], answer_tokens=ANSWER_TOKENS, progress=progress, task="answers")
-    progress.finish("answers")
+    rows = golden(ours, [prompt for _, prompt in asked], answer_tokens=ANSWER_TOKENS)
     logits = own_logits(ours, rows)
     effect = adapter_effect(ours, rows, logits)
+    progress.advance("answers", len(asked))
+    progress.finish("answers")
     return Original(ours.chat, weights, tuple(name for name, _ in asked), rows, logits, effect)
 
 

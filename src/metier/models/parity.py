@@ -13,11 +13,9 @@ from typing import Any
 import torch
 
 from metier.errors import ModelError
-from metier.models.attention import Packed
+from metier.models.attention import Cache, Decode, Packed, Prefill
 from metier.models.head import next_logits
-from metier.models.interface import GenerationSettings
 from metier.models.local import LocalModel
-from metier.progress import SILENT, Progress
 from metier.records import Message
 
 __all__ = ["Golden", "Limits", "Parity", "adapter_effect", "compare", "golden", "own_logits", "plain_logits"]
@@ -92,15 +90,26 @@ class Parity:
 
 
 @torch.inference_mode()
-def golden(model: LocalModel, prompts: Sequence[Sequence[Message]], *, answer_tokens: int, progress: Progress = SILENT, task: str = "generate") -> list[Golden]:
-    """Return the prompts with the model's greedy answers of at most `answer_tokens` tokens."""
-    answers = model.generate(prompts, GenerationSettings(max_new_tokens=answer_tokens), progress=progress, task=task)
-    found = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        head = model.chat.prompt(prompt)
-        tail = model.chat.answer(prompt, answer.text)[:answer_tokens] if answer.text else []
-        found.append(Golden(tuple(prompt), (*head, *tail), len(head) - 1))
-    return found
+def golden(model: LocalModel, prompts: Sequence[Sequence[Message]], *, answer_tokens: int) -> list[Golden]:
+    """Return the prompts with the very tokens of the model's greedy answers, at most `answer_tokens` each, their end included."""
+    heads = [model.chat.prompt(prompt) for prompt in prompts]
+    lengths = [len(head) for head in heads]
+    cache = Cache(len(heads), max(lengths) + answer_tokens)
+    states = model.hidden([token for head in heads for token in head], [place for length in lengths for place in range(length)], Prefill(lengths, cache))
+    states = states[torch.tensor(lengths).cumsum(0) - 1]
+    answers: list[list[int]] = [[] for _ in heads]
+    going = list(range(len(heads)))
+    while going:
+        tokens = next_logits(states, model.head, model.softcap).argmax(dim=1).tolist()
+        for row, token in zip(going, tokens, strict=True):
+            answers[row].append(token)
+        left = [place for place, row in enumerate(going) if tokens[place] not in model.chat.stop_tokens and len(answers[row]) < answer_tokens]
+        going, tokens = [going[place] for place in left], [tokens[place] for place in left]
+        if going:
+            plan = Decode(cache, going)
+            states = model.hidden(tokens, [cache.lengths[row] - 1 for row in going], plan)
+    # The last token predicts nothing that is compared: it is where the answer ends.
+    return [Golden(tuple(prompt), (*head, *answer[:-1]), len(head) - 1) for prompt, head, answer in zip(prompts, heads, answers, strict=True)]
 
 
 @torch.inference_mode()
