@@ -348,8 +348,8 @@ def _identity(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} has no identity: stages take artefacts, settings and plain values")
 
 
-_STAGES = frozenset({"prepare", "training", "evaluation", "compliance", "registry", "serving", "audit"})
-_ABOVE = frozenset({"cli", "flow.py", "project.py", "testing.py", "demo.py"})
+_STAGES = frozenset({"prepare", "training", "evaluation", "compliance", "registry", "serving", "deploy", "audit"})
+_ABOVE = frozenset({"cli", "imports", "flow.py", "export.py", "project.py", "testing.py", "demo.py"})
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import metier
-from metier.cli import audit, chat, comply, data, demo, doctor, gateway, init, packs, plan, release, run, serve, trace, vault
+from metier.cli import audit, chat, comply, data, demo, doctor, export, gateway, import_config, init, packs, plan, release, run, serve, trace, vault
 from metier.errors import MetierError
 
 __all__ = ["app", "main"]
@@ -27,6 +27,7 @@ _TYPER_STOPPED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(init.init)
+app.command("import-config")(import_config.import_config)
 app.command()(run.run)
 app.add_typer(data.app, name="data")
 app.command()(run.train)
@@ -36,6 +37,7 @@ app.command()(comply.comply)
 app.command()(comply.approve)
 app.command()(release.release)
 app.command()(release.releases)
+app.command()(export.export)
 app.command()(trace.trace)
 app.command()(chat.chat)
 app.add_typer(audit.app, name="audit")
