@@ -12,7 +12,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from metier.models import Base, load_weights, resolve
 from metier.models.ggufvocab import _SPLITS
-from metier.models.lora import ALL_LINEAR, adapter_state, attach, save_adapter
+from metier.models.lora import ALL_LINEAR, adapter_state, attach
+from metier.models.lorafile import save_adapter
 from metier.records import Message
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]

@@ -18,9 +18,11 @@ from metier.errors import GateRefused, ModelError
 from metier.models.chat import Chat
 from metier.models.load import load_tokenizer, load_weights
 from metier.models.local import LocalModel
-from metier.models.lora import AdapterWeights, load_adapter, read_adapter
+from metier.models.lorafile import AdapterWeights, lora_weights
 from metier.models.merge import merge_weights, stored_tensors
+from metier.models.methods import open_saved
 from metier.models.parity import Golden, Limits, Parity, adapter_effect, compare, golden, own_logits, plain_logits
+from metier.models.saved import read_saved
 from metier.progress import Progress
 from metier.store import write_atomically
 
@@ -74,9 +76,10 @@ def check_merged(subject: Subject) -> None:
 
 def _original(subject: Subject, wish: Wish, progress: Progress) -> Original:
     model = load_weights(subject.base, torch.float32)
-    weights = read_adapter(model, subject.adapter.path, base=subject.base.digest)
-    load_adapter(model, subject.adapter.path, base=subject.base.digest)
-    ours = LocalModel(model.eval(), Chat(load_tokenizer(subject.base)))
+    saved = read_saved(subject.adapter.path, base=subject.base.digest)
+    weights = lora_weights(model, saved)
+    tuned = open_saved(model, saved)
+    ours = LocalModel(model.eval(), Chat(load_tokenizer(subject.base)), tuned)
     asked = chosen(subject.dataset, ours.chat, wish.prompts)
     progress.start("answers", len(asked), "conversations")
     rows = golden(ours, [prompt for _, prompt in asked], answer_tokens=ANSWER_TOKENS)
@@ -93,7 +96,7 @@ def write_merged(subject: Subject, folder: Path, wish: Wish, progress: Progress)
     copy_model_files(subject.base.folder, folder)
     copy_tokenizer(subject.base.folder, folder, subject.template)
     _stop_where_training_stops(folder, original.chat)
-    layers = len(original.weights.tensors) // 2
+    layers = sum(name.endswith(".lora_A.weight") for name in original.weights.tensors)
     progress.start("merging", layers, "layers")
     merge_weights(subject.base.folder, original.weights, folder, step=lambda _: progress.advance("merging"))
     progress.finish("merging")

@@ -83,6 +83,10 @@ class Subject:
                 f"the adapter was trained on another base model ({trained['name']}, {trained['digest'][:12]}) than {self.base.name} "
                 f"({self.base.digest[:12]})\n    -> name that model as base in the project file, or train again"
             )
+        if (task := self.adapter.facts.get("task", "generation")) != "generation":
+            raise ModelError(
+                f"the expert answers with {task}, and only experts that answer in words are exported\n    -> its folder loads in transformers or PEFT as it is"
+            )
         if odd := sorted(set(self.adapter.files) - set(ADAPTER_FILES)):
             raise ModelError(f"the adapter has files that cannot be exported yet: {', '.join(odd)}\n    -> export an adapter of the method lora")
         if faults := adapter_faults(self.adapter.path, rank=self.adapter.facts.get("rank")):
@@ -139,7 +143,7 @@ def run_of(adapter: Artifact, store: Store) -> tuple[Artifact, Artifact]:
     for kind in ("run", "dataset"):
         for parent in adapter.parents:
             if (store.root / "artifacts" / kind / parent / "manifest.json").is_file():
-                found[kind] = store.open(kind, parent)  # type: ignore[arg-type]
+                found[kind] = store.open(kind, parent)
     if missing := [kind for kind in ("run", "dataset") if kind not in found]:
         raise StoreError(f"the {' and the '.join(missing)} of the adapter {adapter.digest[:12]} is no longer there\n    -> an export names both; train again")
     return found["run"], found["dataset"]

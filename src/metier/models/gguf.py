@@ -109,7 +109,8 @@ def _layer(name: str) -> int:
 
 def _rope(config: Any) -> Mapping[str, Any]:
     found: Mapping[str, Any] = config.rope_parameters
-    return found.get("full_attention", found)
+    inner: Mapping[str, Any] = found.get("full_attention", found)
+    return inner
 
 
 def _faults(config: Any, architecture: str) -> Iterator[str]:

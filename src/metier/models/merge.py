@@ -18,15 +18,15 @@ from typing import Any
 import torch
 
 from metier.errors import ModelError
-from metier.models.lora import AdapterWeights
+from metier.models.lora import PREFIX
+from metier.models.lorafile import AdapterWeights
 
 __all__ = ["STORED", "Stored", "merge_weights", "stored_tensors"]
 
 STORED: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Number formats that an adapter may be merged into: safetensors' names and torch's."""
 
-_A, _B = ".lora_A.weight", ".lora_B.weight"
-_PREFIX = "base_model.model."
+_A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,13 @@ def merge_weights(base: Path, adapter: AdapterWeights, target: Path, *, step: Ca
         )
     for file in sorted(base.glob("*.safetensors*")):
         shutil.copyfile(file, target / file.name)
-    scale = adapter.alpha / adapter.rank
     for name, (a, b) in sorted(pairs.items()):
         place = tensors[f"{name}.weight"]
-        merged = place.read().float().addmm_(b.float(), a.float(), alpha=scale).to(STORED[place.dtype])
+        whole = place.read().float().addmm_(b.float(), a.float(), alpha=adapter.scale(name))
+        magnitude = adapter.tensors.get(f"{PREFIX}{name}{_MAGNITUDE}")
+        if magnitude is not None:
+            whole.mul_((magnitude.float() / whole.norm(dim=1))[:, None])
+        merged = whole.to(STORED[place.dtype])
         if not torch.isfinite(merged).all():
             raise ModelError(f"{name}: the sum of base and adapter does not fit {place.dtype}: it has infinities\n    -> use a base stored in bf16 or fp32")
         with (target / place.file.name).open("r+b") as stream:
@@ -119,10 +122,10 @@ def merge_weights(base: Path, adapter: AdapterWeights, target: Path, *, step: Ca
 
 
 def _pairs(adapter: AdapterWeights) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    names = {name.removesuffix(_A).removesuffix(_B) for name in adapter.tensors}
-    odd = sorted(name for name in adapter.tensors if not name.endswith((_A, _B)))
+    names = {name.removesuffix(_A) for name in adapter.tensors if name.endswith(_A)}
+    odd = sorted(name for name in adapter.tensors if not name.endswith((_A, _B, _MAGNITUDE)))
     if odd:
         raise ModelError(
             f"the adapter holds {odd[0]!r}, which is no part of a low-rank update and cannot be added to weights\n    -> export with --format vllm"
         )
-    return {name.removeprefix(_PREFIX): (adapter.tensors[f"{name}{_A}"], adapter.tensors[f"{name}{_B}"]) for name in names}
+    return {name.removeprefix(PREFIX): (adapter.tensors[f"{name}{_A}"], adapter.tensors[f"{name}{_B}"]) for name in names}
