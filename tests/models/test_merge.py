@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from metier.errors import ModelError
 from metier.models import Base, LocalModel, load_weights
-from metier.models.lora import AdapterWeights, read_adapter
+from metier.models.lorafile import read_adapter
 from metier.models.merge import merge_weights, stored_tensors
 from metier.models.parity import Limits, adapter_effect, compare, golden, own_logits, plain_logits
 from models.exported import PROMPTS, adapter_folder, byte_level, model_folder
@@ -123,7 +124,7 @@ def test_a_wrong_merge_lies_beyond_every_limit(stored: tuple[Base, Path, str], t
         tensors = {name: tensor for name, tensor in tensors.items() if "layers.1.mlp" not in name}
     folder = tmp_path / "merged"
     folder.mkdir()
-    merge_weights(base.folder, AdapterWeights(read.rank, alpha, read.targets, tensors, read.files), folder)
+    merge_weights(base.folder, replace(read, alpha=alpha, tensors=tensors), folder)
     shutil.copyfile(base.folder / "config.json", folder / "config.json")
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     parity = compare(reference, plain_logits(model, rows), effect=adapter_effect(ours, rows, reference))
@@ -156,7 +157,7 @@ def test_a_sum_that_does_not_fit_the_base_s_format_is_refused(tmp_path: Path) ->
     read = weights(base, adapter_folder(tmp_path / "adapter", base, targets=["q_proj"]))
     (tmp_path / "merged").mkdir()
     with pytest.raises(ModelError, match="does not fit F16"):
-        merge_weights(base.folder, AdapterWeights(read.rank, 1e9, read.targets, read.tensors, read.files), tmp_path / "merged")
+        merge_weights(base.folder, replace(read, alpha=1e9), tmp_path / "merged")
 
 
 def test_a_layer_that_the_base_has_under_another_name_is_said(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def kept_for_backward(shape: ModelShape, method: Method, row: RowShape, means: M
         carries = True
     norm = row.tokens * (shape.hidden * (2 * _EXACT if whole else size) + _EXACT)
     rotations = 2 * shape.rotations * row.tokens * shape.head_size * size
-    loss = row.labels * (shape.hidden * size + _EXACT + 8)
+    loss = row.labels * (shape.hidden * size + 8)
     if _trains_head(method):
         # Hidden states, labels and losses once more, and the head's weights rounded to the base's format.
         loss += row.labels * (shape.hidden * size + _EXACT + 8) + shape.vocabulary * shape.hidden * _rounded(means)
