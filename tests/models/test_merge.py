@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from metier.errors import ModelError
 from metier.models import Base, LocalModel, load_weights
-from metier.models.lorafile import read_adapter
+from metier.models.lorafile import AdapterWeights, read_adapter
 from metier.models.merge import merge_weights, stored_tensors
 from metier.models.parity import Limits, adapter_effect, compare, golden, own_logits, plain_logits
 from models.exported import PROMPTS, adapter_folder, byte_level, model_folder
