@@ -20,7 +20,7 @@ from metier.store import Store
 from metier.training import TrainingSettings, train
 from metier.training.batches import encode_records, row_of
 from metier.training.loop import plan_steps
-from metier.training.planning.advise import Ask, advise
+from metier.training.planning.advice import Ask, advise
 from metier.training.planning.decide import Aims
 from metier.training.planning.hardware import Machine, named, resident_bytes, this_machine
 from metier.training.planning.measure import STEPS, calibrate, chosen_rows
@@ -164,7 +164,7 @@ def test_what_does_not_fit_or_takes_too_long_is_said_with_what_would_help(datase
     def small(precision: str) -> Machine:
         return Machine("small", False, room, 1e12, (0.4, 0.8), 4)
 
-    monkeypatch.setattr("metier.training.planning.advise.this_machine", small)
+    monkeypatch.setattr("metier.training.planning.advice.this_machine", small)
     fits = advise(dataset, base, wide, ask(measure=False), searcher=searcher)
     assert fits["warnings"] == []
     room = held + 1_000_000

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from metier.training.planning.advise import Ask, advise
+    from metier.training.planning.advice import Ask, advise
     from metier.training.planning.bases import compare_bases, find_bases
     from metier.training.planning.decide import Aims
     from metier.training.planning.hardware import named
@@ -16,7 +16,7 @@ else:
     __getattr__, _, _ = lazy_loader.attach(
         __name__,
         submod_attrs={
-            "advise": ["Ask", "advise"],
+            "advice": ["Ask", "advise"],
             "bases": ["compare_bases", "find_bases"],
             "decide": ["Aims"],
             "hardware": ["named"],

@@ -16,7 +16,7 @@ from metier.models.head import ROWS_AT_ONCE, slice_size
 from metier.training.planning.methods import Method, rank_of, trainable_parameters
 from metier.training.planning.shape import LINEAR, ModelShape, linear_layers, parameters
 
-__all__ = ["Means", "Memory", "RowShape", "cache_bytes", "kept_for_backward", "lengthened", "memory"]
+__all__ = ["Means", "Memory", "RowShape", "cache_bytes", "holes_share", "kept_for_backward", "lengthened", "memory"]
 
 _EXACT = 4
 """Bytes of a value in fp32."""
@@ -24,10 +24,13 @@ _EXACT = 4
 _NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Bits a weight in NF4 with double quantisation: blocks of 64, their scales in 8 bits in blocks of 256 (Dettmers et al. 2023, arXiv 2305.14314)."""
 
-_HOLES = 0.4
-"""Share of the activations that the C library's heap loses to holes on a processor: .33 to .54 measured from the second step on (glibc 2.36,
-rows of 256 to 2,048 tokens, bf16 and fp32; with MALLOC_MMAP_THRESHOLD_=262144, which gives every block back, it falls to .1). A calibration
-replaces it by what this very training loses."""
+_HOLES = 0.5
+"""Share of the activations that the C library's heap loses to holes on a processor with fp32 weights (.50 to .63 measured, glibc 2.36)."""
+
+_HOLES_BF16, _HOLES_A_ROW, _HOLES_ROWS = 0.3, 0.067, 27
+"""The same with bf16 weights: it grows with every row, because oneDNN keeps code for each shape that it meets, and keeps it in the midst of
+the heap; after some thirty rows its own cache bounds that. Measured on Zen 4 with torch 2.13: .39 after 4 rows, 1.1 after 11, 1.3 after 14,
+2.0 after 27, 2.4 after 60."""
 
 _DENSE = 1024
 """Segments up to this many tokens keep their attention probabilities; see metier.models.attention."""
@@ -46,12 +49,16 @@ class RowShape:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """How the loop works: bytes of a frozen weight and of an activation (2 or 4), packed rows of a step, dropout, on an accelerator or not."""
+    """How the loop works: bytes of a frozen weight and of an activation (2 or 4), packed rows of a step, dropout, on an accelerator or not.
+
+    `reads` are the rows of the whole training.
+    """
 
     precision: int
     rows: int = 1
     dropout: bool = False
     accelerator: bool = False
+    reads: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +104,15 @@ def memory(shape: ModelShape, method: Method, row: RowShape, means: Means, *, ho
         activations=kept,
         logits=logits,
         working=_working(shape, method, row, means),
-        holes=holes if holes is not None else 0 if means.accelerator else round(_HOLES * kept),
+        holes=round(holes_share(means) * kept) if holes is None else holes,
     )
+
+
+def holes_share(means: Means) -> float:
+    """Return the share of the activations that is lost between blocks of memory; accelerators have an allocator of their own, which is not counted."""
+    if means.accelerator:
+        return 0.0
+    return _HOLES if means.precision == _EXACT else _HOLES_BF16 + _HOLES_A_ROW * min(means.reads, _HOLES_ROWS)
 
 
 def cache_bytes(shape: ModelShape, tokens: int, precision: int) -> int:

@@ -24,7 +24,7 @@ from metier.training.loop import Plan, plan_steps
 from metier.training.planning.decide import Aims, Decision, Situation, decide
 from metier.training.planning.hardware import Machine, accelerators, resident_bytes, this_machine
 from metier.training.planning.measure import Calibration, calibrate, chosen_rows
-from metier.training.planning.memory import Means, Memory, RowShape, cache_bytes, lengthened, memory
+from metier.training.planning.memory import Means, Memory, RowShape, cache_bytes, holes_share, lengthened, memory
 from metier.training.planning.methods import Method, available, check_targets, method_of, trainable_parameters
 from metier.training.planning.prompting import Searcher, conclude, families, measure_prompting, verdict
 from metier.training.planning.shape import ModelShape, parameters, read_shape
@@ -78,7 +78,11 @@ class _Case:
     @property
     def means(self) -> Means:
         """How the loop works on this machine."""
-        return Means(self.machine.precision, self.settings.batch.rows, self.settings.dropout > 0, self.machine.accelerator)
+        return self.means_on(self.machine)
+
+    def means_on(self, machine: Machine) -> Means:
+        """How the loop would work on a machine."""
+        return Means(machine.precision, self.settings.batch.rows, self.settings.dropout > 0, machine.accelerator, len(self.load.rows))
 
 
 def advise(
@@ -187,8 +191,16 @@ def _calibration(case: _Case, method: Method, cache: Path | None, progress: Prog
 
 
 def _largest(case: _Case, method: Method, machine: Machine, holes: int | None = None) -> Memory:
-    means = Means(machine.precision, case.settings.batch.rows, case.settings.dropout > 0, machine.accelerator)
+    means = case.means_on(machine)
     return max((memory(case.shape, method, row, means, holes=holes) for row in set(case.rows(method))), key=lambda item: item.total)
+
+
+def _holes(case: _Case, known: Calibration | None) -> int | None:
+    """Return what this training will lose between blocks: what the calibration lost, grown to the rows of the whole; None if not measured."""
+    if known is None or known.holes is None or case.machine.accelerator:
+        return None
+    short = replace(case.means, reads=known.steps + 1)
+    return round(known.holes * holes_share(case.means) / holes_share(short))
 
 
 def _flops(case: _Case, method: Method) -> float:
@@ -277,7 +289,7 @@ def _estimate(case: _Case, asked: tuple[str, Method], where: tuple[str, Machine]
     known = measured if place == "here" else None
     flops = _flops(case, method)
     seconds = machine.seconds(flops) if known is None else (flops / known.flops, flops / known.flops)
-    needed = _largest(case, method, machine, None if known is None else known.holes)
+    needed = _largest(case, method, machine, _holes(case, known))
     process, highest = case.held if place == "here" else (0, 0)
     total = max(needed.total + process, highest)
     price = prices.get(place)
