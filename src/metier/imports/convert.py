@@ -148,7 +148,9 @@ def _taken(imported: Imported, key: str, case: Case, line: int | None, why: str 
         if place == "training.method" and value == "lora":
             return Finding(key, "same", line, shown, None, f"{before} ({imported.origins[place]}) is a kind of it")
         return Finding(key, "not taken", line, shown, None, f"{place} is {before!r} already ({imported.origins[place]})")
-    imported.settings[place], imported.origins[place] = value, f"{key}, {why}" if why else key
+    origin = f"{key}, {why}" if why else key
+    imported.origins[place] = f"{imported.origins[place]}, {origin}" if before is not None else origin
+    imported.settings[place] = value
     notes = [why, setting.means or ""]
     if case.value == "auto" and setting.conversion == "targets":
         notes.append("there 'auto' leaves the choice to PEFT, which takes these for most architectures")
