@@ -58,6 +58,8 @@ HELP = {
     ("packs", "list"): ["--json"],
     ("packs", "check"): ["NAME-OR-FOLDER"],
     ("packs", "new"): ["--name", "FOLDER"],
+    ("export",): ["--format", "--out", "--adapter", "--type", "--prompts", "--unreleased", "--dry-run", "--json", "PROJECT"],
+    ("import-config",): ["--out", "--from", "--pack", "--name", "--json", "FILE"],
     ("demo",): ["--seed", "--scale", "--demo", "--json", "--processes", "FOLDER"],
     ("doctor",): ["--json"],
 }

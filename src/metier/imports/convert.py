@@ -72,6 +72,8 @@ def convert(path: Path, target: Path, *, tool: str | None = None) -> Imported:
     values = dict(_flat(document.value, known)) if isinstance(document.value, dict) else {}
     imported = Imported(known, path)
     source = path.resolve().parent
+    declared = list(READERS[known.name](Case(values.get("datasets"), values, source, target)))
+    imported.sources = [item.source for item in declared if item.source is not None]
     for key, value in values.items():
         imported.findings.append(_finding(imported, document, key, Case(value, values, source, target)))
     for key, value in known.defaults.items():
@@ -79,8 +81,8 @@ def convert(path: Path, target: Path, *, tool: str | None = None) -> Imported:
         if values.get(key) is None and (place := known.settings[key].to) is not None and place not in imported.settings:
             case = Case(value, {**known.defaults, **values}, source, target)
             imported.findings.append(_taken(imported, key, case, None, f"{known.title}'s default"))
-    for declared in READERS[known.name](Case(values.get("datasets"), values, source, target)):
-        _declare(imported, declared)
+    for item in declared:
+        _declare(imported, item)
     return imported
 
 
@@ -128,7 +130,8 @@ def _near(key: str, tool: Tool) -> bool:
 def _taken(imported: Imported, key: str, case: Case, line: int | None, why: str = "") -> Finding:
     setting, shown = imported.tool.settings[key], _shown(key, case.value)
     if setting.conversion == "datasets":
-        return Finding(key, "taken", line, shown, "sources", "each declaration is said below")
+        none = not imported.sources
+        return Finding(key, "not taken" if none else "taken", line, shown, None if none else "sources", "what became of each data set is said below")
     try:
         value = CONVERSIONS[setting.conversion](case)
     except Same as same:
@@ -145,7 +148,9 @@ def _taken(imported: Imported, key: str, case: Case, line: int | None, why: str 
         if place == "training.method" and value == "lora":
             return Finding(key, "same", line, shown, None, f"{before} ({imported.origins[place]}) is a kind of it")
         return Finding(key, "not taken", line, shown, None, f"{place} is {before!r} already ({imported.origins[place]})")
-    imported.settings[place], imported.origins[place] = value, f"{key}, {why}" if why else key
+    origin = f"{key}, {why}" if why else key
+    imported.origins[place] = f"{imported.origins[place]}, {origin}" if before is not None else origin
+    imported.settings[place] = value
     notes = [why, setting.means or ""]
     if case.value == "auto" and setting.conversion == "targets":
         notes.append("there 'auto' leaves the choice to PEFT, which takes these for most architectures")
@@ -166,7 +171,6 @@ def _refused(place: str, value: Any) -> str | None:
 
 def _declare(imported: Imported, declared: Declared) -> None:
     if declared.source is not None:
-        imported.sources.append(declared.source)
         note = "state its licence and basis: they are not in the file"
         imported.findings.append(Finding(f"data set {declared.name}", "taken", None, "", f"sources: {declared.source['path']}", note))
     imported.findings += [Finding(f"data set {declared.name}", "not taken", None, "", None, note) for note in declared.notes]

@@ -61,10 +61,6 @@ def _share(case: Case) -> float:
     return float(value)
 
 
-def _switch(case: Case) -> bool:
-    return bool(case.value)
-
-
 def _base(case: Case) -> str:
     path = case.source / str(case.value)
     return _place(path, case.target) if path.is_dir() else str(case.value)
@@ -213,7 +209,6 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "schedule": _schedule,
     "share": _share,
     "stage": _stage,
-    "switch": _switch,
     "targets": _targets,
     "warmup_steps": _warmup_steps,
     "whole": _whole,

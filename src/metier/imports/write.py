@@ -79,7 +79,12 @@ def _sources(imported: Imported) -> Iterator[str]:
 
 
 def _value(value: Any) -> str:
-    """Return a value in JSON, which YAML reads as it is."""
+    """Return a value in JSON, which YAML reads as it is; but 1e-05 is text in YAML 1.1, so such numbers get a point."""
+    if isinstance(value, float):
+        text = repr(value)
+        return text.replace("e", ".0e") if "e" in text and "." not in text else text
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
     return json.dumps(value, ensure_ascii=False)
 
 
