@@ -205,7 +205,8 @@ def _holes(case: _Case, known: Calibration | None) -> int | None:
 
 def _flops(case: _Case, method: Method) -> float:
     """FLOPs of all steps and of the validations between them."""
-    training = sum(training_flops(case.shape, method, row) for row in case.rows(method))
+    diverging = case.settings.objectives.kl > 0
+    training = sum(training_flops(case.shape, method, row, diverging=diverging) for row in case.rows(method))
     return training + case.settings.validation.times * sum(forward_flops(case.shape, row) for row in case.load.checks)
 
 
