@@ -182,6 +182,7 @@ def _calibration(case: _Case, method: Method, cache: Path | None, progress: Prog
         return None
     rows = chosen_rows(case.plan, case.examples, case.shape, method, case.means)
     about = [asdict(method), case.settings.dropout, case.machine.precision, case.machine.name, torch.__version__, metier.__version__]
+    about.append(case.settings.objectives.model_dump(mode="json"))
     key = {"calibration": about, "base": case.base.digest, "rows": [[len(case.examples[index]) for index in row] for row in rows]}
 
     def measure() -> dict[str, Any]:
