@@ -53,10 +53,10 @@ def test_what_cannot_be_trained_here_is_said_with_the_nearest_that_can() -> None
     found = decide(here(100_000), KEEP, methods=("lora",))
     assert found.method.name == "full"
     assert (found.trains.name, found.trains.rank, found.trains.targets) == ("lora", 32, "all-linear")
-    assert found.missing[0].startswith("full cannot be trained here. The nearest that can: lora of rank 32 on all linear layers")
+    assert found.notes[0].startswith("full cannot be trained here. The nearest that can: lora of rank 32 on all linear layers")
     assert set(METHODS) - set(available()) <= {"qlora"}
     quantised = decide(here(10_000), KEEP, methods=("lora", "full"))
-    assert "pip install 'metier[qlora]'" in quantised.missing[0]
+    assert "pip install 'metier[qlora]'" in quantised.notes[0]
 
 
 def test_resources_are_those_of_a_full_training_in_the_time_that_is_allowed() -> None:

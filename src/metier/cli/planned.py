@@ -64,7 +64,7 @@ def _show_decision(console: Console, decision: Mapping[str, Any], warnings: Sequ
     method = decision["method"]
     besides = "".join(f" with {name}" for name in decision["besides"])
     console.print(f"Decision: train by {_named(method)}{besides}.", style="bold", soft_wrap=True)
-    for line in (*decision["reasons"], *decision["missing"]):
+    for line in (*decision["reasons"], *decision["notes"]):
         console.print(f"  {clean(line)}", soft_wrap=True)
     for line in warnings:
         console.print(f"  {clean(line)}", style="red", soft_wrap=True)

@@ -182,6 +182,7 @@ def _calibration(case: _Case, method: Method, cache: Path | None, progress: Prog
         return None
     rows = chosen_rows(case.plan, case.examples, case.shape, method, case.means)
     about = [asdict(method), case.settings.dropout, case.machine.precision, case.machine.name, torch.__version__, metier.__version__]
+    about.append(case.settings.objectives.model_dump(mode="json"))
     key = {"calibration": about, "base": case.base.digest, "rows": [[len(case.examples[index]) for index in row] for row in rows]}
 
     def measure() -> dict[str, Any]:
@@ -205,7 +206,8 @@ def _holes(case: _Case, known: Calibration | None) -> int | None:
 
 def _flops(case: _Case, method: Method) -> float:
     """FLOPs of all steps and of the validations between them."""
-    training = sum(training_flops(case.shape, method, row) for row in case.rows(method))
+    diverging = case.settings.objectives.kl > 0
+    training = sum(training_flops(case.shape, method, row, diverging=diverging) for row in case.rows(method))
     return training + case.settings.validation.times * sum(forward_flops(case.shape, row) for row in case.load.checks)
 
 

@@ -37,14 +37,14 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A method with the reasons for it, what should go with it, and the nearest that can be trained here, with what that lacks."""
+    """A method with the reasons for it, what should go with it, the nearest that can be trained here, and what to do about what that lacks."""
 
     method: Method
     resources: Resources
     besides: tuple[str, ...]
     reasons: tuple[str, ...]
     trains: Method
-    missing: tuple[str, ...]
+    notes: tuple[str, ...]
     overridden: bool = False
 
 
@@ -73,8 +73,8 @@ def decide(situation: Situation, aims: Aims, *, many: int = 50_000, few: int = 5
         if aims.rank != method.rank:
             reasons.append(f"Rank {aims.rank} was given; by the rules it would be {method.rank}.")
         method = replace(method, rank=aims.rank)
-    trains, missing = _nearest(method, besides, available() if methods is None else methods, many=situation.examples > many)
-    return Decision(method, resources, tuple(besides), tuple(reasons), trains, tuple(missing), overridden)
+    trains, notes = _nearest(method, besides, available() if methods is None else methods, many=situation.examples > many)
+    return Decision(method, resources, tuple(besides), tuple(reasons), trains, tuple(notes), overridden)
 
 
 def _rule(situation: Situation, aims: Aims, resources: Resources, many: int, few: int) -> tuple[Method, list[str], list[str]]:
@@ -109,15 +109,15 @@ def _hours(hours: float) -> str:
 
 def _nearest(method: Method, besides: Sequence[str], methods: Sequence[str], *, many: bool) -> tuple[Method, list[str]]:
     """Return the nearest method that can be trained and what it lacks against what was decided."""
-    missing = []
+    notes = []
     trains = method
     if method.name not in methods:
         rank = 32 if method.name in {"full", "partial"} or many else method.rank
         trains = replace(method, name="lora", rank=rank, targets="all-linear")
         why = ", which needs bitsandbytes (pip install 'metier[qlora]')" if method.name == "qlora" else ""
-        missing.append(f"{method.name} cannot be trained here{why}. The nearest that can: {_called(trains)} on all linear layers.")
+        notes.append(f"{method.name} cannot be trained here{why}. The nearest that can: {_called(trains)} on all linear layers.")
     if "regularisation" in besides:
-        missing.append("For regularisation, mix general records in (prepare.mix.replay), stop early (training.validation) and look at the retention task.")
+        notes.append("For regularisation, set training.objectives.kl above 0, mix general records in (prepare.mix.replay) and look at the retention task.")
     if "augmentation" in besides:
-        missing.append("Variants of records are a step of the preparation: prepare.augment.")
-    return trains, missing
+        notes.append("Variants of records are a step of the preparation: prepare.augment.")
+    return trains, notes

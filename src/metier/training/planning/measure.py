@@ -14,7 +14,7 @@ from metier.models import Base, Encoded, load_weights
 from metier.models.methods import AdaptiveRanks, Shape, attach_method
 from metier.progress import SILENT, Progress
 from metier.training.loop import Plan, run_steps
-from metier.training.objectives import cross_entropy
+from metier.training.objectives import answers_objective
 from metier.training.planning.hardware import resident_bytes
 from metier.training.planning.memory import Means, memory
 from metier.training.planning.methods import Method
@@ -89,7 +89,12 @@ def calibrate(
     plan = Plan(tuple((row,) for row in rows), len(rows))
     progress.start(TASK, len(rows), "steps")
     measured = []
-    options: dict[str, Any] = {"settings": settings, "objectives": [(1.0, cross_entropy)], "optimizer": optimizer, "accelerator": accelerator}
+    options: dict[str, Any] = {
+        "settings": settings,
+        "objectives": [(1.0, answers_objective(settings.objectives, tuned))],
+        "optimizer": optimizer,
+        "accelerator": accelerator,
+    }
     options["watcher"] = tuned if isinstance(tuned, AdaptiveRanks) else None
     for result in run_steps(model, examples, plan, start=0, **options):
         measured.append(result)
@@ -100,7 +105,7 @@ def calibrate(
     gc.collect()
     shapes = [row_shape([examples[index] for index in row]) for row in rows]
     counted = measured[1:] or measured
-    work = sum(training_flops(shape, method, item) for item in shapes[-len(counted) :])
+    work = sum(training_flops(shape, method, item, diverging=settings.objectives.kl > 0) for item in shapes[-len(counted) :])
     seconds = sum(result.seconds for result in counted)
     peak = _added(before, after)
     holes = None

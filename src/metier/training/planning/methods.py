@@ -20,7 +20,7 @@ VIRTUAL = frozenset(name for name, facts in METHODS.items() if facts.family == "
 """Methods that put virtual tokens before every example."""
 
 _FEW_EXAMPLES = 500
-"""Below this `rank: auto` is 8, as metier.training.train resolves it."""
+"""Below this `rank: auto` is 8, as metier.training.answers resolves it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,17 +58,19 @@ def forward_flops(shape: ModelShape, row: RowShape) -> int:
     return body + attention + 2 * shape.vocabulary * shape.hidden * row.labels
 
 
-def training_flops(shape: ModelShape, method: Method, row: RowShape) -> int:
+def training_flops(shape: ModelShape, method: Method, row: RowShape, *, diverging: bool = False) -> int:
     """Return the FLOPs of one row forward and backward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1, without weights that get no gradient).
 
     Frozen weights are multiplied once more for the gradient of their input, trained ones twice more. What lies below the first trained
-    layer is only read.
+    layer is only read. `diverging`: the base model reads the row too, and the head is walked for both (`training.objectives.kl`).
     """
     share = min(method.last, shape.layers) / shape.layers if method.name == "partial" else 1.0
     body = 2 * shape.layers * linear_weights(shape) * row.tokens
     attention = 4 * shape.layers * shape.queries * row.pairs
     head = 2 * shape.vocabulary * shape.hidden * row.labels
     total = forward_flops(shape, row) + share * body + 2 * share * attention + head
+    if diverging:
+        total += forward_flops(shape, row) + 2 * head
     if method.name in {"full", "partial"}:
         # A trained head makes its logits once more for its gradient.
         return round(total + share * body + (2 * head if method.name == "full" or method.head else 0))
