@@ -330,3 +330,5 @@ def test_prompts_of_one_s_own_are_compared_and_their_file_is_checked_whole(proje
     assert "ends with a question" in str(caught.value)
     with pytest.raises(InputError, match="more than 1024 tokens"):
         run(project, tmp_path / "long", prompts=[(Message("user", "蜂" * 3000),)])
+    with pytest.raises(InputError, match="65 prompts"):
+        run(project, tmp_path / "many", prompts=[QUESTION] * 65)

@@ -42,7 +42,12 @@ def check(subject: Subject, wish: Wish, out: Path, store: Store) -> None:
     wish.check()
     subject.check(store, unreleased=wish.unreleased)
     check_place(out)
-    {"merged": lambda: check_merged(subject), "gguf": lambda: check_gguf(subject, wish), "vllm": lambda: check_vllm(subject)}[wish.format]()
+    if wish.format == "vllm":
+        check_vllm(subject)
+    elif wish.format == "gguf":
+        check_gguf(subject, wish)
+    else:
+        check_merged(subject)
 
 
 def export(subject: Subject, wish: Wish, out: Path, *, store: Store, record: Record | None = None, progress: Progress = SILENT) -> Exported:

@@ -22,6 +22,9 @@ ANSWER_TOKENS = 32
 LONGEST = 1024
 """Tokens of a prompt that is chosen; longer ones are passed over."""
 
+MOST = 64
+"""Prompts of the user's own at most: the logits of all of them are kept until they are compared."""
+
 _ROLES = ("system", "user", "assistant")
 
 
@@ -69,6 +72,8 @@ def chosen(dataset: Artifact, chat: Chat, prompts: Sequence[tuple[Message, ...]]
     Ids are digests, so that is a fixed random sample. Raises InputError if the dataset has nothing to ask, or a given prompt is too long.
     """
     if prompts is not None:
+        if len(prompts) > MOST:
+            raise InputError(f"--prompts: {len(prompts)} prompts\n    -> give at most {MOST}: a wrong weight shows in every one of them")
         long = [number for number, prompt in enumerate(prompts, 1) if len(chat.prompt(prompt)) > LONGEST]
         if long:
             raise InputError(f"--prompts: prompt {long[0]} has more than {LONGEST} tokens\n    -> give shorter ones: every place is compared anyway")

@@ -63,8 +63,9 @@ def write_file(subject: Subject, folder: Path, wish: Wish, progress: Progress) -
     progress.start("reading back", 3, "checks")
     faults = list(shape_faults(path, between))
     progress.advance("reading back")
-    texts, rows = zip(*original.whole, strict=True) if original.whole else ((), ())
-    faults += token_faults(read_tokenizer(path), texts, rows, str(original.chat.tokenizer.chat_template))
+    whole = original.whole
+    template = str(original.chat.tokenizer.chat_template)
+    faults += token_faults(read_tokenizer(path), [text for text, _ in whole], [row for _, row in whole], template)
     progress.advance("reading back")
     if faults:
         lines = "\n".join(f"  {fault}" for fault in faults)

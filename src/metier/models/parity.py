@@ -90,11 +90,22 @@ class Parity:
 
 
 @torch.inference_mode()
-def golden(model: LocalModel, prompts: Sequence[Sequence[Message]], *, answer_tokens: int) -> list[Golden]:
+def golden(model: LocalModel, prompts: Sequence[Sequence[Message]], *, answer_tokens: int, at_once: int = 8) -> list[Golden]:
     """Return the prompts with the very tokens of the model's greedy answers, at most `answer_tokens` each, their end included."""
-    heads = [model.chat.prompt(prompt) for prompt in prompts]
+    found = []
+    for start in range(0, len(prompts), at_once):
+        some = prompts[start : start + at_once]
+        heads = [model.chat.prompt(prompt) for prompt in some]
+        answers = _answers(model, heads, answer_tokens)
+        # The last token predicts nothing that is compared: it is where the answer ends.
+        found += [Golden(tuple(prompt), (*head, *answer[:-1]), len(head) - 1) for prompt, head, answer in zip(some, heads, answers, strict=True)]
+    return found
+
+
+def _answers(model: LocalModel, heads: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+    """Return the tokens of the greedy answers to prompts given as tokens."""
     lengths = [len(head) for head in heads]
-    cache = Cache(len(heads), max(lengths) + answer_tokens)
+    cache = Cache(len(heads), max(lengths) + most)
     states = model.hidden([token for head in heads for token in head], [place for length in lengths for place in range(length)], Prefill(lengths, cache))
     states = states[torch.tensor(lengths).cumsum(0) - 1]
     answers: list[list[int]] = [[] for _ in heads]
@@ -103,13 +114,12 @@ def golden(model: LocalModel, prompts: Sequence[Sequence[Message]], *, answer_to
         tokens = next_logits(states, model.head, model.softcap).argmax(dim=1).tolist()
         for row, token in zip(going, tokens, strict=True):
             answers[row].append(token)
-        left = [place for place, row in enumerate(going) if tokens[place] not in model.chat.stop_tokens and len(answers[row]) < answer_tokens]
+        left = [place for place, row in enumerate(going) if tokens[place] not in model.chat.stop_tokens and len(answers[row]) < most]
         going, tokens = [going[place] for place in left], [tokens[place] for place in left]
         if going:
             plan = Decode(cache, going)
             states = model.hidden(tokens, [cache.lengths[row] - 1 for row in going], plan)
-    # The last token predicts nothing that is compared: it is where the answer ends.
-    return [Golden(tuple(prompt), (*head, *answer[:-1]), len(head) - 1) for prompt, head, answer in zip(prompts, heads, answers, strict=True)]
+    return answers
 
 
 @torch.inference_mode()
