@@ -91,16 +91,18 @@ def show(console: Console, outcome: Outcome, project: Path, *, after: Iterable[s
 
 def _next(outcome: Outcome, project: Path) -> Iterator[str]:
     place = shlex.quote(str(project))
+    # A model that labels texts cannot be talked to.
+    ask = f"metier chat {place}" if outcome.adapter is None or "task" not in outcome.adapter.facts else f"metier data preview {place}"
     if outcome.adapter is None:
         yield f"metier data inspect {place}"
         yield f"metier data preview {place}"
         yield f"metier run {place}"
     elif outcome.evaluation is None:
-        yield f"metier chat {place}"
+        yield ask
         yield f"metier evaluate {place}"
         yield f"metier data preview {place}"
     elif outcome.decision is None:
-        yield f"metier chat {place}"
+        yield ask
         yield f"metier data inspect {place}"
         yield f"metier run {place} --json"
     elif outcome.release is not None:
@@ -110,7 +112,7 @@ def _next(outcome: Outcome, project: Path) -> Iterator[str]:
     else:
         yield f"metier comply {place}"
         yield f"metier approve {place} --by NAME" if outcome.decision.facts["verdict"] == "awaiting" else f"metier release {place}"
-        yield f"metier chat {place}"
+        yield ask
 
 
 def _show_decision(console: Console, decision: Artifact) -> None:
