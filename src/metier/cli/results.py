@@ -69,7 +69,7 @@ def decision_document(artifact: Artifact) -> dict[str, Any]:
 
 
 def show(console: Console, outcome: Outcome, project: Path, *, after: Iterable[str] = ()) -> None:
-    """Print what a run made, as far as it went, where it lies, what happened `after` it, and three commands to go on with."""
+    """Print what a run made, as far as it went, where it lies, what happened `after` it, and commands to go on with."""
     facts = outcome.dataset.facts
     splits = ", ".join(f"{count} {split}" for split, count in facts["counts"]["split"].items())
     console.print(f"dataset    {outcome.dataset.digest[:12]}  {facts['records']} records ({splits}), {sum(facts['drops'].values())} dropped")
@@ -92,17 +92,17 @@ def show(console: Console, outcome: Outcome, project: Path, *, after: Iterable[s
 def _next(outcome: Outcome, project: Path) -> Iterator[str]:
     place = shlex.quote(str(project))
     # A model that labels texts cannot be talked to.
-    ask = f"metier chat {place}" if outcome.adapter is None or "task" not in outcome.adapter.facts else f"metier data preview {place}"
+    chat = [f"metier chat {place}"] if outcome.adapter is None or "task" not in outcome.adapter.facts else []
     if outcome.adapter is None:
         yield f"metier data inspect {place}"
         yield f"metier data preview {place}"
         yield f"metier run {place}"
     elif outcome.evaluation is None:
-        yield ask
+        yield from chat
         yield f"metier evaluate {place}"
         yield f"metier data preview {place}"
     elif outcome.decision is None:
-        yield ask
+        yield from chat
         yield f"metier data inspect {place}"
         yield f"metier run {place} --json"
     elif outcome.release is not None:
@@ -112,7 +112,7 @@ def _next(outcome: Outcome, project: Path) -> Iterator[str]:
     else:
         yield f"metier comply {place}"
         yield f"metier approve {place} --by NAME" if outcome.decision.facts["verdict"] == "awaiting" else f"metier release {place}"
-        yield ask
+        yield from chat
 
 
 def _show_decision(console: Console, decision: Artifact) -> None:
