@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +16,7 @@ from metier.errors import nearest
 from metier.imports.datasets import READERS, Declared
 from metier.imports.tools import Tool, load_tool, told
 from metier.imports.values import CONVERSIONS, Case, NoPlaceError, Same
+from metier.models.methods import METHODS
 from metier.project import ProjectSettings
 
 __all__ = ["Finding", "Imported", "State", "convert"]
@@ -81,9 +82,26 @@ def convert(path: Path, target: Path, *, tool: str | None = None) -> Imported:
         if values.get(key) is None and (place := known.settings[key].to) is not None and place not in imported.settings:
             case = Case(value, {**known.defaults, **values}, source, target)
             imported.findings.append(_taken(imported, key, case, None, f"{known.title}'s default"))
+    _drop_unread(imported)
     for item in declared:
         _declare(imported, item)
     return imported
+
+
+def _drop_unread(imported: Imported) -> None:
+    """Take out settings that the method does not read, and say so: the project file would be refused."""
+    method = str(imported.settings.get("training.method", "lora"))
+    for name in ("rank", "alpha", "dropout", "targets"):
+        place = f"training.{name}"
+        if place in imported.settings and name not in METHODS[method].reads:
+            del imported.settings[place]
+            origin = imported.origins.pop(place)
+            was = next((item for item in imported.findings if item.to == place), None)
+            note = f"the method {method!r} has no {name}"
+            if was is None:
+                imported.findings.append(Finding(origin, "not taken", None, "", None, note))
+            else:
+                imported.findings[imported.findings.index(was)] = replace(was, state="not taken", to=None, note=note)
 
 
 def _flat(value: Mapping[str, Any], tool: Tool, prefix: str = "") -> Iterator[tuple[str, Any]]:

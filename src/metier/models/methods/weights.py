@@ -35,7 +35,7 @@ class _Trained(nn.Module):
             self._hold(name, value, keep=keep)
 
     def _hold(self, name: str, value: torch.Tensor, *, keep: bool) -> None:
-        setattr(self, f"trained_{name}", nn.Parameter(value.detach().clone() if keep else value.detach().float()))
+        setattr(self, f"trained_{name}", nn.Parameter(value.detach().clone() if keep else value.detach().to(torch.float32, copy=True)))
 
     def value(self, name: str) -> torch.Tensor:
         """Return the weights that count now: trained, or the base's."""
