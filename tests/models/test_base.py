@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 
 from metier.errors import ModelError
 from metier.models import Base, at_hand, load_tokenizer, load_weights, resolve
@@ -107,3 +109,13 @@ def test_the_bundled_encoder_is_read_where_its_package_lies(tmp_path: Path) -> N
     assert is_encoder(found)
     with pytest.raises(ModelError, match="did you mean 'bundled/all-minilm-l6-v2'"):
         resolve("bundled/all-minilm-l6", root=tmp_path)
+
+
+def test_a_model_that_caps_its_attention_is_refused(base: Base, tmp_path: Path) -> None:
+    config = transformers.Gemma2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=16
+    )
+    transformers.Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    load_tokenizer(base).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="caps its attention's scores"):
+        load_weights(resolve(str(tmp_path), root=tmp_path), torch.float32)

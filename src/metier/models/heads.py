@@ -18,6 +18,7 @@ from metier.models import attention
 from metier.models.attention import Packed
 from metier.models.base import Base
 from metier.models.labels import Labelling
+from metier.models.load import check_attention
 from metier.models.norms import quicken
 
 __all__ = ["HEADS", "Layout", "computing_in", "head_of", "is_encoder", "label_scores", "layout_of", "load_with_head", "longest", "whole_in_single_precision"]
@@ -95,6 +96,7 @@ def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed
     model.trained_whole = _fresh(model, found["missing_keys"], base)
     for name in model.trained_whole:
         _draw(model.get_submodule(name), float(getattr(text, "initializer_range", 0.02)), seed)
+    check_attention(config, base.name)
     if frozen:
         model.requires_grad_(False)
         quicken(model)

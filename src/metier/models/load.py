@@ -13,7 +13,7 @@ from metier.models import attention
 from metier.models.base import Base
 from metier.models.norms import quicken
 
-__all__ = ["load_tokenizer", "load_weights"]
+__all__ = ["check_attention", "load_tokenizer", "load_weights"]
 
 
 def load_tokenizer(base: Base) -> Any:
@@ -27,7 +27,8 @@ def load_tokenizer(base: Base) -> Any:
 def load_weights(base: Base, dtype: torch.dtype) -> torch.nn.Module:
     """Return the base model with Metier's packed attention and quick norms, in `dtype`, frozen and in evaluation mode.
 
-    Raises ModelError if it cannot be loaded, or if its class hands no attention implementation through.
+    Raises ModelError if it cannot be loaded, if its class hands no attention implementation through, or if it caps its attention's scores,
+    which the packed attention does not do.
     """
     attention.register()
     transformers.utils.logging.set_verbosity_error()
@@ -43,9 +44,19 @@ def load_weights(base: Base, dtype: torch.dtype) -> torch.nn.Module:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the base model {base.name} cannot be loaded: {_first_line(error)}") from None
+    check_attention(model.config, base.name)
     model.requires_grad_(False).eval()
     quicken(model)
     return model
+
+
+def check_attention(config: Any, name: str) -> None:
+    """Raise ModelError for a model whose attention scores are capped (Gemma 2): without the cap it would answer otherwise than it was trained to."""
+    cap = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    if cap:
+        raise ModelError(
+            f"the base model {name} caps its attention's scores (attn_logit_softcapping {cap}), which is not worked out here\n    -> choose another base model"
+        )
 
 
 def _first_line(error: Exception) -> str:
