@@ -139,7 +139,7 @@ def run_of(adapter: Artifact, store: Store) -> tuple[Artifact, Artifact]:
     for kind in ("run", "dataset"):
         for parent in adapter.parents:
             if (store.root / "artifacts" / kind / parent / "manifest.json").is_file():
-                found[kind] = store.open(kind, parent)  # type: ignore[arg-type]
+                found[kind] = store.open(kind, parent)
     if missing := [kind for kind in ("run", "dataset") if kind not in found]:
         raise StoreError(f"the {' and the '.join(missing)} of the adapter {adapter.digest[:12]} is no longer there\n    -> an export names both; train again")
     return found["run"], found["dataset"]

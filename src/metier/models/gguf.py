@@ -109,7 +109,8 @@ def _layer(name: str) -> int:
 
 def _rope(config: Any) -> Mapping[str, Any]:
     found: Mapping[str, Any] = config.rope_parameters
-    return found.get("full_attention", found)
+    whole: Mapping[str, Any] = found.get("full_attention", found)
+    return whole
 
 
 def _faults(config: Any, architecture: str) -> Iterator[str]:
