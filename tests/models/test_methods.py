@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import peft
@@ -221,3 +223,21 @@ def test_a_stranger_s_file_is_refused_in_words(base: Base, tmp_path: Path) -> No
     assert adapter_faults(tmp_path) == []
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "METIER_WEIGHTS"}))
     assert "'prompt_embeddings' is no tensor of trained weights" in adapter_faults(tmp_path)
+
+
+FETCHER = """
+import sys
+sys.path.insert(0, {folder!r})
+import torch
+from metier.models.quantized import pack_weights
+model = torch.nn.Sequential(torch.nn.Linear(64, 64))
+pack_weights(model, ["0"])
+print(tuple(model(torch.ones(1, 64)).shape), "kernels" in sys.modules)
+"""
+
+
+def test_packing_fetches_no_code_from_a_hub(tmp_path: Path) -> None:
+    (tmp_path / "kernels.py").write_text(f"def get_kernel(*_, **__):\n    open({str(tmp_path / 'fetched')!r}, 'w').close()\n    raise OSError\n")
+    done = subprocess.run([sys.executable, "-c", FETCHER.format(folder=str(tmp_path))], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("(1, 64) False", "")
+    assert not (tmp_path / "fetched").exists()

@@ -7,6 +7,10 @@ base model as it is.
 
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,10 +47,28 @@ class PackedLinear(nn.Module):
         return linear(x, self.weight, self.bias)
 
 
+@contextmanager
+def _no_code_from_a_hub() -> Iterator[None]:
+    """Keep bitsandbytes from fetching code from a hub while it is imported: it does where the package `kernels` is installed, and warns where not."""
+    logger, name = logging.getLogger("bitsandbytes.backends.cpu.ops"), "kernels"
+    there, before, level = name in sys.modules, sys.modules.get(name), logger.level
+    sys.modules[name] = None  # type: ignore[assignment]
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if there and before is not None:
+            sys.modules[name] = before
+        else:
+            del sys.modules[name]
+
+
 def pack_weights(model: nn.Module, names: list[str]) -> None:
     """Pack the weights of a model's linear layers of these names. Raises MissingExtra where bitsandbytes is not installed."""
     try:
-        from bitsandbytes import functional
+        with _no_code_from_a_hub():
+            from bitsandbytes import functional
     except ModuleNotFoundError:
         raise MissingExtra("bitsandbytes", "qlora", "training.method: qlora") from None
     for name in names:
