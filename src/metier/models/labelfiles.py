@@ -18,16 +18,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
-from safetensors.torch import save as serialize
 from torch import nn
 
-from metier.artifacts import MANIFEST
 from metier.errors import ModelError
 from metier.models import lora
 from metier.models.adapterfile import CONFIG, MODEL, TOKENIZER, WEIGHTS
 from metier.models.base import Base
 from metier.models.heads import load_with_head, whole_in_single_precision
 from metier.models.labels import Labelling, read_labelling
+from metier.models.saved import check_base, write_saved, write_tensors
 from metier.store import write_atomically
 
 __all__ = ["LowRank", "load_trained", "save_trained"]
@@ -51,7 +50,7 @@ def save_trained(model: nn.Module, folder: Path, labelling: Labelling, *, base: 
     if adapter is not None:
         _save_adapter(model, folder, base.name, adapter, labelling)
         return
-    _write_tensors(folder / MODEL, _weights(model))
+    write_tensors(folder / MODEL, _weights(model))
     config: Any = model.config
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         config.architectures = [type(model).__name__]
@@ -78,8 +77,7 @@ def _save_adapter(model: nn.Module, folder: Path, base: str, adapter: LowRank, l
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
-    _write_tensors(folder / WEIGHTS, state)
-    write_atomically(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    write_saved(folder, config, state)
 
 
 def _whole_parts(model: Any) -> dict[str, torch.Tensor]:
@@ -94,15 +92,10 @@ def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in model.state_dict().items() if shared.setdefault(tensor.data_ptr(), name) == name}
 
 
-def _write_tensors(path: Path, state: Mapping[str, torch.Tensor]) -> None:
-    # Not save_file: the error that it raises on a full disk is no OSError.
-    write_atomically(path, serialize({name: tensor.cpu().contiguous() for name, tensor in state.items()}, metadata={"format": "pt"}))
-
-
 def load_trained(base: Base, folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Labelling]:
     """Return base model, head and what was trained of them. Raises ModelError if the folder is not whole or was trained on another base model."""
     labelling = read_labelling(folder)
-    _check_base(folder, base)
+    check_base(folder, base.digest)
     adapted = (folder / WEIGHTS).is_file()
     model = load_with_head(base, labelling, dtype, seed=0, frozen=adapted)
     if adapted:
@@ -138,16 +131,3 @@ def _fill(places: Mapping[str, torch.Tensor], path: Path) -> None:
             if not torch.isfinite(state[name]).all():
                 raise ModelError(f"{path}: {name!r} holds values that are not finite\n    -> do not use this model; train again")
             place.copy_(state[name])
-
-
-def _check_base(folder: Path, base: Base) -> None:
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        return
-    try:
-        trained = json.loads(manifest.read_bytes())["facts"]["base"]
-        name, digest = trained["name"], str(trained["digest"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{manifest} does not say which base model this belongs to ({error})\n    -> train again, or restore the file") from None
-    if digest != base.digest:
-        raise ModelError(f"{folder} was trained on another base model ({name}, {digest[:12]}) than the one here ({base.digest[:12]})\n    -> train again")

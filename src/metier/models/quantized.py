@@ -39,6 +39,9 @@ class PackedLinear(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """The weights [out, in], unpacked."""
+        if self._state.absmax.device != self.packed.device:
+            # The state is no buffer, so it does not follow the model to its device by itself.
+            self._state.to(self.packed.device)
         found: torch.Tensor = self._functional.dequantize_4bit(self.packed, self._state)
         return found.to(self._dtype)
 

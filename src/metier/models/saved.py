@@ -19,7 +19,7 @@ from metier.errors import ModelError
 from metier.models.adapterfile import CONFIG, WEIGHTS
 from metier.store import write_atomically
 
-__all__ = ["Saved", "read_saved", "write_saved"]
+__all__ = ["Saved", "check_base", "read_saved", "write_saved", "write_tensors"]
 
 _PREFIX = "base_model.model."
 
@@ -42,10 +42,14 @@ class Saved:
 def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
     """Write an adapter's two files. Raises StoreError if the disk does not take them."""
     folder.mkdir(parents=True, exist_ok=True)
-    # Not save_file: the error that it raises on a full disk is no OSError.
-    weights = serialize({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt"})
-    write_atomically(folder / WEIGHTS, weights)
+    write_tensors(folder / WEIGHTS, tensors)
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors as safetensors. Raises StoreError if the disk does not take them."""
+    # Not save_file: the error that it raises on a full disk is no OSError.
+    write_atomically(path, serialize({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt"}))
 
 
 def read_saved(folder: Path, *, base: str | None = None) -> Saved:
@@ -63,7 +67,7 @@ def read_saved(folder: Path, *, base: str | None = None) -> Saved:
         config.get("peft_type")
     except (ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{folder} holds no readable {CONFIG} ({error})\n    -> name the folder of a finished adapter") from None
-    _check_base(folder, base)
+    check_base(folder, base)
     try:
         tensors = parse_tensors(data)
     except (SafetensorError, ValueError) as error:
@@ -74,7 +78,7 @@ def read_saved(folder: Path, *, base: str | None = None) -> Saved:
     return Saved(folder, config, tensors, {CONFIG: digest_bytes(about), WEIGHTS: digest_bytes(data)})
 
 
-def _check_base(folder: Path, base: str | None) -> None:
+def check_base(folder: Path, base: str | None) -> None:
     """Refuse an adapter whose own manifest says that it was trained on other weights than these."""
     manifest = folder / MANIFEST
     if base is None or not manifest.is_file():

@@ -30,7 +30,7 @@ from metier.training.loop import Plan, StepResult, plan_steps, run_steps, valida
 from metier.training.objectives import Objective, answers_objective, cross_entropy
 from metier.training.settings import TrainingSettings
 
-__all__ = ["Trainer", "environment", "peak_memory", "train", "validation_sample"]
+__all__ = ["Trainer", "train", "validation_sample"]
 
 TASK = "training"
 _FEW_EXAMPLES = 500
@@ -173,6 +173,24 @@ class Trainer:
         self._take_best()
         self.progress.finish(TASK, f"loss {self.losses[-1]:.3f}" if self.losses else "")
 
+    def facts(self) -> dict[str, Any]:
+        """Return what a run says of a training that has ended, whatever was taught."""
+        position = self.position
+        return {
+            "examples": len(self.examples),
+            "steps": position.step,
+            "stopped_early": position.stopped,
+            "best_step": position.best_step,
+            "final_loss": self.losses[-1],
+            "validation_loss": position.best_loss,
+            "trainable_parameters": self.trainable,
+            "tokens": position.tokens,
+            "seconds": round(position.seconds, 3),
+            "tokens_per_second": round(position.tokens / position.seconds, 2),
+            "peak_memory_bytes": _peak_memory(),
+            "environment": _environment(self.accelerator),
+        }
+
     def _resume(self) -> None:
         torch.manual_seed(self.settings.seed)
         found = latest(self.checkpoints)
@@ -274,36 +292,24 @@ class Trainer:
 
 
 def _facts(trainer: Trainer, base: Base, chat: Chat, effective: _Effective, *, dropped: int) -> dict[str, Any]:
-    settings, position = trainer.settings, trainer.position
+    settings = trainer.settings
     dtype = str(effective.dtype).removeprefix("torch.")
     resolved = settings.model_dump(mode="json") | effective.sizes | {"method": settings.taught_by, "precision": dtype, "learning_rate": settings.peak_rate}
     return {
         "base": {"name": base.name, "digest": base.digest, "licence": base.licence},
         "template": chat.digest,
         "settings": {"asked": settings.model_dump(mode="json", exclude_unset=True), "effective": resolved},
-        "examples": len(trainer.examples),
         "dropped": dropped,
-        "steps": position.step,
-        "stopped_early": position.stopped,
-        "best_step": position.best_step,
-        "final_loss": trainer.losses[-1],
-        "validation_loss": position.best_loss,
-        "trainable_parameters": trainer.trainable,
-        "tokens": position.tokens,
-        "seconds": round(position.seconds, 3),
-        "tokens_per_second": round(position.tokens / position.seconds, 2),
-        "peak_memory_bytes": peak_memory(),
-        "environment": environment(trainer.accelerator),
-    }
+    } | trainer.facts()
 
 
-def peak_memory() -> int:
+def _peak_memory() -> int:
     """Return the largest resident memory of this process, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
-def environment(accelerator: Accelerator) -> dict[str, Any]:
+def _environment(accelerator: Accelerator) -> dict[str, Any]:
     """Return what names the machine and the packages of a run."""
     packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "safetensors")}
     return {

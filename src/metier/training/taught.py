@@ -21,7 +21,7 @@ from metier.models.precision import fastest_dtype
 from metier.models.words import TextReader
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder
-from metier.training.answers import Trainer, environment, peak_memory, validation_sample
+from metier.training.answers import Trainer, validation_sample
 from metier.training.labelled import Examples, encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
 from metier.training.settings import AdaptationSettings, ObjectiveSettings, TrainingSettings
@@ -138,7 +138,7 @@ def _method(effective: _Effective) -> dict[str, Any]:
 
 
 def _facts(trainer: Trainer, base: Base, labelling: Labelling, effective: _Effective) -> dict[str, Any]:
-    settings, position = trainer.settings, trainer.position
+    settings = trainer.settings
     resolved = settings.model_dump(mode="json") | _method(effective) | {"precision": str(effective.dtype).removeprefix("torch.")}
     return {
         "base": {"name": base.name, "digest": base.digest, "licence": base.licence},
@@ -147,16 +147,4 @@ def _facts(trainer: Trainer, base: Base, labelling: Labelling, effective: _Effec
         "task": labelling.task,
         "labels": list(labelling.labels),
         "settings": {"asked": effective.asked.model_dump(mode="json", exclude_unset=True), "effective": resolved},
-        "examples": len(trainer.examples),
-        "steps": position.step,
-        "stopped_early": position.stopped,
-        "best_step": position.best_step,
-        "final_loss": trainer.losses[-1],
-        "validation_loss": position.best_loss,
-        "trainable_parameters": trainer.trainable,
-        "tokens": position.tokens,
-        "seconds": round(position.seconds, 3),
-        "tokens_per_second": round(position.tokens / position.seconds, 2),
-        "peak_memory_bytes": peak_memory(),
-        "environment": environment(trainer.accelerator),
-    }
+    } | trainer.facts()

@@ -85,7 +85,7 @@ class AdaptiveRanks:
         left = max(0.0, 1 - (step - first) / max(1, last - first))
         budget = round(self._budget + (begin - self._budget) * left**3)
         scores = torch.cat([self._importance(name) for name in self._layers])
-        keep = torch.zeros(len(scores), dtype=torch.bool)
+        keep = torch.zeros_like(scores, dtype=torch.bool)
         keep[scores.topk(min(budget, len(scores))).indices] = True
         start = 0
         for layer in self._layers.values():
@@ -98,7 +98,9 @@ class AdaptiveRanks:
         return score["e"] + score["a"].mean(dim=1) + score["b"].mean(dim=0)
 
     def kept(self) -> dict[str, torch.Tensor]:
-        """Return the tensors beside the parameters that a checkpoint has to hold; they are changed in place."""
+        """Return the tensors beside the parameters that a checkpoint has to hold, on the model's device; they are changed in place."""
+        for name, parameter in self._parameters():
+            self._mean[name], self._doubt[name] = self._mean[name].to(parameter.device), self._doubt[name].to(parameter.device)
         return {f"{kind}.{name}": tensor for kind, table in (("mean", self._mean), ("doubt", self._doubt)) for name, tensor in table.items()}
 
     # What `Tuned` asks for.

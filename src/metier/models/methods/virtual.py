@@ -132,7 +132,7 @@ class VirtualTokens:
 
     def distance(self) -> torch.Tensor:
         """Return the squared distance of the virtual tokens from their start."""
-        return torch.stack([(part - start).square().sum() for part, start in zip(self._numbers(), self._start, strict=True)]).sum()
+        return torch.stack([(part - start.to(part.device)).square().sum() for part, start in zip(self._numbers(), self._start, strict=True)]).sum()
 
     def begin(self) -> None:
         """Note the present numbers as the start."""
