@@ -21,7 +21,7 @@ from typing import Any
 
 COMMON = """
 base: {base}
-training: {{epochs: {epochs}, rank: 16, learning_rate: 0.001, batch: {{maximum_tokens: 512}}, validation: {{limit: 32, times: 2}}}}
+training: {{epochs: {epochs}, adaptation: {{rank: 16}}, learning_rate: 0.001, batch: {{maximum_tokens: 512}}, validation: {{limit: 32, times: 2}}}}
 evaluation: {{tasks: [pack, held-out], limit: 40, free_text_limit: 16, max_new_tokens: 96}}
 """
 

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 CASES: dict[str, dict[str, Any]] = {
-    "all-linear": {"rank": 16, "precision": "bfloat16", "rows": 22, "batch": {"row_tokens": 1024, "maximum_tokens": 1024}},
-    "query-value": {"rank": 8, "targets": ["q_proj", "v_proj"], "precision": "bfloat16", "rows": 22, "batch": {"row_tokens": 1024}},
-    "long-rows": {"rank": 16, "precision": "bfloat16", "rows": 11, "batch": {"row_tokens": 2048}},
-    "short-rows": {"rank": 32, "precision": "bfloat16", "rows": 80, "batch": {"row_tokens": 256, "rows": 2}},
-    "dropout": {"rank": 16, "dropout": 0.1, "precision": "bfloat16", "rows": 14, "batch": {"row_tokens": 1024}},
-    "fp32": {"rank": 16, "precision": "float32", "rows": 12, "batch": {"row_tokens": 1024}},
+    "all-linear": {"adaptation": {"rank": 16}, "precision": "bfloat16", "rows": 22, "batch": {"row_tokens": 1024, "maximum_tokens": 1024}},
+    "query-value": {"adaptation": {"rank": 8, "targets": ["q_proj", "v_proj"]}, "precision": "bfloat16", "rows": 22, "batch": {"row_tokens": 1024}},
+    "long-rows": {"adaptation": {"rank": 16}, "precision": "bfloat16", "rows": 11, "batch": {"row_tokens": 2048}},
+    "short-rows": {"adaptation": {"rank": 32}, "precision": "bfloat16", "rows": 80, "batch": {"row_tokens": 256, "rows": 2}},
+    "dropout": {"adaptation": {"rank": 16, "dropout": 0.1}, "precision": "bfloat16", "rows": 14, "batch": {"row_tokens": 1024}},
+    "fp32": {"adaptation": {"rank": 16}, "precision": "float32", "rows": 12, "batch": {"row_tokens": 1024}},
 }
 SEED = 0
 

@@ -53,7 +53,7 @@ sources:
 training:
   epochs: 1
   learning_rate: 0.005
-  rank: 4
+  adaptation: {{rank: 4}}
   precision: float32
   batch: {{row_tokens: 2048}}
 {training}

@@ -30,7 +30,7 @@ def test_the_command_says_everything_and_writes_nothing_over(tmp_path: Path, inv
     assert "there is a file already" in again.err
     shown = invoke("import-config", tmp_path / "train.yaml", "--out", tmp_path / "two.yaml", "--name", "two", "--json")
     assert shown.document["tool"] == "llama-factory"
-    assert {"key": "lora_rank", "state": "taken", "line": 5, "to": "training.rank", "note": ""} in shown.document["keys"]
+    assert {"key": "lora_rank", "state": "taken", "line": 5, "to": "training.adaptation.rank", "note": ""} in shown.document["keys"]
     wrong = invoke("import-config", tmp_path / "train.yaml", "--out", tmp_path / "three.yaml", "--pack", "exampel")
     assert wrong.code == 2
     assert "did you mean 'example'" in wrong.err

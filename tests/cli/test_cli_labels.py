@@ -101,7 +101,7 @@ def test_tagged_words_become_an_expert_with_a_report_and_a_decision(notes: list[
 @pytest.mark.parametrize(
     ("task", "columns", "metric", "training"),
     [
-        ("tagging", {"text": "text", "spans": "marks"}, "entity_f1", {"method": "lora", "rank": 8, "learning_rate": 0.01, "epochs": 20}),
+        ("tagging", {"text": "text", "spans": "marks"}, "entity_f1", {"method": "lora", "adaptation": {"rank": 8}, "learning_rate": 0.01, "epochs": 20}),
         ("classification", {"text": "text", "label": "season"}, "macro_f1", {"epochs": 40}),
         ("multi-label", {"text": "text", "labels": "also"}, "micro_f1", {}),
         ("regression", {"text": "text", "label": "frames"}, "mae", {"epochs": 1}),

@@ -193,7 +193,7 @@ def test_llama_factory_s_settings_land_where_they_mean_the_same(make: Make) -> N
     imported, project = make(LLAMA_FACTORY)
     settings = project.settings
     training = settings.training
-    assert (settings.base, training.rank, training.targets) == ("models/base", 16, ("q_proj", "v_proj"))
+    assert (settings.base, training.adaptation.rank, training.adaptation.targets) == ("models/base", 16, ("q_proj", "v_proj"))
     assert (training.epochs, training.learning_rate, training.precision) == (2.5, 1e-4, "bfloat16")
     assert (training.optimizer.schedule, training.optimizer.warmup, training.optimizer.betas) == ("cosine", 0.1, (0.9, 0.95))
     assert (training.batch.maximum_tokens, training.batch.rows, training.checkpoint.steps) == (4096, 16, 500)
@@ -207,16 +207,22 @@ def test_llama_factory_s_settings_land_where_they_mean_the_same(make: Make) -> N
 def test_axolotl_s_and_soup_s_settings_land_where_they_mean_the_same(make: Make) -> None:
     imported, project = make(AXOLOTL)
     training = project.settings.training
-    assert (training.rank, training.alpha, training.dropout, training.targets) == (16, 32, 0.05, "all-linear")
+    assert (training.adaptation.rank, training.adaptation.alpha, training.adaptation.dropout, training.adaptation.targets) == (16, 32, 0.05, "all-linear")
     assert (training.epochs, training.learning_rate, training.precision) == (3, 0.0002, "auto")
     assert (training.batch.rows, training.batch.maximum_tokens, training.validation.times) == (4, 2048, 12)
     assert training.optimizer.weight_decay == 0.01
     assert "10 steps: here the warm-up is a share" in said(imported, "warmup_steps").note
     assert said(imported, "lr_scheduler").state == "not taken"
     imported, project = make(SOUP)
-    training = project.settings.training
-    assert (training.rank, training.alpha, training.targets, training.epochs, training.learning_rate) == (32, 64, ("q_proj", "v_proj"), 5, 1e-5)
-    assert (training.dropout, training.optimizer.weight_decay, training.optimizer.warmup) == (0.05, 0.01, 0.03), "defaults of that tool"
+    training, update = project.settings.training, project.settings.training.adaptation
+    assert (update.rank, update.alpha, update.targets, training.epochs, training.learning_rate) == (
+        32,
+        64,
+        ("q_proj", "v_proj"),
+        5,
+        1e-5,
+    )
+    assert (update.dropout, training.optimizer.weight_decay, training.optimizer.warmup) == (0.05, 0.01, 0.03), "defaults of that tool"
     assert project.settings.prepare.split.validation == 0.15
 
 

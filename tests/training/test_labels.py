@@ -102,7 +102,7 @@ def test_what_was_trained_gives_the_same_answers_in_transformers_and_peft(
     import transformers
     from peft import PeftConfig, PeftModel
 
-    chosen = settings(task="tagging", method=method, epochs=3, **({"rank": 4} if method == "lora" else {}))
+    chosen = settings(task="tagging", method=method, epochs=3, **({"adaptation": {"rank": 4}} if method == "lora" else {}))
     _, trained = train(make_dataset(train=ROWS), encoder, chosen, workspace=store.workspace("again"))
     ours = Labeller.open(encoder, trained.path, dtype=torch.float32)
     if method == "full":
@@ -125,7 +125,7 @@ def test_what_was_trained_gives_the_same_answers_in_transformers_and_peft(
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_one_label_is_learnt_on_encoders_and_decoders(kind: str, method: str, make_dataset: MakeDataset, store: Store, request: pytest.FixtureRequest) -> None:
     found: Base = request.getfixturevalue(kind)
-    sizes = {"learning_rate": 1e-2, "rank": 8} if method == "lora" else {}
+    sizes = {"learning_rate": 1e-2, "adaptation": {"rank": 8}} if method == "lora" else {}
     chosen = settings(task="classification", method=method, epochs=60, **sizes)
     _, trained = train(make_dataset(train=ROWS), found, chosen, workspace=store.workspace("label"))
     model = Labeller.open(found, trained.path, dtype=torch.float32)
@@ -138,7 +138,7 @@ def test_one_label_is_learnt_on_encoders_and_decoders(kind: str, method: str, ma
 
 
 def test_a_decoder_tags_with_the_last_token_of_each_word(make_dataset: MakeDataset, store: Store, base: Base) -> None:
-    _, trained = train(make_dataset(train=ROWS), base, settings(task="tagging", rank=16, learning_rate=1e-2), workspace=store.workspace("tags"))
+    _, trained = train(make_dataset(train=ROWS), base, settings(task="tagging", adaptation={"rank": 16}, learning_rate=1e-2), workspace=store.workspace("tags"))
     assert trained.facts["method"] == "lora"
     config = json.loads(trained.file("adapter_config.json").read_text())
     assert (config["task_type"], config["modules_to_save"]) == ("TOKEN_CLS", ["score"])

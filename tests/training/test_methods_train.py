@@ -20,8 +20,8 @@ from metier.training import TrainingSettings, train
 
 ROWS = [conversation(f"{color}的{thing}在哪里？", f"{thing}在{place}") for color, place in (("红", "左边"), ("绿", "右边")) for thing in "书笔灯门窗"]
 SIZES: dict[str, dict[str, Any]] = {
-    "low-rank": {"rank": 4},
-    "adaptive": {"rank": 4},
+    "low-rank": {"adaptation": {"rank": 4}},
+    "adaptive": {"adaptation": {"rank": 4}},
     "weights": {},
     "bottleneck": {"adaptation": {"size": 8}},
     "virtual": {"adaptation": {"tokens": 4}},
@@ -85,7 +85,7 @@ def test_all_weights_learn_an_answer_by_heart(dataset: Artifact, base: Base, sto
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{method: full, rank: 8}", "the method 'full' does not use rank"),
+        ("{method: full, adaptation: {rank: 8}}", "the method 'full' does not use adaptation.rank"),
         ("{method: lora, adaptation: {tokens: 8}}", "the method 'lora' does not use adaptation.tokens"),
         ("{method: prompt, adaptation: {size: 8, tokens: 4}}", "the method 'prompt' does not use adaptation.size"),
         ("{method: lorra}", "'lora'"),

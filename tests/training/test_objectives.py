@@ -96,7 +96,14 @@ def test_with_a_weight_on_the_start_an_expert_stays_nearer_to_its_base(make_data
     sizes = []
     for weight in (0.0, 1.0):
         settings = TrainingSettings.model_validate(
-            {"rank": 4, "epochs": 6.0, "learning_rate": 5e-3, "precision": "float32", "batch": {"row_tokens": 128}, "objectives": {"start": weight}}
+            {
+                "adaptation": {"rank": 4},
+                "epochs": 6.0,
+                "learning_rate": 5e-3,
+                "precision": "float32",
+                "batch": {"row_tokens": 128},
+                "objectives": {"start": weight},
+            }
         )
         _, adapter = train(dataset, base, settings, workspace=store.workspace(f"start-{weight}"))
         from metier.models.methods import open_adapter

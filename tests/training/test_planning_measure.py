@@ -28,10 +28,15 @@ from metier.training.planning.memory import Means
 from metier.training.planning.methods import method_of
 from metier.training.planning.shape import parameters, read_shape
 from metier.training.planning.work import load_of, row_shape, training_flops
-from metier.training.settings import BatchSettings, ValidationSettings
+from metier.training.settings import AdaptationSettings, BatchSettings, ValidationSettings
 
 SETTINGS = TrainingSettings(
-    epochs=2.0, rank=4, learning_rate=0.01, precision="float32", batch=BatchSettings(row_tokens=128), validation=ValidationSettings(times=2)
+    epochs=2.0,
+    adaptation=AdaptationSettings(rank=4),
+    learning_rate=0.01,
+    precision="float32",
+    batch=BatchSettings(row_tokens=128),
+    validation=ValidationSettings(times=2),
 )
 SEASONS = {"春": "播种", "夏": "除草", "秋": "收割", "冬": "休息", "spring": "sow", "summer": "weed", "autumn": "reap", "winter": "rest"}
 RECORDS = [
@@ -142,11 +147,11 @@ def test_counting_alone_measures_nothing_and_gives_a_range(dataset: Artifact, ba
 
 
 def test_an_automatic_rank_is_the_one_that_training_takes(make_dataset: MakeDataset, base: Base, store: Store) -> None:
-    settings = SETTINGS.model_copy(update={"rank": "auto", "epochs": 0.1})
+    settings = SETTINGS.model_copy(update={"adaptation": AdaptationSettings(), "epochs": 0.1})
     for count in (80, 500):
         records = [conversation(f"{number}?", "yes") for number in range(count)]
         run, _ = train(make_dataset(train=records), base, settings, workspace=store.workspace(f"rank-{count}"))
-        assert run.facts["settings"]["effective"]["rank"] == method_of(settings, count).rank
+        assert run.facts["settings"]["effective"]["adaptation"]["rank"] == method_of(settings, count).rank
         assert run.facts["trainable_parameters"] == advise(
             make_dataset(train=records), base, settings, ask(measure=False), searcher=searcher
         )["estimates"][0]["trainable_parameters"]  # fmt: skip
@@ -174,7 +179,7 @@ def test_what_does_not_fit_or_takes_too_long_is_said_with_what_would_help(datase
 
 @pytest.mark.parametrize("method", ["full", "prefix", "adalora"])
 def test_the_method_of_the_project_is_the_one_that_is_measured(dataset: Artifact, base: Base, store: Store, method: Any) -> None:
-    settings = SETTINGS.model_copy(update={"method": method, "learning_rate": "auto", "epochs": 0.4, "rank": "auto"})
+    settings = SETTINGS.model_copy(update={"method": method, "learning_rate": "auto", "epochs": 0.4, "adaptation": AdaptationSettings()})
     facts = advise(dataset, base, settings, ask(items=0), searcher=searcher)
     own = next(row for row in facts["estimates"] if row["role"] == "project")
     assert own["method"]["name"] == method

@@ -24,11 +24,11 @@ from metier.training import TrainingSettings, train
 from metier.training.batches import order, pack, row_of
 from metier.training.loop import learning_rate_at, plan_steps
 from metier.training.objectives import cross_entropy
-from metier.training.settings import BatchSettings, CheckpointSettings, OptimizerSettings, ValidationSettings
+from metier.training.settings import AdaptationSettings, BatchSettings, CheckpointSettings, OptimizerSettings, ValidationSettings
 
 ROWS = [conversation(f"{color}的{thing}在哪里？", f"{thing}在{place}") for color, place in (("红", "左边"), ("绿", "右边")) for thing in "书笔灯门窗桌椅车"]
 SETTINGS = TrainingSettings(
-    rank=4,
+    adaptation=AdaptationSettings(rank=4),
     epochs=4,
     learning_rate=5e-3,
     precision="float32",
@@ -107,7 +107,9 @@ def test_a_step_weighs_tokens_alike_however_they_are_gathered(make_dataset: Make
 
 
 def test_training_lowers_the_loss_and_the_expert_answers_as_taught(dataset: Artifact, base: Base, store: Store) -> None:
-    settings = SETTINGS.model_copy(update={"epochs": 60.0, "learning_rate": 1e-2, "rank": 16, "validation": ValidationSettings(times=0)})
+    settings = SETTINGS.model_copy(
+        update={"epochs": 60.0, "learning_rate": 1e-2, "adaptation": AdaptationSettings(rank=16), "validation": ValidationSettings(times=0)}
+    )
     run, adapter = train(dataset, base, settings, workspace=store.workspace("learn"))
     losses = losses_of(run)
     assert losses[-1] < 0.2 < 5 < losses[0]
@@ -123,8 +125,8 @@ def test_training_lowers_the_loss_and_the_expert_answers_as_taught(dataset: Arti
 def test_asked_and_effective_settings_stand_side_by_side(dataset: Artifact, base: Base, store: Store) -> None:
     run, _ = train(dataset, base, TrainingSettings(epochs=1, seed=5), workspace=store.workspace("auto"))
     assert run.facts["settings"]["asked"] == {"epochs": 1, "seed": 5}
-    assert run.facts["settings"]["effective"]["rank"] == 8
-    assert run.facts["settings"]["effective"]["alpha"] == 16
+    assert run.facts["settings"]["effective"]["adaptation"]["rank"] == 8
+    assert run.facts["settings"]["effective"]["adaptation"]["alpha"] == 16
     assert run.facts["settings"]["effective"]["precision"] in {"bfloat16", "float32"}
 
 
@@ -193,7 +195,7 @@ print(run.digest, adapter.digest)
 
 
 def test_killed_at_any_point_and_started_again_the_losses_are_bit_for_bit_the_same(dataset: Artifact, base: Base, store: Store, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"epochs": 8.0, "dropout": 0.1})
+    settings = SETTINGS.model_copy(update={"epochs": 8.0, "adaptation": AdaptationSettings(rank=4, dropout=0.1)})
     run, adapter = train(dataset, base, settings, workspace=store.workspace("straight"))
     arguments = [sys.executable, "-c", textwrap.dedent(CHILD), str(store.root), dataset.digest, settings.model_dump_json(), str(base.folder)]
     metrics = store.root / "work" / "killed" / "metrics.jsonl"

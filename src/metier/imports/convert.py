@@ -92,8 +92,9 @@ def _drop_unread(imported: Imported) -> None:
     """Take out settings that the method does not read, and say so: the project file would be refused."""
     method = str(imported.settings.get("training.method", "lora"))
     for name in ("rank", "alpha", "dropout", "targets"):
-        place = f"training.{name}"
-        if place in imported.settings and name not in METHODS[method].reads:
+        key = f"adaptation.{name}"
+        place = f"training.{key}"
+        if place in imported.settings and key not in METHODS[method].reads:
             del imported.settings[place]
             origin = imported.origins.pop(place)
             was = next((item for item in imported.findings if item.to == place), None)

@@ -167,7 +167,7 @@ def attach(
         base = getattr(parent, attribute)
         own = patterns.get(pattern_of(name, patterns) or "", rank)
         if own > min(base.in_features, base.out_features):
-            raise ModelError(f"rank {own} is larger than the layer {name!r} ({base.in_features} x {base.out_features})\n    -> lower training.rank")
+            raise ModelError(f"rank {own} is larger than the layer {name!r} ({base.in_features} x {base.out_features})\n    -> lower training.adaptation.rank")
         setattr(parent, attribute, LoraLinear(base, own, scale, dropout, generator, decomposed=decomposed).to(base.weight.device))
     return names
 

@@ -33,7 +33,6 @@ from metier.training.settings import TrainingSettings
 __all__ = ["Trainer", "train", "validation_sample"]
 
 TASK = "training"
-_FEW_EXAMPLES = 500
 _METRICS = "metrics.jsonl"
 
 
@@ -100,16 +99,14 @@ def validation_sample(dataset: Artifact, limit: int) -> list[Any]:
 
 
 def _resolve(settings: TrainingSettings, examples: int, device: str) -> _Effective:
-    # Few examples carry less information than a high rank can hold (METRICS, forgetting: smaller rank forgets less).
-    rank = (8 if examples < _FEW_EXAMPLES else 16) if settings.rank == "auto" else settings.rank
-    alpha = 2.0 * rank if settings.alpha == "auto" else settings.alpha
     formats = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     given = settings.adaptation
+    rank, alpha = given.rank_for(examples), given.alpha_for(examples)
     shape = Shape(
         rank=rank,
         alpha=alpha,
-        dropout=settings.dropout,
-        targets=settings.targets,
+        dropout=given.dropout,
+        targets=given.targets,
         ranks=given.ranks,
         layers=given.layers,
         head=given.head,
@@ -294,7 +291,8 @@ class Trainer:
 def _facts(trainer: Trainer, base: Base, chat: Chat, effective: _Effective, *, dropped: int) -> dict[str, Any]:
     settings = trainer.settings
     dtype = str(effective.dtype).removeprefix("torch.")
-    resolved = settings.model_dump(mode="json") | effective.sizes | {"method": settings.taught_by, "precision": dtype, "learning_rate": settings.peak_rate}
+    resolved = settings.model_dump(mode="json") | {"method": settings.taught_by, "precision": dtype, "learning_rate": settings.peak_rate}
+    resolved["adaptation"] |= effective.sizes
     return {
         "base": {"name": base.name, "digest": base.digest, "licence": base.licence},
         "template": chat.digest,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,9 @@ from metier.config import Settings
 from metier.models.methods import METHODS
 
 __all__ = ["AdaptationSettings", "BatchSettings", "CheckpointSettings", "ObjectiveSettings", "OptimizerSettings", "TrainingSettings", "ValidationSettings"]
+
+_FEW_EXAMPLES = 500
+_RANK, _RANK_OF_FEW = 16, 8
 
 
 class BatchSettings(Settings):
@@ -76,6 +79,14 @@ class ObjectiveSettings(Settings):
 class AdaptationSettings(Settings):
     """How large the trained part of a method is. A key that the chosen method does not read is refused."""
 
+    rank: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Rank of the low-rank update; auto: 16 (8 below 500 examples)."""
+    alpha: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """Scale of the update is alpha / rank (rslora: alpha / sqrt(rank)); auto: twice the rank (Biderman et al., 2024, arXiv 2405.09673)."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the input of the update."""
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Layers that get an update: last parts of their names, or all linear layers but the output head."""
     ranks: dict[str, int] = {}
     """lora, rslora, dora, qlora: ranks of single layers, by the last parts of their names, such as `layers.0.self_attn.q_proj: 4`."""
     layers: int = Field(default=2, ge=1)
@@ -86,6 +97,20 @@ class AdaptationSettings(Settings):
     """adapter, parallel-adapter: width of a bottleneck; p-tuning: width of the network that makes the virtual tokens."""
     tokens: int = Field(default=20, ge=1, le=512)
     """prefix, p-tuning, prompt: virtual tokens before each example."""
+
+    def rank_for(self, examples: int) -> int:
+        """Return the rank for so many examples, with `auto` resolved: few carry less than a high rank can hold, and a smaller one forgets less."""
+        return (_RANK_OF_FEW if examples < _FEW_EXAMPLES else _RANK) if self.rank == "auto" else self.rank
+
+    def alpha_for(self, examples: int) -> float:
+        """Return the strength for so many examples, with `auto` resolved."""
+        return 2.0 * self.rank_for(examples) if self.alpha == "auto" else self.alpha
+
+    def unread_by(self, method: str) -> list[str]:
+        """Return the keys, as `adaptation.KEY`, that are set to something and that a method does not read."""
+        unset = AdaptationSettings()
+        given = [f"adaptation.{name}" for name in type(self).model_fields if getattr(self, name) != getattr(unset, name)]
+        return sorted(set(given) - set(METHODS[method].reads))
 
 
 class TrainingSettings(Settings):
@@ -98,14 +123,6 @@ class TrainingSettings(Settings):
     )
     """How parameters are adapted; auto: lora, but encoders that labels are taught to are trained in full."""
     adaptation: AdaptationSettings = AdaptationSettings()
-    rank: int | Literal["auto"] = "auto"
-    """Rank of the low-rank update; auto: 16 (8 below 500 examples)."""
-    alpha: float | Literal["auto"] = "auto"
-    """Scale of the update is alpha / rank (rslora: alpha / sqrt(rank)); auto: twice the rank (Biderman et al., 2024, arXiv 2405.09673)."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the input of the update."""
-    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Layers that get an update: last parts of their names, or all linear layers but the output head."""
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the training split."""
     learning_rate: float | Literal["auto"] = "auto"
@@ -123,11 +140,7 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _belongs(self) -> Self:
         """Refuse keys of another method: a setting that nothing reads would be believed."""
-        reads = METHODS[self.taught_by].reads
-        given = [name for name in ("rank", "alpha", "dropout", "targets") if getattr(self, name) != type(self).model_fields[name].default]
-        adaptation = AdaptationSettings()
-        given += [f"adaptation.{name}" for name in AdaptationSettings.model_fields if getattr(self.adaptation, name) != getattr(adaptation, name)]
-        if odd := sorted(set(given) - set(reads)):
+        if odd := self.adaptation.unread_by(self.taught_by):
             others = ", ".join(name for name, facts in METHODS.items() if odd[0] in facts.reads)
             raise ValueError(f"the method {self.taught_by!r} does not use {', '.join(odd)}\n    -> take it out, or choose a method that does: {others}")
         if self.learning_rate != "auto" and self.learning_rate <= 0:

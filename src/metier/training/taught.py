@@ -24,11 +24,10 @@ from metier.store import Workspace, remove_folder
 from metier.training.answers import Trainer, validation_sample
 from metier.training.labelled import Examples, encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
-from metier.training.settings import AdaptationSettings, ObjectiveSettings, TrainingSettings
+from metier.training.settings import ObjectiveSettings, TrainingSettings
 
 __all__ = ["train_labels"]
 
-_FEW_EXAMPLES = 500
 _FULL_RATE = 2e-4
 _READING = 1
 
@@ -95,17 +94,16 @@ def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device
     if not METHODS[method].labels:
         remedy = f"write {' or '.join(name for name, facts in METHODS.items() if facts.labels)}"
         raise InputError(Fault(f"{settings.task} is not trained by the method {method!r}", key="training.method", remedy=remedy))
-    for key, given, unused in (("adaptation", settings.adaptation, AdaptationSettings()), ("objectives", settings.objectives, ObjectiveSettings())):
-        if given != unused:
-            raise InputError(Fault(f"{settings.task} is trained without `{key}`", key=f"training.{key}", remedy="take it out"))
-    rank = (8 if examples < _FEW_EXAMPLES else 16) if settings.rank == "auto" else settings.rank
-    alpha = 2.0 * rank if settings.alpha == "auto" else settings.alpha
+    unread = settings.adaptation.unread_by(method) + (["adaptation.ranks"] if settings.adaptation.ranks else [])
+    unread += ["objectives"] if settings.objectives != ObjectiveSettings() else []
+    if unread:
+        raise InputError([Fault(f"{settings.task} is trained by {method} without `{key}`", key=f"training.{key}", remedy="take it out") for key in unread])
+    given = settings.adaptation
+    rank, alpha = given.rank_for(examples), given.alpha_for(examples)
     rate = settings.learning_rate if settings.learning_rate != "auto" else _FULL_RATE if method == "full" else METHODS[method].learning_rate
     formats = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     dtype = fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision]
-    return _Effective(
-        settings, settings.model_copy(update={"learning_rate": rate}), LowRank(rank, alpha, settings.dropout) if method == "lora" else None, dtype
-    )
+    return _Effective(settings, settings.model_copy(update={"learning_rate": rate}), LowRank(rank, alpha, given.dropout) if method == "lora" else None, dtype)
 
 
 def _prepared(base: Base, labelling: Labelling, effective: _Effective) -> Any:
@@ -114,7 +112,7 @@ def _prepared(base: Base, labelling: Labelling, effective: _Effective) -> Any:
     if adapter is None:
         return load_with_head(base, labelling, torch.float32, seed=settings.seed, frozen=False).requires_grad_(True)
     model: Any = load_with_head(base, labelling, effective.dtype, seed=settings.seed, frozen=True)
-    attach(model, rank=adapter.rank, alpha=adapter.alpha, dropout=adapter.dropout, targets=settings.targets, seed=settings.seed)
+    attach(model, rank=adapter.rank, alpha=adapter.alpha, dropout=adapter.dropout, targets=settings.adaptation.targets, seed=settings.seed)
     whole_in_single_precision(model)
     for name in model.trained_whole:
         model.get_submodule(name).requires_grad_(True)
@@ -139,7 +137,9 @@ def _method(effective: _Effective) -> dict[str, Any]:
 
 def _facts(trainer: Trainer, base: Base, labelling: Labelling, effective: _Effective) -> dict[str, Any]:
     settings = trainer.settings
-    resolved = settings.model_dump(mode="json") | _method(effective) | {"precision": str(effective.dtype).removeprefix("torch.")}
+    sizes = _method(effective)
+    resolved = settings.model_dump(mode="json") | {"method": sizes.pop("method"), "precision": str(effective.dtype).removeprefix("torch.")}
+    resolved["adaptation"] |= sizes
     return {
         "base": {"name": base.name, "digest": base.digest, "licence": base.licence},
         # How a text becomes tokens: what chat templates are for conversations.

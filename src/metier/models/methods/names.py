@@ -26,14 +26,15 @@ class MethodFacts:
     """Whether labels and spans can be taught by it, beside answers."""
 
 
-_LOW_RANK = ("rank", "alpha", "dropout", "targets", "adaptation.ranks")
+_UPDATE = ("adaptation.rank", "adaptation.alpha", "adaptation.dropout", "adaptation.targets")
+_LOW_RANK = (*_UPDATE, "adaptation.ranks")
 
 METHODS: Mapping[str, MethodFacts] = {
     "lora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Hu et al. 2021, arXiv 2106.09685", labels=True),
     "rslora": MethodFacts("low-rank", _LOW_RANK, 2e-4, "Kalajdzievski 2023, arXiv 2312.03732"),
     "dora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Liu et al. 2024, arXiv 2402.09353"),
     "qlora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Dettmers et al. 2023, arXiv 2305.14314"),
-    "adalora": MethodFacts("adaptive", ("rank", "alpha", "dropout", "targets"), 1e-3, "Zhang et al. 2023, arXiv 2303.10512"),
+    "adalora": MethodFacts("adaptive", _UPDATE, 1e-3, "Zhang et al. 2023, arXiv 2303.10512"),
     "full": MethodFacts("weights", (), 2e-5, "every weight", labels=True),
     "partial": MethodFacts("weights", ("adaptation.layers", "adaptation.head"), 5e-5, "the last layers, the final norm and a head of its own"),
     "adapter": MethodFacts("bottleneck", ("adaptation.size",), 5e-4, "Houlsby et al. 2019, arXiv 1902.00751"),

@@ -82,7 +82,7 @@ class _Case:
 
     def means_on(self, machine: Machine) -> Means:
         """How the loop would work on a machine."""
-        return Means(machine.precision, self.settings.batch.rows, self.settings.dropout > 0, machine.accelerator, len(self.load.rows))
+        return Means(machine.precision, self.settings.batch.rows, self.settings.adaptation.dropout > 0, machine.accelerator, len(self.load.rows))
 
 
 def advise(
@@ -181,7 +181,7 @@ def _calibration(case: _Case, method: Method, cache: Path | None, progress: Prog
         progress.say(f"not calibrated: training would need {(most.total + case.held[0]) / 1e9:.1f} GB of {case.machine.memory / 1e9:.1f} GB")
         return None
     rows = chosen_rows(case.plan, case.examples, case.shape, method, case.means)
-    about = [asdict(method), case.settings.dropout, case.machine.precision, case.machine.name, torch.__version__, metier.__version__]
+    about = [asdict(method), case.settings.adaptation.dropout, case.machine.precision, case.machine.name, torch.__version__, metier.__version__]
     about.append(case.settings.objectives.model_dump(mode="json"))
     key = {"calibration": about, "base": case.base.digest, "rows": [[len(case.examples[index]) for index in row] for row in rows]}
 

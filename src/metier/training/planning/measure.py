@@ -81,7 +81,7 @@ def calibrate(
     dtype = torch.bfloat16 if means.precision == 2 else torch.float32
     model: Any = load_weights(base, dtype)
     sizes: dict[str, Any] = {"layers": method.last, "head": method.head, "size": method.size, "tokens": method.tokens, "ranks": method.ranks}
-    sizes |= {"rank": method.rank, "alpha": 2.0 * method.rank, "dropout": settings.dropout, "targets": method.targets}
+    sizes |= {"rank": method.rank, "alpha": 2.0 * method.rank, "dropout": settings.adaptation.dropout, "targets": method.targets}
     tuned = attach_method(model, method.name, Shape(**sizes), seed=settings.seed)
     model = model.to(accelerator.device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

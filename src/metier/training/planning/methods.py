@@ -19,9 +19,6 @@ LOW_RANK = frozenset(name for name, facts in METHODS.items() if facts.family in 
 VIRTUAL = frozenset(name for name, facts in METHODS.items() if facts.family == "virtual")
 """Methods that put virtual tokens before every example."""
 
-_FEW_EXAMPLES = 500
-"""Below this `rank: auto` is 8, as metier.training.answers resolves it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -49,10 +46,10 @@ class Method:
 
 def method_of(settings: TrainingSettings, examples: int) -> Method:
     """Return the method that the project file asks for, `auto` resolved."""
-    rank = (8 if examples < _FEW_EXAMPLES else 16) if settings.rank == "auto" else settings.rank
     given = settings.adaptation
+    rank = given.rank_for(examples)
     sizes = {"size": given.size, "tokens": given.tokens, "last": given.layers}
-    return Method(settings.taught_by, rank=rank, targets=settings.targets, ranks=dict(given.ranks), head=given.head, **sizes)
+    return Method(settings.taught_by, rank=rank, targets=given.targets, ranks=dict(given.ranks), head=given.head, **sizes)
 
 
 def available() -> tuple[str, ...]:
@@ -80,7 +77,7 @@ def check_targets(shape: ModelShape, method: Method) -> None:
     names = [_full_name(layer, name) for layer in range(shape.layers) for name in LINEAR]
     for target in method.targets if method.name in LOW_RANK and method.targets != ALL_LINEAR else ():
         if not any(f".{name}".endswith(f".{target}") for name in names):
-            raise ModelError(f"training.targets: no linear layer is called {target!r}\n    -> {nearest(target, [*LINEAR, ALL_LINEAR])}")
+            raise ModelError(f"training.adaptation.targets: no linear layer is called {target!r}\n    -> {nearest(target, [*LINEAR, ALL_LINEAR])}")
 
 
 def trainable_parameters(shape: ModelShape, method: Method) -> int:
