@@ -22,11 +22,11 @@ from metier.records import Record, Source, Span, identify
 from metier.shards import read_drops
 from metier.store import Store
 from metier.training import TrainingSettings, train
-from metier.training.answers import Trainer
 from metier.training.batches import row_of
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
-from metier.training.settings import BatchSettings, CheckpointSettings, ValidationSettings
+from metier.training.settings import BatchSettings, CheckpointSettings, ObjectiveSettings, ValidationSettings
+from metier.training.trainer import Trainer
 
 COLORS = {"red": "红", "green": "绿", "light blue": "浅蓝"}
 THINGS = {"pen": "笔", "lamp": "灯", "table": "桌子", "door": "门"}
@@ -170,7 +170,7 @@ def test_the_packed_loss_is_the_sum_of_the_losses_alone(task: str, encoder: Base
     model = load_with_head(encoder, labelling, torch.float32, seed=0, frozen=False)
     layout = layout_of(model, labelling)
     examples = encode_labelled(records, TextReader(load_tokenizer(encoder)), labelling, layout).examples
-    objective = label_objective(labelling, layout)
+    objective = label_objective(labelling, layout, ObjectiveSettings())
     with torch.no_grad():
         together = float(objective(model, row_of(examples)))
         alone = sum(float(objective(model, row_of([example]))) for example in examples)
@@ -183,8 +183,8 @@ def test_an_interrupted_training_goes_on_with_the_same_numbers(make_dataset: Mak
     run, trained = train(dataset, encoder, chosen, workspace=store.workspace("whole"))
     whole = Trainer._write
 
-    def stop(self: Trainer, result: object, check: float | None) -> None:
-        whole(self, result, check)  # type: ignore[arg-type]
+    def stop(self: Trainer, stage: object, result: object, checked: object) -> None:
+        whole(self, stage, result, checked)  # type: ignore[arg-type]
         if self.position.step == 5:
             raise KeyboardInterrupt
 
@@ -268,7 +268,7 @@ def test_what_is_multiplied_in_bf16_learns_what_fp32_learns(encoder: Base) -> No
     gradients, losses = [], []
     for compute in (None, torch.bfloat16):
         model.zero_grad()
-        loss = label_objective(labelling, layout, compute=compute)(model, row)
+        loss = label_objective(labelling, layout, ObjectiveSettings(), compute=compute)(model, row)
         loss.backward()
         losses.append(float(loss.detach()))
         gradients.append(torch.cat([item.grad.flatten() for item in model.parameters() if item.grad is not None]))

@@ -19,7 +19,7 @@ from metier.shards import dataset_records
 from metier.store import Store
 from metier.training import TrainingSettings, train
 from metier.training.batches import encode_records, row_of
-from metier.training.loop import plan_steps
+from metier.training.curriculum import plan_steps
 from metier.training.planning.advice import Ask, advise
 from metier.training.planning.decide import Aims
 from metier.training.planning.hardware import Machine, named, resident_bytes, this_machine
@@ -61,8 +61,8 @@ def ask(**changes: Any) -> Ask:
 
 
 def test_the_rows_of_the_plan_are_those_that_are_trained(dataset: Artifact, base: Base) -> None:
-    examples, _ = encode_records(dataset_records(dataset, "train"), Chat(load_tokenizer(base)), 1024)
-    plan = plan_steps(examples, SETTINGS)
+    taught = encode_records(dataset_records(dataset, "train"), Chat(load_tokenizer(base)), 1024)
+    plan, examples = plan_steps(taught, SETTINGS), taught.examples
     load = load_of(examples, plan, [examples[:3]])
     for step, rows in zip(plan.steps, load.steps, strict=True):
         for indices, found in zip(step, rows, strict=True):
@@ -74,15 +74,16 @@ def test_the_rows_of_the_plan_are_those_that_are_trained(dataset: Artifact, base
 
 
 def test_calibration_measures_ten_steps_and_leaves_the_base_model_as_it_was(dataset: Artifact, base: Base) -> None:
-    examples, _ = encode_records(dataset_records(dataset, "train"), Chat(load_tokenizer(base)), 1024)
+    taught = encode_records(dataset_records(dataset, "train"), Chat(load_tokenizer(base)), 1024)
+    examples = taught.examples
     shape, method, means = read_shape(base.folder), method_of(SETTINGS, len(examples)), Means(4)
-    rows = chosen_rows(plan_steps(examples, SETTINGS), examples, shape, method, means)
+    rows = chosen_rows(plan_steps(taught, SETTINGS), examples, shape, method, means)
     assert len(rows) == STEPS + 1
     work = [training_flops(shape, method, row_shape([examples[index] for index in row])) for row in rows]
     assert rows[0] == rows[1]
     assert work[2:] == sorted(work[2:])
     before = base.folder.joinpath("model.safetensors").read_bytes()
-    found = calibrate(base, examples, rows, SETTINGS, shape, method=method, means=means)
+    found = calibrate(base, taught, rows, SETTINGS, shape, method=method, means=means)
     assert found.steps == STEPS
     assert found.tokens == sum(sum(len(examples[index]) for index in row) for row in rows[1:])
     assert found.flops == pytest.approx(sum(work[1:]) / found.seconds)
@@ -90,10 +91,10 @@ def test_calibration_measures_ten_steps_and_leaves_the_base_model_as_it_was(data
 
 
 def test_a_plan_with_fewer_rows_than_ten_measures_those_that_there_are(make_dataset: MakeDataset, base: Base) -> None:
-    examples, _ = encode_records(RECORDS[:6], Chat(load_tokenizer(base)), 1024)
+    taught = encode_records(RECORDS[:6], Chat(load_tokenizer(base)), 1024)
     settings = SETTINGS.model_copy(update={"epochs": 1.0})
     shape, method = read_shape(base.folder), method_of(settings, 6)
-    rows = chosen_rows(plan_steps(examples, settings), examples, shape, method, Means(4))
+    rows = chosen_rows(plan_steps(taught, settings), taught.examples, shape, method, Means(4))
     assert {index for row in rows for index in row} == set(range(6))
 
 

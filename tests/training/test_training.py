@@ -21,9 +21,11 @@ from metier.records import Message
 from metier.shards import read_drops
 from metier.store import Store
 from metier.training import TrainingSettings, train
-from metier.training.batches import order, pack, row_of
-from metier.training.loop import learning_rate_at, plan_steps
-from metier.training.objectives import cross_entropy
+from metier.training.batches import encode_records, order, pack, row_of
+from metier.training.checking import check
+from metier.training.curriculum import plan_steps
+from metier.training.loop import learning_rate_at
+from metier.training.objectives import answer_losses, cross_entropy
 from metier.training.settings import AdaptationSettings, BatchSettings, CheckpointSettings, OptimizerSettings, ValidationSettings
 
 ROWS = [conversation(f"{color}的{thing}在哪里？", f"{thing}在{place}") for color, place in (("红", "左边"), ("绿", "右边")) for thing in "书笔灯门窗桌椅车"]
@@ -171,13 +173,12 @@ def test_early_stopping_keeps_the_best_adapter(dataset: Artifact, base: Base, st
     assert run.facts["validation_loss"] == best[1]
     model = load_weights(base, torch.float32)
     from metier.models.lorafile import load_adapter
-    from metier.training.loop import validation_loss
 
     load_adapter(model, adapter.path)
     chat = Chat(load_tokenizer(base))
-    examples = [chat.encode(record.messages) for record in ROWS[12:14]]
-    loss = validation_loss(model, examples, cross_entropy, row_tokens=128, device=torch.device("cpu"), seen=lambda _: None)
-    assert loss == pytest.approx(best[1], abs=1e-5)
+    checks = encode_records(ROWS[12:14], chat, 128)
+    checked = check(model, checks, answer_losses, row_tokens=128, device=torch.device("cpu"), seen=lambda _: None)
+    assert checked.mean() == pytest.approx(best[1], abs=1e-5)
 
 
 CHILD = """
@@ -232,22 +233,23 @@ def test_rows_hold_every_example_once_and_never_more_than_their_capacity() -> No
 
 
 def test_the_order_of_the_dataset_is_kept_where_it_is_asked_for(base: Base) -> None:
-    examples = examples_of(base) * 3
+    taught = encode_records(ROWS * 3, Chat(load_tokenizer(base)), 128)
+    examples = taught.examples
     batch = SETTINGS.batch.model_copy(update={"row_tokens": max(map(len, examples)), "rows": 1})
-    plan = plan_steps(examples, SETTINGS.model_copy(update={"epochs": 1.0, "batch": batch.model_copy(update={"order": "dataset"})}))
+    plan = plan_steps(taught, SETTINGS.model_copy(update={"epochs": 1.0, "batch": batch.model_copy(update={"order": "dataset"})}))
     firsts = [step[0][0] for step in plan.steps]
     assert firsts == sorted(firsts)
     assert sorted(index for step in plan.steps for row in step for index in row) == list(range(len(examples)))
-    drawn = plan_steps(examples, SETTINGS.model_copy(update={"epochs": 1.0, "batch": batch}))
+    drawn = plan_steps(taught, SETTINGS.model_copy(update={"epochs": 1.0, "batch": batch}))
     assert [step[0][0] for step in drawn.steps] != sorted(step[0][0] for step in drawn.steps)
 
 
 def test_an_epoch_has_its_own_order_and_a_share_of_an_epoch_its_share_of_rows(base: Base) -> None:
-    examples = examples_of(base)
+    taught = encode_records(ROWS, Chat(load_tokenizer(base)), 128)
     assert order(100, 0, 0) != order(100, 0, 1)
     assert order(100, 0, 1) == order(100, 0, 1)
-    whole = plan_steps(examples, SETTINGS.model_copy(update={"epochs": 1.0}))
-    half = plan_steps(examples, SETTINGS.model_copy(update={"epochs": 0.5}))
+    whole = plan_steps(taught, SETTINGS.model_copy(update={"epochs": 1.0}))
+    half = plan_steps(taught, SETTINGS.model_copy(update={"epochs": 0.5}))
     assert half.steps == whole.steps[: -(-len(whole.steps) // 2)]
 
 

@@ -22,7 +22,19 @@ from torch.nn.functional import linear
 from metier.errors import ModelError, nearest
 from metier.models.quantized import PackedLinear, pack_weights
 
-__all__ = ["ALL_LINEAR", "PREFIX", "LoraLinear", "adapter_state", "attach", "linear_layers", "pattern_of", "product_distance", "row_norms", "set_enabled"]
+__all__ = [
+    "ALL_LINEAR",
+    "PREFIX",
+    "LoraLinear",
+    "adapter_state",
+    "attach",
+    "linear_layers",
+    "pattern_of",
+    "product_distance",
+    "row_norms",
+    "set_dropout",
+    "set_enabled",
+]
 
 ALL_LINEAR = "all-linear"
 
@@ -174,6 +186,13 @@ def attach(
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
+
+
+def set_dropout(model: nn.Module, share: float) -> None:
+    """Set the dropout on the input of a model's updates."""
+    for module in model.modules():
+        if isinstance(module, LoraLinear):
+            module.dropout = share
 
 
 def set_enabled(model: nn.Module, enabled: bool) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from metier.config import Settings
-from metier.errors import Fault, InputError, nearest
+from metier.errors import Fault, InputError
+from metier.proportions import apportion, shares
 from metier.records import Record
 
-__all__ = ["CurriculumSettings", "Item", "Mix", "MixSettings", "ReplaySettings", "apportion", "items", "mix", "shares"]
+__all__ = ["CurriculumSettings", "Item", "Mix", "MixSettings", "ReplaySettings", "items", "mix"]
 
 By = Literal["task", "source", "language", "domain"]
 _BY: tuple[By, ...] = ("task", "source", "language", "domain")
@@ -123,36 +124,6 @@ def _group(record: Record, by: By) -> str:
     return getattr(record, by) or "unknown"
 
 
-def shares(counts: Mapping[str, int], *, alpha: float = 0.6, weights: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Return the share of each group: ``w_i n_i^alpha / sum_j w_j n_j^alpha`` (temperature sampling; Conneau and Lample, 2019, 3.1).
-
-    Raises InputError for a weight of a group that is not there, or if nothing is left.
-    """
-    weights = weights or {}
-    if unknown := [name for name in weights if name not in counts]:
-        faults = [Fault(f"there is no group {name!r}", key="prepare.mix.weights", remedy=nearest(name, list(counts))) for name in unknown]
-        raise InputError(faults)
-    raw = {name: weights.get(name, 1.0) * count**alpha if count else 0.0 for name, count in counts.items()}
-    total = sum(raw.values())
-    if not total:
-        raise InputError(Fault("nothing is left to mix: every group is empty or has the weight 0", key="prepare.mix", remedy="raise a weight"))
-    return {name: value / total for name, value in raw.items()}
-
-
-def apportion(total: int, wanted: Mapping[str, float]) -> dict[str, int]:
-    """Return whole numbers near `total` times the shares `wanted` that add up to `total` exactly (largest remainder; Hamilton's method).
-
-    Of equal remainders the name that comes first in the alphabet gets the seat.
-    """
-    whole = sum(wanted.values())
-    exact = {name: total * value / whole for name, value in wanted.items()}
-    seats = {name: int(value) for name, value in exact.items()}
-    rest = sorted(exact, key=lambda name: (-round(exact[name] - seats[name], 9), name))
-    for name in rest[: total - sum(seats.values())]:
-        seats[name] += 1
-    return seats
-
-
 def mix(domain: Sequence[Item], settings: MixSettings, general: Sequence[Item] = ()) -> Mix:
     """Return the order of training for the items of the domain and, as replay, the general ones.
 
@@ -163,7 +134,7 @@ def mix(domain: Sequence[Item], settings: MixSettings, general: Sequence[Item] =
     _check(domain, general, settings)
     groups = _by_group(domain)
     total = max(1, round(settings.epochs * len(domain)))
-    wanted = shares({name: len(found) for name, found in groups.items()}, alpha=settings.alpha, weights=settings.weights)
+    wanted = shares({name: len(found) for name, found in groups.items()}, alpha=settings.alpha, weights=settings.weights, key="prepare.mix")
     seats = apportion(total, wanted)
     taken = [item for name in sorted(groups) for item in _fill(groups[name], seats[name], settings)]
     replayed = _replay(taken, sorted(general, key=lambda item: item.id), settings)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -12,7 +13,9 @@ from metier.digest import digest_of
 from metier.models import Chat, Encoded
 from metier.records import Drop, Record
 
-__all__ = ["Example", "Labelled", "Row", "encode_records", "order", "pack", "row_of"]
+__all__ = ["Example", "Examples", "Labelled", "Origin", "Row", "encode_records", "order", "owners", "pack", "row_of"]
+
+_STEP, _UNKNOWN = "training", "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,39 @@ Example: TypeAlias = Encoded | Labelled
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What is known of the record that an example was made of, beside its text."""
+
+    id: str
+    task: str
+    domain: str
+    language: str
+    source: str
+
+
+@dataclass(slots=True)
+class Examples:
+    """Encoded records, where each came from, those that were left out, and how many spans were widened to whole words."""
+
+    examples: list[Example] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
+    drops: list[Drop] = field(default_factory=list)
+    widened: int = 0
+
+    def take(self, record: Record, example: Example) -> None:
+        """Keep a record as this example."""
+        self.examples.append(example)
+        source = record.source.uri if record.source else ""
+        # The same few words stand at every example: one copy of each is enough.
+        words = (sys.intern(word or _UNKNOWN) for word in (record.task, record.domain, record.language, source))
+        self.origins.append(Origin(record.id, *words))
+
+    def drop(self, record: Record, reason: str) -> None:
+        """Leave a record out."""
+        self.drops.append(Drop(record.id, _STEP, reason, record.source))
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One packed row. `sources[i]` is the position whose hidden state predicts `labels[i]`; 1-D int64 tensors.
 
@@ -50,29 +86,29 @@ class Row:
     kinds: torch.Tensor | None = None
 
 
-def encode_records(records: Iterable[Record], chat: Chat, maximum: int) -> tuple[list[Encoded], list[Drop]]:
-    """Return the examples that fit and a drop for each that does not: nothing is cut.
+def encode_records(records: Iterable[Record], chat: Chat, maximum: int) -> Examples:
+    """Return the examples that fit and a drop for each record that does not: nothing is cut.
 
     Left out are conversations of more than `maximum` tokens, conversations without a token to learn, and plain texts.
     """
-    examples, drops = [], []
+    found = Examples()
     for record in records:
         if not record.messages:
-            drops.append(Drop(record.id, "training", "plain_text", record.source))
+            found.drop(record, "plain_text")
             continue
         encoded = chat.encode(record.messages)
         if len(encoded) > maximum:
-            drops.append(Drop(record.id, "training", f"too_many_tokens:{len(encoded)}>{maximum}", record.source))
+            found.drop(record, f"too_many_tokens:{len(encoded)}>{maximum}")
         elif not any(encoded.learn[1:]):
-            drops.append(Drop(record.id, "training", "nothing_to_learn", record.source))
+            found.drop(record, "nothing_to_learn")
         else:
-            examples.append(encoded)
-    return examples, drops
+            found.take(record, encoded)
+    return found
 
 
-def order(count: int, seed: int, epoch: int) -> list[int]:
-    """Return the order of examples in an epoch: a function of seed and epoch alone, so a resumed run finds it again."""
-    generator = torch.Generator().manual_seed(int(digest_of([seed, epoch])[:15], 16))
+def order(count: int, *key: Any) -> list[int]:
+    """Return an order of so many things: a function of the key alone (the seed, the epoch and the like), so a resumed run finds it again."""
+    generator = torch.Generator().manual_seed(int(digest_of(list(key))[:15], 16))
     return [int(index) for index in torch.randperm(count, generator=generator)]
 
 
@@ -116,6 +152,12 @@ def row_of(examples: Sequence[Example]) -> Row:
     lengths = tuple(len(item) for item in examples)
     apart = torch.tensor(kinds) if any(kinds) else None
     return Row(torch.tensor(tokens), torch.tensor(positions), lengths, torch.tensor(sources), torch.tensor(labels), apart)
+
+
+def owners(row: Row) -> torch.Tensor:
+    """Return for each label of a row the place of its example in the row, 1-D int64."""
+    ends = torch.tensor(row.lengths, device=row.sources.device).cumsum(dim=0)
+    return torch.searchsorted(ends, row.sources, right=True)
 
 
 def _learnt(example: Encoded) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ _KEPT = 2
 
 @dataclass(slots=True)
 class Position:
-    """Where a training is, beside its tensors."""
+    """Where a training is, beside its tensors. `best_loss` and what follows it are those of the present stage."""
 
     step: int = 0
     seconds: float = 0.0
@@ -37,6 +37,9 @@ class Position:
     best_step: int | None = None
     worse_in_a_row: int = 0
     stopped: bool = False
+    stage: int = 0
+    ended: list[dict[str, Any]] = field(default_factory=list)
+    """What is to be said of the stages that have ended."""
 
 
 def save(folder: Path, position: Position, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:

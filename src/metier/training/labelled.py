@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -16,13 +15,12 @@ from metier.models.labeller import answer_places
 from metier.models.labels import Labelling, LabelTask
 from metier.models.tags import crossing, tags_of
 from metier.models.words import Reading, TextReader
-from metier.records import Drop, Record
-from metier.training.batches import Labelled
+from metier.records import Record
+from metier.training.batches import Examples, Labelled
 
-__all__ = ["Examples", "encode_labelled", "fit_labelling"]
+__all__ = ["encode_labelled", "fit_labelling"]
 
 _SHOWN = 10
-_STEP = "training"
 
 
 def fit_labelling(records: Sequence[Record], task: LabelTask, maximum_tokens: int) -> Labelling:
@@ -96,19 +94,6 @@ def _faults(record: Record, task: LabelTask) -> Iterable[Fault]:
         yield Fault(f"record {record.id} has no second text", path, key=key, remedy="map its column: columns: {pair: NAME}")
 
 
-@dataclass(slots=True)
-class Examples:
-    """Encoded records, those that were left out, and how many spans were widened to whole words."""
-
-    examples: list[Labelled] = field(default_factory=list)
-    drops: list[Drop] = field(default_factory=list)
-    widened: int = 0
-
-    def drop(self, record: Record, reason: str) -> None:
-        """Leave a record out."""
-        self.drops.append(Drop(record.id, _STEP, reason, record.source))
-
-
 def encode_labelled(records: Sequence[Record], reader: TextReader, labelling: Labelling, layout: Layout) -> Examples:
     """Return the examples of the records that have an answer and fit; nothing is cut."""
     found = Examples()
@@ -125,7 +110,7 @@ def encode_labelled(records: Sequence[Record], reader: TextReader, labelling: La
         elif not targets:
             found.drop(record, "nothing_to_learn")
         else:
-            found.examples.append(Labelled(reading.tokens, tuple(answer_places(reading, layout)), targets, reading.kinds))
+            found.take(record, Labelled(reading.tokens, tuple(answer_places(reading, layout)), targets, reading.kinds))
     return found
 
 

@@ -12,19 +12,14 @@ import torch
 from accelerate import Accelerator
 
 from metier.errors import ModelError
-from metier.training.batches import Example, Row, order, pack, row_of
+from metier.training.batches import Examples, Row, row_of
+from metier.training.curriculum import Plan
 from metier.training.objectives import Objective
 from metier.training.settings import OptimizerSettings, TrainingSettings
 
-__all__ = ["Plan", "StepResult", "Watcher", "learning_rate_at", "plan_steps", "run_steps", "validation_loss"]
+__all__ = ["StepResult", "Watcher", "learning_rate_at", "run_steps", "to_device"]
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Which examples each optimiser step sees: `steps[i]` is a list of packed rows of example indices."""
-
-    steps: tuple[tuple[tuple[int, ...], ...], ...]
-    steps_an_epoch: int
+_SHOWN = 20
 
 
 class Watcher(Protocol):
@@ -49,24 +44,6 @@ class StepResult:
     seconds: float
 
 
-def plan_steps(examples: Sequence[Example], settings: TrainingSettings) -> Plan:
-    """Return the steps of a training: a function of the examples, the seed and the settings alone."""
-    lengths = [len(example) for example in examples]
-    steps: list[tuple[tuple[int, ...], ...]] = []
-    first_epoch = 0
-    for epoch in range(math.ceil(settings.epochs)):
-        if settings.batch.order == "dataset":
-            # Packing closes rows as they fill; a row stands where its first example does.
-            rows = sorted(pack(lengths, range(len(examples)), settings.batch.row_tokens), key=lambda row: row[0])
-        else:
-            rows = pack(lengths, order(len(examples), settings.seed, epoch), settings.batch.row_tokens)
-        wanted = math.ceil(len(rows) * min(1.0, settings.epochs - epoch))
-        window = settings.batch.rows
-        steps.extend(tuple(tuple(row) for row in rows[start : min(start + window, wanted)]) for start in range(0, wanted, window))
-        first_epoch = first_epoch or len(steps)
-    return Plan(tuple(steps), max(1, first_epoch))
-
-
 def learning_rate_at(step: int, total: int, peak: float, settings: OptimizerSettings) -> float:
     """Return the learning rate of step `step` (from 0) of `total`: linear warm-up, then the schedule down to zero."""
     warm = math.ceil(total * settings.warmup)
@@ -82,10 +59,12 @@ def learning_rate_at(step: int, total: int, peak: float, settings: OptimizerSett
 
 def run_steps(
     model: Any,
-    examples: Sequence[Example],
+    taught: Examples,
     plan: Plan,
     *,
     start: int,
+    before: int = 0,
+    total: int | None = None,
     settings: TrainingSettings,
     objectives: Sequence[tuple[float, Objective]],
     optimizer: torch.optim.Optimizer,
@@ -95,14 +74,14 @@ def run_steps(
 ) -> Iterator[StepResult]:
     """Train from step `start` to the end of the plan, yielding after each optimiser step.
 
-    Every learnt token of a step weighs the same, whatever row, accumulation step or process it is in. `penalties` do not depend on the
-    examples and are added once a step; the loss that is reported is without them. Raises ModelError
-    when the loss stops being a number.
+    The plan may be one stage of a training of `total` steps, `before` of which came earlier: a watcher counts the whole. Every learnt token of a
+    step weighs the same, whatever row, accumulation step or process it is in. `penalties` do not depend on the examples and are added once
+    a step; the loss that is reported is without them. Raises ModelError, with the ids of the records, when the loss stops being a number.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for step in range(start, len(plan.steps)):
         began = time.perf_counter()
-        rows = [_to_device(row_of([examples[index] for index in row]), accelerator.device) for row in plan.steps[step]]
+        rows = [to_device(row_of([taught.examples[index] for index in row]), accelerator.device) for row in plan.steps[step]]
         labels = sum(len(row.labels) for row in rows)
         rate = learning_rate_at(step, len(plan.steps), settings.peak_rate, settings.optimizer)
         for group in optimizer.param_groups:
@@ -114,7 +93,7 @@ def run_steps(
             loss += float(value.detach())
         loss = _over_processes(accelerator, loss, parameters)
         if not math.isfinite(loss):
-            raise ModelError(f"the loss at step {step + 1} is {loss}\n    -> lower training.learning_rate, or set training.precision to float32")
+            raise ModelError(_not_finite(loss, before + step + 1, [taught.origins[index].id for row in plan.steps[step] for index in row]))
         for penalty in penalties:
             penalty().backward()  # type: ignore[no-untyped-call]
         if watcher is not None:
@@ -123,8 +102,14 @@ def run_steps(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if watcher is not None:
-            watcher.settle(step + 1, len(plan.steps))
+            watcher.settle(before + step + 1, before + len(plan.steps) if total is None else total)
         yield StepResult(loss, norm, rate, sum(len(row.tokens) for row in rows), labels, time.perf_counter() - began)
+
+
+def _not_finite(loss: float, step: int, records: Sequence[str]) -> str:
+    shown = ", ".join(records[:_SHOWN]) + (f" and {len(records) - _SHOWN} more" if len(records) > _SHOWN else "")
+    remedy = "the last checkpoint is kept; look at these records, lower training.learning_rate, or set training.precision to float32"
+    return f"the loss at step {step} is {loss}; the step's records: {shown}\n    -> {remedy}"
 
 
 def _total(model: Any, row: Row, objectives: Sequence[tuple[float, Objective]]) -> torch.Tensor:
@@ -134,7 +119,8 @@ def _total(model: Any, row: Row, objectives: Sequence[tuple[float, Objective]]) 
     return total
 
 
-def _to_device(row: Row, device: torch.device) -> Row:
+def to_device(row: Row, device: torch.device) -> Row:
+    """Return a row on a device."""
     if device.type == "cpu":
         return row
     kinds = None if row.kinds is None else row.kinds.to(device)
@@ -150,17 +136,3 @@ def _over_processes(accelerator: Accelerator, loss: float, parameters: Sequence[
             parameter.grad = torch.zeros_like(parameter)
         parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
     return float(accelerator.reduce(torch.tensor(loss, device=accelerator.device), reduction="sum"))
-
-
-@torch.no_grad()
-def validation_loss(
-    model: Any, examples: Sequence[Example], objective: Objective, *, row_tokens: int, device: torch.device, seen: Callable[[int], None]
-) -> float:
-    """Return the mean loss in nats a learnt token; `seen` is told how many examples each row held."""
-    total, labels = 0.0, 0
-    for indices in pack([len(example) for example in examples], range(len(examples)), row_tokens):
-        row = _to_device(row_of([examples[index] for index in indices]), device)
-        total += float(objective(model, row))
-        labels += len(row.labels)
-        seen(len(indices))
-    return total / labels

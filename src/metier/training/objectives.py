@@ -19,15 +19,25 @@ from metier.models.methods import Tuned
 from metier.training.batches import Row
 from metier.training.settings import ObjectiveSettings
 
-__all__ = ["Objective", "answers_objective", "cross_entropy", "label_objective"]
+__all__ = ["Losses", "Objective", "answer_losses", "answers_objective", "cross_entropy", "label_objective", "taught_losses"]
+
+_ONE_OF_SEVERAL = frozenset({"classification", "tagging"})
 
 Objective: TypeAlias = Callable[[Any, Row], torch.Tensor]
 """Returns the summed loss of a row, in nats; the loop divides by the learnt tokens of the whole step."""
 
+Losses: TypeAlias = Callable[[Any, Row], torch.Tensor]
+"""Returns the plain loss of each label of a row [labels], fp32: what validation measures, whatever is minimised."""
+
+
+def answer_losses(model: Any, row: Row) -> torch.Tensor:
+    """Return the negative log-likelihood of each of a row's labels; `model` is a causal language model of transformers."""
+    return label_losses(_states(model, row), model.get_output_embeddings().weight, row.labels, _softcap(model))
+
 
 def cross_entropy(model: Any, row: Row) -> torch.Tensor:
-    """Return the negative log-likelihood of a row's labels, summed; `model` is a causal language model of transformers."""
-    return label_losses(_states(model, row), model.get_output_embeddings().weight, row.labels, _softcap(model)).sum()
+    """Return the negative log-likelihood of a row's labels, summed."""
+    return answer_losses(model, row).sum()
 
 
 def _softcap(model: Any) -> float | None:
@@ -93,21 +103,53 @@ def _without_virtual(row: Row, count: int) -> Row:
     return Row(row.tokens[real], row.positions[real] - count, lengths, places[row.sources], row.labels)
 
 
-def label_objective(labelling: Labelling, layout: Layout, *, compute: torch.dtype | None = None) -> Objective:
-    """Return the summed loss of a model with a head: cross-entropy of a class or a tag; binary cross-entropy, averaged over the labels;
+def taught_losses(labelling: Labelling, layout: Layout, *, compute: torch.dtype | None = None) -> Losses:
+    """Return the plain loss of a model with a head: cross-entropy of a class or a tag; binary cross-entropy, averaged over the labels;
     half the squared distance of a number in units of its spread.
 
     `compute` is the format that weights kept in fp32 are multiplied in.
     """
 
-    def objective(model: Any, row: Row) -> torch.Tensor:
-        with computing_in(model, compute):
-            scores = label_scores(model, layout, row.tokens, row.positions, lengths=row.lengths, sources=row.sources, kinds=row.kinds)
-        if labelling.task in ("classification", "tagging"):
-            return cross_entropy_of(scores, row.labels, reduction="sum")
+    def losses(model: Any, row: Row) -> torch.Tensor:
+        scores = _scores(model, row, layout, compute)
+        if labelling.task in _ONE_OF_SEVERAL:
+            return cross_entropy_of(scores, row.labels, reduction="none")
         if labelling.task == "regression":
-            return ((scores[:, 0] - row.labels) ** 2).sum() / 2
+            return (scores[:, 0] - row.labels) ** 2 / 2
         wanted = row.labels if labelling.task == "multi-label" else row.labels[:, None]
-        return binary_cross_entropy_with_logits(scores, wanted, reduction="sum") / scores.shape[1]
+        return binary_cross_entropy_with_logits(scores, wanted, reduction="none").mean(dim=1)
+
+    return losses
+
+
+def label_objective(
+    labelling: Labelling, layout: Layout, settings: ObjectiveSettings, *, weights: torch.Tensor | None = None, compute: torch.dtype | None = None
+) -> Objective:
+    """Return what a model with a head minimises: its plain loss, smoothed, focal or weighted by class as the settings say.
+
+    `weights` [classes] belong to the true class; of several labels they weigh a text's having the label (see `class_weights`).
+    """
+    plain = taught_losses(labelling, layout, compute=compute)
+
+    def objective(model: Any, row: Row) -> torch.Tensor:
+        if not settings.smoothing and not settings.focal and weights is None:
+            return plain(model, row).sum()
+        scores = _scores(model, row, layout, compute)
+        own = None if weights is None else weights.to(scores.device)
+        if labelling.task in _ONE_OF_SEVERAL:
+            losses = cross_entropy_of(scores, row.labels, reduction="none", label_smoothing=settings.smoothing)
+            if settings.focal:
+                losses = losses * (1 - torch.exp(-cross_entropy_of(scores, row.labels, reduction="none"))).clamp(min=0) ** settings.focal
+            return losses.sum() if own is None else (losses * own[row.labels]).sum()
+        wanted = row.labels * (1 - settings.smoothing) + settings.smoothing / 2
+        losses = binary_cross_entropy_with_logits(scores, wanted, reduction="none", pos_weight=own)
+        if settings.focal:
+            losses = losses * (torch.sigmoid(scores) - row.labels).abs() ** settings.focal
+        return losses.mean(dim=1).sum()
 
     return objective
+
+
+def _scores(model: Any, row: Row, layout: Layout, compute: torch.dtype | None) -> torch.Tensor:
+    with computing_in(model, compute):
+        return label_scores(model, layout, row.tokens, row.positions, lengths=row.lengths, sources=row.sources, kinds=row.kinds)

@@ -9,7 +9,18 @@ from pydantic import Field, model_validator
 from metier.config import Settings
 from metier.models.methods import METHODS
 
-__all__ = ["AdaptationSettings", "BatchSettings", "CheckpointSettings", "ObjectiveSettings", "OptimizerSettings", "TrainingSettings", "ValidationSettings"]
+__all__ = [
+    "AdaptationSettings",
+    "BatchSettings",
+    "CheckpointSettings",
+    "ObjectiveSettings",
+    "OptimizerSettings",
+    "SelectionSettings",
+    "ShareSettings",
+    "StageSettings",
+    "TrainingSettings",
+    "ValidationSettings",
+]
 
 _FEW_EXAMPLES = 500
 _RANK, _RANK_OF_FEW = 16, 8
@@ -70,10 +81,58 @@ class ObjectiveSettings(Settings):
     """Share of each target that is spread over the whole vocabulary (Szegedy et al. 2016, section 7)."""
     focal: float = Field(default=0.0, ge=0, le=10)
     """Exponent by which tokens that are known already count less: (1 - p)^focal (Lin et al. 2017)."""
+    class_weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["balanced"] = {}
+    """classification, multi-label, tagging: how much each true label counts, 1 where none is given (`O` for words outside of spans); balanced:
+    in inverse proportion to its frequency in the training split (King and Zeng, 2001)."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the divergence from the base model's next-token distributions at the learnt tokens."""
     start: float = Field(default=0.0, ge=0)
     """Weight of the squared distance of the weights from those of the base model, summed over all of them."""
+
+
+class SelectionSettings(Settings):
+    """Which records a stage takes: those that fit every key that is given."""
+
+    task: tuple[str, ...] = ()
+    """Their task, as the source or the template names it."""
+    domain: tuple[str, ...] = ()
+    """Their domain."""
+    language: tuple[str, ...] = ()
+    """Their language."""
+    source: tuple[str, ...] = ()
+    """Their file, by its path as the dataset shows it, or a pattern (`guidelines/*.md`)."""
+
+
+class ShareSettings(Settings):
+    """How often each group of a stage's records is seen: in proportion to its size to the power alpha (Conneau and Lample, 2019, 3.1)."""
+
+    by: Literal["task", "domain", "language", "source"] = "task"
+    """What makes a group."""
+    alpha: float = Field(default=1.0, ge=0, le=1)
+    """1: each record as often as every other; 0: each group as often as every other. A group's records are used up before one is repeated."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Factor on a group's share, by name; 0 leaves the group out."""
+
+
+class StageSettings(Settings):
+    """One stage of a training. What is not given here is as `training:` says."""
+
+    name: str = Field(min_length=1, max_length=80)
+    """Name in reports."""
+    records: SelectionSettings = SelectionSettings()
+    """Which records it learns from."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over them."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Highest learning rate; it rises and falls within the stage."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Dropout on the input of low-rank updates."""
+    shares: ShareSettings = ShareSettings()
+    """How often each group of its records is seen."""
+    objectives: ObjectiveSettings | None = None
+    """What is minimised beside the cross-entropy."""
+    optimizer: OptimizerSettings | None = None
+    """Schedule and optimiser, which starts anew with each stage."""
 
 
 class AdaptationSettings(Settings):
@@ -136,6 +195,8 @@ class TrainingSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     validation: ValidationSettings = ValidationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    stages: tuple[StageSettings, ...] = ()
+    """Trainings one after the other on the same adapter, each with its own records, passes and rate; none: one stage with every record."""
 
     @model_validator(mode="after")
     def _belongs(self) -> Self:
@@ -145,7 +206,20 @@ class TrainingSettings(Settings):
             raise ValueError(f"the method {self.taught_by!r} does not use {', '.join(odd)}\n    -> take it out, or choose a method that does: {others}")
         if self.learning_rate != "auto" and self.learning_rate <= 0:
             raise ValueError("learning_rate has to be above 0")
+        self._check_stages()
         return self
+
+    def _check_stages(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"stages: two are called {', '.join(twice)}\n    -> give each a name of its own")
+        if self.stages and self.epochs != type(self).model_fields["epochs"].default:
+            raise ValueError("epochs is not used where there are stages\n    -> take it out; each stage has its own")
+        for stage in self.stages:
+            if stage.dropout is not None and "adaptation.dropout" not in METHODS[self.taught_by].reads:
+                raise ValueError(f"stages: {stage.name}: the method {self.taught_by!r} does not use dropout\n    -> take it out")
+            if stage.shares != ShareSettings() and self.batch.order == "dataset":
+                raise ValueError(f"stages: {stage.name}: shares are drawn at random, batch.order keeps the dataset's order\n    -> take one of them out")
 
     @property
     def taught_by(self) -> str:

@@ -21,10 +21,14 @@ from metier.models.precision import fastest_dtype
 from metier.models.words import TextReader
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder
-from metier.training.answers import Trainer, validation_sample
-from metier.training.labelled import Examples, encode_labelled, fit_labelling
-from metier.training.objectives import label_objective
+from metier.training.answers import validation_sample
+from metier.training.batches import Examples
+from metier.training.classweights import check_objectives, class_weights
+from metier.training.curriculum import plan_course
+from metier.training.labelled import encode_labelled, fit_labelling
+from metier.training.objectives import Objective, label_objective, taught_losses
 from metier.training.settings import ObjectiveSettings, TrainingSettings
+from metier.training.trainer import Trainer
 
 __all__ = ["train_labels"]
 
@@ -56,6 +60,7 @@ def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task
     encoder = is_encoder(base)
     records = list(dataset_records(dataset, "train"))
     labelling = fit_labelling(records, task, min(settings.batch.maximum_tokens, longest(base)))
+    check_objectives(settings, labelling)
     accelerator = Accelerator()
     effective = _resolve(settings, len(records), encoder=encoder, device=accelerator.device.type)
     model = _prepared(base, labelling, effective)
@@ -66,13 +71,21 @@ def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task
     checks = encode_labelled(validation_sample(dataset, settings.validation.limit), reader, labelling, layout)
     _say(taught, workspace)
     half = effective.dtype if effective.adapter is None and effective.dtype != torch.float32 else None
+
+    def objective(objectives: ObjectiveSettings) -> Objective:
+        weights = class_weights(objectives, labelling, taught.examples)
+        return label_objective(labelling, layout, objectives, weights=weights, compute=half)
+
     trainer = Trainer(
         model.to(accelerator.device),
-        (taught.examples, checks.examples),
+        plan_course(taught, checks, effective.settings),
         effective.settings,
         workspace,
         accelerator,
-        objective=label_objective(labelling, layout, compute=half),
+        objective=lambda objectives: label_objective(
+            labelling, layout, objectives, weights=class_weights(objectives, labelling, taught.examples), compute=half
+        ),
+        losses=taught_losses(labelling, layout, compute=half),
     )
     trainer.run()
     run_folder = workspace.folder / "run"
@@ -95,7 +108,6 @@ def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device
         remedy = f"write {' or '.join(name for name, facts in METHODS.items() if facts.labels)}"
         raise InputError(Fault(f"{settings.task} is not trained by the method {method!r}", key="training.method", remedy=remedy))
     unread = settings.adaptation.unread_by(method) + (["adaptation.ranks"] if settings.adaptation.ranks else [])
-    unread += ["objectives"] if settings.objectives != ObjectiveSettings() else []
     if unread:
         raise InputError([Fault(f"{settings.task} is trained by {method} without `{key}`", key=f"training.{key}", remedy="take it out") for key in unread])
     given = settings.adaptation

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -20,7 +20,7 @@ from metier.records import Record
 from metier.shards import dataset_records
 from metier.store import write_atomically
 from metier.training.batches import encode_records, pack
-from metier.training.loop import Plan, plan_steps
+from metier.training.curriculum import Course, plan_course
 from metier.training.planning.decide import Aims, Decision, Situation, decide
 from metier.training.planning.hardware import Machine, accelerators, resident_bytes, this_machine
 from metier.training.planning.measure import Calibration, calibrate, chosen_rows
@@ -64,12 +64,22 @@ class _Case:
     base: Base
     shape: ModelShape
     settings: TrainingSettings
-    examples: Sequence[Encoded]
-    plan: Plan
+    course: Course
     load: Load
     machine: Machine
     held: tuple[int, int]
     virtual: int = 0
+
+    @property
+    def examples(self) -> Sequence[Encoded]:
+        """The conversations that are learnt from."""
+        return cast("Sequence[Encoded]", self.course.taught.examples)
+
+    @property
+    def passes(self) -> float:
+        """How often an example is read on average."""
+        seen = sum(len(row) for step in self.course.plan.steps for row in step)
+        return seen / len(self.examples) if self.settings.stages else self.settings.epochs
 
     def rows(self, method: Method) -> list[RowShape]:
         """The rows of all steps as this method would read them, with its own virtual tokens."""
@@ -82,7 +92,13 @@ class _Case:
 
     def means_on(self, machine: Machine) -> Means:
         """How the loop would work on a machine."""
-        return Means(machine.precision, self.settings.batch.rows, self.settings.adaptation.dropout > 0, machine.accelerator, len(self.load.rows))
+        return Means(
+            machine.precision,
+            self.settings.batch.rows,
+            any(stage.settings.adaptation.dropout > 0 for stage in self.course.stages),
+            machine.accelerator,
+            len(self.load.rows),
+        )
 
 
 def advise(
@@ -115,7 +131,7 @@ def advise(
             "tokens": load.tokens,
             "learnt_tokens": load.labels,
             "steps": len(load.steps),
-            "epochs": settings.epochs,
+            "epochs": case.passes,
             "longest": max(row.longest for row in load.rows),
         },
         "machine": {"name": case.machine.name, "memory_bytes": case.machine.memory, "flops": case.machine.flops, "precision_bytes": case.machine.precision},
@@ -137,17 +153,19 @@ def _case(dataset: Artifact, base: Base, settings: TrainingSettings, progress: P
     shape = read_shape(base.folder)
     chat = Chat(load_tokenizer(base), virtual=method_of(settings, 0).virtual)
     progress.start(_READING, None, "examples")
-    examples, drops = encode_records(_counted(dataset_records(dataset, "train"), progress), chat, settings.batch.maximum_tokens)
+    taught = encode_records(_counted(dataset_records(dataset, "train"), progress), chat, settings.batch.maximum_tokens)
     progress.finish(_READING)
+    examples, drops = taught.examples, taught.drops
     if not examples:
         longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
         raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
     sample = sorted(dataset_records(dataset, "validation"), key=lambda record: record.id)[: settings.validation.limit]
-    checks, _ = encode_records(sample, chat, settings.batch.maximum_tokens)
-    plan = plan_steps(examples, settings)
-    rows = [[checks[index] for index in row] for row in pack([len(check) for check in checks], range(len(checks)), settings.batch.row_tokens)]
-    load = load_of(examples, plan, rows, dropped=len(drops))
-    return _Case(base, shape, settings, examples, plan, load, this_machine(settings.precision), resident_bytes() or (0, 0), chat.virtual)
+    checks = encode_records(sample, chat, settings.batch.maximum_tokens)
+    course = plan_course(taught, checks, settings)
+    held = checks.examples
+    rows = [[held[index] for index in row] for row in pack([len(example) for example in held], range(len(held)), settings.batch.row_tokens)]
+    load = load_of(cast("Sequence[Encoded]", examples), course.plan, cast("Sequence[Sequence[Encoded]]", rows), dropped=len(drops))
+    return _Case(base, shape, settings, course, load, this_machine(settings.precision), resident_bytes() or (0, 0), chat.virtual)
 
 
 def _counted(records: Iterable[Record], progress: Progress) -> Iterator[Record]:
@@ -180,13 +198,13 @@ def _calibration(case: _Case, method: Method, cache: Path | None, progress: Prog
     if most.total + case.held[0] > case.machine.memory:
         progress.say(f"not calibrated: training would need {(most.total + case.held[0]) / 1e9:.1f} GB of {case.machine.memory / 1e9:.1f} GB")
         return None
-    rows = chosen_rows(case.plan, case.examples, case.shape, method, case.means)
+    rows = chosen_rows(case.course.plan, case.examples, case.shape, method, case.means)
     about = [asdict(method), case.settings.adaptation.dropout, case.machine.precision, case.machine.name, torch.__version__, metier.__version__]
     about.append(case.settings.objectives.model_dump(mode="json"))
     key = {"calibration": about, "base": case.base.digest, "rows": [[len(case.examples[index]) for index in row] for row in rows]}
 
     def measure() -> dict[str, Any]:
-        return calibrate(case.base, case.examples, rows, case.settings, case.shape, method=method, means=case.means, progress=progress).as_facts()
+        return calibrate(case.base, case.course.taught, rows, case.settings, case.shape, method=method, means=case.means, progress=progress).as_facts()
 
     return Calibration(**_known(cache, key, measure))
 
@@ -208,7 +226,7 @@ def _flops(case: _Case, method: Method) -> float:
     """FLOPs of all steps and of the validations between them."""
     diverging = case.settings.objectives.kl > 0
     training = sum(training_flops(case.shape, method, row, diverging=diverging) for row in case.rows(method))
-    return training + case.settings.validation.times * sum(forward_flops(case.shape, row) for row in case.load.checks)
+    return training + case.settings.validation.times * len(case.course.stages) * sum(forward_flops(case.shape, row) for row in case.load.checks)
 
 
 def _decision(case: _Case, aims: Aims, measured: Calibration | None) -> Decision:
@@ -222,14 +240,14 @@ def _decision(case: _Case, aims: Aims, measured: Calibration | None) -> Decision
 def _warnings(case: _Case, method: Method, measured: Calibration | None, aims: Aims) -> list[str]:
     """Return what stands in the way of training by this method on this machine, each with what to do about it."""
     said = []
-    machine, settings = case.machine, case.settings
+    machine = case.machine
     needed = _largest(case, method, machine).total + case.held[0]
     if needed > machine.memory:
         what = f"Training needs {needed / 1e9:.1f} GB and this machine has {machine.memory / 1e9:.1f} GB."
         said.append(f"{what} {_smaller(case, method) or _larger(case, method)}")
     hours = _flops(case, method) / (measured.flops if measured is not None else machine.flops * machine.shares[0]) / 3600
     if hours > aims.hours:
-        fewer = settings.epochs * aims.hours / hours
+        fewer = case.passes * aims.hours / hours
         said.append(
             f"Training takes up to {hours:.1f} hours, more than the {aims.hours:g} that are allowed: {fewer:.2g} epochs would fit, or an accelerator (--gpu)."
         )
@@ -242,7 +260,7 @@ def _smaller(case: _Case, method: Method) -> str:
     tokens, longest = batch.row_tokens // 2, max(len(example) for example in case.examples)
     while tokens >= max(longest, 16):
         settings = case.settings.model_copy(update={"batch": batch.model_copy(update={"row_tokens": tokens})})
-        load = load_of(case.examples, plan_steps(case.examples, settings), ())
+        load = load_of(case.examples, plan_course(case.course.taught, case.course.checks, settings).plan, ())
         if _largest(replace(case, load=load), method, case.machine).total + case.held[0] <= case.machine.memory:
             return f"It fits with training.batch.row_tokens: {tokens}."
         tokens //= 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +13,9 @@ from accelerate import Accelerator
 from metier.models import Base, Encoded, load_weights
 from metier.models.methods import AdaptiveRanks, Shape, attach_method
 from metier.progress import SILENT, Progress
-from metier.training.loop import Plan, run_steps
+from metier.training.batches import Examples
+from metier.training.curriculum import Plan
+from metier.training.loop import run_steps
 from metier.training.objectives import answers_objective
 from metier.training.planning.hardware import resident_bytes
 from metier.training.planning.memory import Means, memory
@@ -63,7 +65,7 @@ def chosen_rows(plan: Plan, examples: Sequence[Encoded], shape: ModelShape, meth
 
 def calibrate(
     base: Base,
-    examples: Sequence[Encoded],
+    taught: Examples,
     rows: Sequence[tuple[int, ...]],
     settings: TrainingSettings,
     shape: ModelShape,
@@ -96,14 +98,14 @@ def calibrate(
         "accelerator": accelerator,
     }
     options["watcher"] = tuned if isinstance(tuned, AdaptiveRanks) else None
-    for result in run_steps(model, examples, plan, start=0, **options):
+    for result in run_steps(model, taught, plan, start=0, **options):
         measured.append(result)
         progress.advance(TASK, 1, f"{result.tokens / result.seconds:.0f} tokens/s")
     progress.finish(TASK)
     after = resident_bytes()
     del model, tuned, optimizer, parameters, options
     gc.collect()
-    shapes = [row_shape([examples[index] for index in row]) for row in rows]
+    shapes = [row_shape([cast("Encoded", taught.examples[index]) for index in row]) for row in rows]
     counted = measured[1:] or measured
     work = sum(training_flops(shape, method, item, diverging=settings.objectives.kl > 0) for item in shapes[-len(counted) :])
     seconds = sum(result.seconds for result in counted)

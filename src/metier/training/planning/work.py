@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metier.models import Encoded
-from metier.training.loop import Plan
+from metier.training.curriculum import Plan
 from metier.training.planning.memory import RowShape
 from metier.training.planning.methods import Method, trainable_parameters
 from metier.training.planning.shape import ModelShape, linear_weights

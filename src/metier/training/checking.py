@@ -1,0 +1,70 @@
+"""The loss on the validation examples, example by example, so that it can be shown by group and by length and has an error of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from metier.training.batches import Example, Examples, Origin, owners, pack, row_of
+from metier.training.loop import to_device
+from metier.training.objectives import Losses
+
+__all__ = ["Checked", "check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """For each validation example the summed loss in nats, the learnt tokens (or labels) and the tokens read."""
+
+    losses: tuple[float, ...]
+    labels: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    def mean(self, places: Sequence[int] | None = None) -> float:
+        """Return the mean loss in nats a learnt token of the examples at these places (default: all)."""
+        places = range(len(self.losses)) if places is None else places
+        return math.fsum(self.losses[place] for place in places) / sum(self.labels[place] for place in places)
+
+    def error(self, places: Sequence[int] | None = None) -> float:
+        """Return the standard error of that mean: examples are the sampling unit, since the tokens of one are not independent.
+
+        It is the error of a ratio (Cochran, Sampling Techniques, 1977, 2.11): sqrt(n / (n - 1) sum (l_i - m k_i)^2) / sum k_i.
+        """
+        places = range(len(self.losses)) if places is None else places
+        if len(places) < 2:
+            return math.inf
+        mean = self.mean(places)
+        squares = math.fsum((self.losses[place] - mean * self.labels[place]) ** 2 for place in places)
+        return math.sqrt(squares * len(places) / (len(places) - 1)) / sum(self.labels[place] for place in places)
+
+    def by_group(self, origins: Sequence[Origin]) -> dict[str, float]:
+        """Return the mean loss of each task, with its domain before it where there are several."""
+        several = len({origin.domain for origin in origins}) > 1
+        return self._by([f"{origin.domain}/{origin.task}" if several else origin.task for origin in origins])
+
+    def by_length(self) -> dict[str, float]:
+        """Return the mean loss of examples of up to 32, 64, 128, ... tokens."""
+        bounds = [max(32, 1 << (count - 1).bit_length()) for count in self.tokens]
+        return {f"to {bound}": loss for bound, loss in self._by(bounds).items()}
+
+    def _by(self, keys: Sequence[Any]) -> dict[Any, float]:
+        return {key: self.mean([place for place, found in enumerate(keys) if found == key]) for key in sorted(set(keys))}
+
+
+@torch.no_grad()
+def check(model: Any, checks: Examples, losses: Losses, *, row_tokens: int, device: torch.device, seen: Callable[[int], None]) -> Checked:
+    """Measure a model on validation examples; `seen` is told how many examples each row held."""
+    examples: list[Example] = checks.examples
+    sums = torch.zeros(len(examples), dtype=torch.float64)
+    counts = torch.zeros(len(examples), dtype=torch.int64)
+    for indices in pack([len(example) for example in examples], range(len(examples)), row_tokens):
+        row = to_device(row_of([examples[index] for index in indices]), device)
+        places = torch.tensor(indices)[owners(row).cpu()]
+        sums.index_add_(0, places, losses(model, row).cpu().double())
+        counts.index_add_(0, places, torch.ones_like(places))
+        seen(len(indices))
+    return Checked(tuple(sums.tolist()), tuple(counts.tolist()), tuple(len(example) for example in examples))

@@ -1,0 +1,273 @@
+"""Steps, validation, metrics and checkpoints of one training, stage after stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from metier.models.lora import set_dropout
+from metier.models.methods import AdaptiveRanks, Tuned
+from metier.progress import Progress
+from metier.store import Workspace, remove_folder
+from metier.training.checking import Checked, check
+from metier.training.checkpoint import Position, latest, restore, save
+from metier.training.curriculum import Course, Stage
+from metier.training.loop import StepResult, run_steps
+from metier.training.objectives import Losses, Objective
+from metier.training.settings import ObjectiveSettings, TrainingSettings
+
+__all__ = ["METRICS", "TASK", "Trainer"]
+
+TASK = "training"
+METRICS = "metrics.jsonl"
+
+
+class Trainer:
+    """One training; its state is in the workspace.
+
+    `objective` makes what is minimised from the objectives of a stage; `losses` is what validation measures.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        course: Course,
+        settings: TrainingSettings,
+        workspace: Workspace,
+        accelerator: Accelerator,
+        *,
+        objective: Callable[[ObjectiveSettings], Objective],
+        losses: Losses,
+        tuned: Tuned | None = None,
+    ) -> None:
+        self.model = model
+        self.objective, self.losses_of = objective, losses
+        self.course = course
+        self.tuned = tuned
+        self.watcher = tuned if isinstance(tuned, AdaptiveRanks) else None
+        self.settings = settings
+        self.accelerator = accelerator
+        self.progress: Progress = workspace.progress
+        self.checkpoints = workspace.folder / "checkpoints"
+        self.metrics = workspace.folder / METRICS
+        self.parameters: dict[str, torch.Tensor] = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.trainable = sum(parameter.numel() for parameter in self.parameters.values())
+        self.stages = course.stages
+        self.optimizer = _optimizer(self.parameters.values(), self.stages[0].settings)
+        self.kept = self.parameters | (self.watcher.kept() if self.watcher else {})
+        """What a checkpoint holds: the parameters, and what a method keeps beside them."""
+        self.position = Position()
+        self.losses: list[float] = []
+        self._saved_at = time.monotonic()
+
+    @property
+    def total(self) -> int:
+        """Steps of all stages, if none stops early."""
+        return self.stages[-1].end
+
+    def run(self) -> None:
+        """Train every stage to its end, or to where early stopping says, and leave the best adapter of the last one in the model."""
+        self._say()
+        self._resume()
+        self.progress.start(TASK, self.total, "steps")
+        if self.position.step:
+            self.progress.advance(TASK, self.position.step, "resumed")
+        self.model.train()
+        while True:
+            stage = self.stages[self.position.stage]
+            if not self.position.stopped:
+                self._steps(stage)
+            self._take_best()
+            if stage is self.stages[-1]:
+                break
+            self._enter(self.stages[self.position.stage + 1])
+        self.progress.finish(TASK, f"loss {self.losses[-1]:.3f}" if self.losses else "")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a run says of a training that has ended, whatever was taught."""
+        position = self.position
+        ended = [*position.ended, self._ended()]
+        return {
+            "examples": len(self.course.taught.examples),
+            "steps": len(self.losses),
+            "stages": ended if self.settings.stages else [],
+            "unused_examples": self.course.unused,
+            "stopped_early": any(stage["stopped_early"] for stage in ended),
+            "best_step": position.best_step,
+            "final_loss": self.losses[-1],
+            "validation_loss": position.best_loss,
+            "trainable_parameters": self.trainable,
+            "tokens": position.tokens,
+            "seconds": round(position.seconds, 3),
+            "tokens_per_second": round(position.tokens / position.seconds, 2),
+            "peak_memory_bytes": _peak_memory(),
+            "environment": _environment(self.accelerator),
+        }
+
+    def _say(self) -> None:
+        if left := self.course.unused:
+            self.progress.say(f"note: {left} of {len(self.course.taught.examples)} training examples belong to no stage")
+
+    def _resume(self) -> None:
+        torch.manual_seed(self.settings.seed)
+        found = latest(self.checkpoints)
+        if found is not None:
+            self.position = restore(found, self.kept, self.optimizer)
+        else:
+            remove_folder(self.checkpoints)
+        set_dropout(self.model, self.stages[self.position.stage].settings.adaptation.dropout)
+        self.metrics.parent.mkdir(parents=True, exist_ok=True)
+        self.metrics.touch()
+        os.truncate(self.metrics, self.position.metrics_bytes)
+        self.losses = [json.loads(line)["loss"] for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def _enter(self, stage: Stage) -> None:
+        """Begin a stage: another optimiser, and nothing is best yet."""
+        position = self.position
+        if position.step < stage.start:
+            self.progress.advance(TASK, stage.start - position.step)
+        position.ended.append(self._ended())
+        position.stage, position.step, position.stopped = position.stage + 1, stage.start, False
+        position.best_loss, position.best_step, position.worse_in_a_row = None, None, 0
+        self.optimizer = _optimizer(self.parameters.values(), stage.settings)
+        set_dropout(self.model, stage.settings.adaptation.dropout)
+        self._save()
+
+    def _ended(self) -> dict[str, Any]:
+        stage, position = self.stages[self.position.stage], self.position
+        return {
+            "name": stage.name,
+            "examples": len(stage.chosen),
+            "steps": position.step - stage.start,
+            "best_step": position.best_step,
+            "validation_loss": position.best_loss,
+            "stopped_early": position.stopped,
+        }
+
+    def _steps(self, stage: Stage) -> None:
+        settings, length = stage.settings, len(stage.plan.steps)
+        times = settings.validation.times if stage.checks else 0
+        when = {stage.start + round(length * (number + 1) / times) for number in range(times)}
+        results = run_steps(
+            self.model,
+            self.course.taught,
+            stage.plan,
+            start=self.position.step - stage.start,
+            before=stage.start,
+            total=self.total,
+            settings=settings,
+            objectives=[(1.0, self.objective(settings.objectives))],
+            optimizer=self.optimizer,
+            accelerator=self.accelerator,
+            penalties=self._penalties(settings.objectives),
+            watcher=self.watcher,
+        )
+        for result in results:
+            self.position.step += 1
+            self.position.seconds += result.seconds
+            self.position.tokens += result.tokens
+            checked = self._validate(stage) if self.position.step in when else None
+            self._write(stage, result, checked)
+            rate = result.tokens / result.seconds
+            self.progress.advance(TASK, 1, f"loss {result.loss:.3f}, {rate:.0f} tokens/s")
+            due = self.position.step % settings.checkpoint.steps == 0 or time.monotonic() - self._saved_at > settings.checkpoint.seconds
+            if due or checked is not None or self.position.step == stage.end:
+                self._save()
+            if self.position.stopped:
+                where = f" of the stage {stage.name}" if self.settings.stages else ""
+                self.progress.say(f"stopped early at step {self.position.step - stage.start} of {length}{where}: the validation loss no longer falls")
+                break
+
+    def _penalties(self, objectives: ObjectiveSettings) -> list[Callable[[], torch.Tensor]]:
+        found = [] if self.watcher is None else [self.watcher.penalty]
+        weight, tuned = objectives.start, self.tuned
+        return found if not weight or tuned is None else [*found, lambda: weight * tuned.distance()]
+
+    def _validate(self, stage: Stage) -> Checked:
+        task = "validation"
+        self.progress.start(task, len(self.course.checks.examples), "examples")
+        self.model.eval()
+        checked = check(
+            self.model,
+            self.course.checks,
+            self.losses_of,
+            row_tokens=self.settings.batch.row_tokens,
+            device=self.accelerator.device,
+            seen=lambda count: self.progress.advance(task, count),
+        )
+        self.model.train()
+        loss = checked.mean(stage.checks)
+        self.progress.finish(task, f"validation loss {loss:.3f}")
+        position = self.position
+        if position.best_loss is None or loss < position.best_loss:
+            position.best_loss, position.best_step, position.worse_in_a_row = loss, position.step, 0
+        else:
+            position.worse_in_a_row += 1
+        position.stopped = position.worse_in_a_row >= self.settings.validation.patience
+        return checked
+
+    def _write(self, stage: Stage, result: StepResult, checked: Checked | None) -> None:
+        row: dict[str, Any] = {
+            "step": self.position.step,
+            "epoch": round((self.position.step - stage.start) / stage.plan.steps_an_epoch, 4),
+            "loss": result.loss,
+            "learning_rate": result.learning_rate,
+            "gradient_norm": result.gradient_norm,
+            "tokens": result.tokens,
+            "labels": result.labels,
+            "seconds": round(result.seconds, 4),
+        }
+        if self.settings.stages:
+            row["stage"] = stage.name
+        if checked is not None:
+            row |= {"validation_loss": checked.mean(stage.checks), "validation_error": checked.error(stage.checks)}
+            row |= {"validation_by_group": checked.by_group(self.course.checks.origins), "validation_by_length": checked.by_length()}
+        with self.metrics.open("ab") as stream:
+            stream.write(json.dumps(row).encode() + b"\n")
+        self.losses.append(result.loss)
+
+    def _save(self) -> None:
+        with self.metrics.open("rb") as stream:
+            os.fsync(stream.fileno())
+        self.position.metrics_bytes = self.metrics.stat().st_size
+        save(self.checkpoints, self.position, self.kept, self.optimizer)
+        self._saved_at = time.monotonic()
+
+    def _take_best(self) -> None:
+        if self.position.best_step is not None and self.position.best_step != self.position.step:
+            best = latest(self.checkpoints, self.position.best_step)
+            if best is not None:
+                restore(best, self.kept, None)
+
+
+def _optimizer(parameters: Any, settings: TrainingSettings) -> torch.optim.Optimizer:
+    options = settings.optimizer
+    return torch.optim.AdamW(list(parameters), lr=settings.peak_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True)
+
+
+def _peak_memory() -> int:
+    """Return the largest resident memory of this process, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def _environment(accelerator: Accelerator) -> dict[str, Any]:
+    """Return what names the machine and the packages of a run."""
+    packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "safetensors")}
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "packages": packages,
+    }
