@@ -51,7 +51,7 @@ def ask(model: LanguageModel, task: Task, side: Side, folder: Path, *, batch: in
 
 
 def _length(item: Item) -> int:
-    return sum(len(message.content) for message in item.prompt)
+    return sum(len(message.content) for message in item.prompt) or sum(len(choice) for choice in item.choices)
 
 
 def _answer(model: LanguageModel, task: Task, items: Sequence[Item], progress: Progress, label: str) -> list[Answer]:

@@ -106,7 +106,7 @@ def _example(one: Compared, index: int, scores: tuple[float, float]) -> dict[str
     marks = [None if math.isnan(value) else float(value) for value in scores]
     return {
         "language": item.language,
-        "prompt": item.prompt[-1].content,
+        "prompt": item.prompt[-1].content if item.prompt else "",
         "target": item.target,
         "base": base,
         "tuned": tuned,

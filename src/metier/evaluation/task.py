@@ -22,11 +22,12 @@ from metier.packs.render import render
 from metier.packs.spec import Metric, Pack, TaskSpec
 from metier.records import Message, Record
 
-__all__ = ["HELD_OUT", "HELD_OUT_ANSWERS", "build_tasks", "item_files", "task_files_digest"]
+__all__ = ["HELD_OUT", "HELD_OUT_ANSWERS", "HELD_OUT_TEXTS", "build_tasks", "item_files", "task_files_digest"]
 
 _TASK_FILE = (".yaml", ".yml")
 HELD_OUT = "held-out"
 HELD_OUT_ANSWERS = "held-out-answers"
+HELD_OUT_TEXTS = "held-out-texts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def build_tasks(dataset: Artifact, pack: Pack, settings: EvaluationSettings, lan
             notes.append(
                 "held-out: not asked, every test record belongs to a choice task above"
                 if covered
-                else "held-out: not asked, the test split has no conversations"
+                else "held-out: not asked, the test split has no conversations and no texts"
             )
     if "retention" in settings.tasks:
         tasks.append(retention_task(settings.retention_items, settings.seed, languages))
@@ -268,21 +269,25 @@ def _file_items(source: _Source, languages: Sequence[str]) -> Iterator[Item | _L
 def _held_out(corpus: Corpus, settings: EvaluationSettings, languages: Sequence[str], *, covered: set[str], chosen: set[str]) -> list[Task]:
     """Return the built-in tasks over test records: likelihood of the reference answer, and written answers.
 
-    The likelihood is asked of every record but those of choice tasks (`chosen`), which measure it themselves; answers are
+    The likelihood is asked of every record but those of choice tasks (`chosen`), which measure it themselves, and of plain texts; answers are
     written only for records that no other task (`covered`) asks.
     """
-    items = []
+    items, texts = [], []
     for record in corpus.records("test"):
         place, language = learnt_at(record), record_language(record)
+        if not record.messages and record.text.strip() and language in languages:
+            texts.append(Item(record.id, language, (), record.text, (record.text,), record.id, record.task or "", {**record.metadata, "language": language}))
         if (record.task or "") in chosen or place is None or language not in languages or not record.messages[place].content.strip():
             continue
         fields: Mapping[str, Any] = {**record.metadata, "label": record.label, "language": language}
         items.append(Item(record.id, language, record.messages[:place], record.messages[place].content, (), record.id, record.task or "", fields))
-    if not items:
-        return []
-    scored = tuple(replace(item, choices=(item.target,)) for item in sample(items, settings.limit, settings.seed))
     bits = (Metric(metric="bits_per_character", higher_is_better=False),)
-    tasks = [Task(HELD_OUT, "likelihood", scored, bits, available=len(items))]
+    read = sample(texts, settings.limit, settings.seed)
+    tasks = [Task(HELD_OUT_TEXTS, "likelihood", tuple(read), bits, available=len(texts))] if read else []
+    if not items:
+        return tasks
+    scored = tuple(replace(item, choices=(item.target,)) for item in sample(items, settings.limit, settings.seed))
+    tasks.append(Task(HELD_OUT, "likelihood", scored, bits, available=len(items)))
     free = [item for item in items if item.family not in covered]
     if settings.free_text_limit and free:
         overlap = (Metric(metric="chrf"), Metric(metric="rouge_l"))

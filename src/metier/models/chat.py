@@ -113,6 +113,21 @@ class Chat:
         """Return tokens and loss mask of a conversation: of a learnt message the content and its stop token are learnt."""
         return self._encode(self._plain(messages), [message.learn for message in messages], answering=False)
 
+    def encode_text(self, text: str, maximum: int) -> list[Encoded]:
+        """Return a plain text as windows of at most `maximum` tokens, one after the other: nothing of it is left out.
+
+        Every token is learnt, and at the end that the text ends. Each window begins as texts do for this tokenizer, so a window of a text's
+        middle looks like a text of its own. Raises ModelError if a window would have no room for a token of the text.
+        """
+        opening = [-1 - number for number in range(self.virtual)]
+        opening += [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+        room = maximum - len(opening)
+        if room < 1:
+            raise ModelError(f"{maximum} tokens leave no room for a text\n    -> raise training.batch.maximum_tokens")
+        tokens = [*self._tokenize(self._neutral(text)), self.tokenizer.eos_token_id]
+        pieces = [tokens[start : start + room] for start in range(0, len(tokens), room)]
+        return [Encoded((*opening, *piece), (False,) * len(opening) + (True,) * len(piece)) for piece in pieces]
+
     def _encode(self, messages: list[dict[str, str]], learnt: Sequence[bool], *, answering: bool) -> Encoded:
         tokens: list[int] = [-1 - number for number in range(self.virtual)]
         learn: list[bool] = [False] * self.virtual

@@ -62,7 +62,7 @@ class LanguageModel(Protocol):
         progress: Progress = SILENT,
         task: str = "choose",
     ) -> list[list[Likelihood]]:
-        """Return the likelihood of each of `choices[i]` as the answer to `prompts[i]`."""
+        """Return the likelihood of each of `choices[i]` as the answer to `prompts[i]`; without a prompt they are plain texts, read by themselves."""
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Switch the adapter off inside the `with` block: the exact base model, no second copy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,20 @@ from metier.progress import SILENT, Progress
 from metier.records import Message
 
 __all__ = ["LocalModel"]
+
+_WINDOW = 1024
+"""Tokens of a plain text that are read at a time: what a window's first tokens lack in context is the same for every model that is compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is read at once for a prompt: its tokens, and those of its choices from the `first` on; `last`: nothing more is read for it."""
+
+    prompt: int
+    first: int
+    head: Sequence[int]
+    tails: Sequence[Sequence[int]]
+    last: bool
 
 
 class LocalModel:
@@ -139,15 +154,29 @@ class LocalModel:
     def choose(
         self, prompts: Sequence[Sequence[Message]], choices: Sequence[Sequence[str]], *, progress: Progress = SILENT, task: str = "choose"
     ) -> list[list[Likelihood]]:
-        """Return each choice's likelihood. A prompt is read once for all its choices, which do not see each other."""
-        heads = [self.chat.prompt(prompt) for prompt in prompts]
-        tails = [[self.chat.answer(prompt, choice) for choice in options] for prompt, options in zip(prompts, choices, strict=True)]
-        found: dict[int, list[Likelihood]] = {}
-        sizes = [len(head) + sum(len(tail) for tail in options) for head, options in zip(heads, tails, strict=True)]
-        for batch in self._batches(sizes):
-            found.update(zip(batch, self._choose([heads[index] for index in batch], [tails[index] for index in batch]), strict=True))
-            progress.advance(task, len(batch))
-        return [found[index] for index in range(len(prompts))]
+        """Return each choice's likelihood. A prompt is read once for all its choices, which do not see each other.
+
+        Without a prompt they are plain texts, read in windows as training reads them; a text's first token counts where something opens texts.
+        """
+        asked = [part for index, (prompt, options) in enumerate(zip(prompts, choices, strict=True)) for part in self._parts(index, prompt, options)]
+        found = [[Likelihood(0.0, 0)] * len(options) for options in choices]
+        for batch in self._batches([len(part.head) + sum(len(tail) for tail in part.tails) for part in asked]):
+            given = self._choose([asked[place].head for place in batch], [asked[place].tails for place in batch])
+            for part, row in zip((asked[place] for place in batch), given, strict=True):
+                for place, one in enumerate(row, part.first):
+                    known = found[part.prompt][place]
+                    found[part.prompt][place] = Likelihood(known.log_probability + one.log_probability, known.tokens + one.tokens)
+            progress.advance(task, sum(asked[place].last for place in batch))
+        return found
+
+    def _parts(self, index: int, prompt: Sequence[Message], options: Sequence[str]) -> Iterator[_Part]:
+        if prompt:
+            yield _Part(index, 0, self.chat.prompt(prompt), [self.chat.answer(prompt, choice) for choice in options], last=True)
+            return
+        start = max(1, self.chat.virtual + (self.chat.tokenizer.bos_token_id is not None))
+        windows = [(place, window.tokens) for place, text in enumerate(options) for window in self.chat.encode_text(text, _WINDOW) if len(window) > start]
+        for number, (place, tokens) in enumerate(windows, 1):
+            yield _Part(index, place, tokens[:start], [tokens[start:]], last=number == len(windows))
 
     def _choose(self, heads: Sequence[Sequence[int]], tails: Sequence[Sequence[Sequence[int]]]) -> list[list[Likelihood]]:
         tokens: list[int] = []

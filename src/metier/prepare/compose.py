@@ -23,7 +23,8 @@ class ComposeSettings(Settings):
 
     text: Literal["drop", "keep", "only"] = "drop"
     """A row with a text that no template fits: `drop` puts it into the ledger, `keep` leaves it in the dataset as a plain text. `only`: no template
-    is applied, every row stays a text. A plain text is what labels and spans are taught on (`training.task`); answers are not taught from it."""
+    is applied, every row stays a text. A plain text is what labels and spans are taught on (`training.task`); where answers are taught it is learnt as it
+    stands, to be continued."""
 
 
 def conversation_key(record: Record) -> tuple[tuple[str, str], ...]:

@@ -89,12 +89,16 @@ class Row:
 def encode_records(records: Iterable[Record], chat: Chat, maximum: int) -> Examples:
     """Return the examples that fit and a drop for each record that does not: nothing is cut.
 
-    Left out are conversations of more than `maximum` tokens, conversations without a token to learn, and plain texts.
+    Left out are conversations of more than `maximum` tokens and those without a token to learn. A plain text is as many examples as it takes.
     """
     found = Examples()
     for record in records:
         if not record.messages:
-            found.drop(record, "plain_text")
+            windows = chat.encode_text(record.text, maximum) if record.text.strip() else []
+            for window in windows:
+                found.take(record, window)
+            if not windows:
+                found.drop(record, "nothing_to_learn")
             continue
         encoded = chat.encode(record.messages)
         if len(encoded) > maximum:
