@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from metier.artifacts import Artifact
+from metier.digest import canonical_json
 from metier.errors import InputError
-from metier.models import Base, Chat, load_tokenizer, load_weights
+from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
 from metier.models.methods import METHODS, Shape, attach_method
 from metier.models.precision import fastest_dtype
 from metier.models.saved import write_saved
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, write_atomically
-from metier.training.batches import encode_records
+from metier.training.batches import Examples, encode_records
 from metier.training.curriculum import plan_course
 from metier.training.objectives import answer_losses, answers_objective
+from metier.training.replay import Answered, add_written, write_answers
 from metier.training.settings import TrainingSettings
 from metier.training.trainer import METRICS, Trainer
 
@@ -57,10 +59,13 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     if not taught.examples:
         longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
         raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
-    course = plan_course(taught, checks, settings)
+    # Stages that cannot be are refused before a model is loaded.
+    plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     accelerator = Accelerator()
     effective = _resolve(settings, len(taught.examples), accelerator.device.type)
     model = load_weights(base, effective.dtype)
+    answers = _written(base, model, taught, settings, workspace, accelerator.device)
+    course = plan_course(taught, checks, settings)
     tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)
     trainer = Trainer(
         model.to(accelerator.device),
@@ -76,6 +81,8 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     run_folder = workspace.folder / "run"
     run_folder.mkdir(exist_ok=True)
     write_drops(run_folder / "drops.parquet", drops)
+    if answers:
+        write_atomically(run_folder / "replay.jsonl", b"".join(canonical_json(asdict(item)) + b"\n" for item in answers))
     (run_folder / METRICS).write_bytes(trainer.metrics.read_bytes())
     facts = _facts(trainer, base, chat, effective, dropped=len(drops)) | {"control_tokens_broken_up": broken_up}
     run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
@@ -86,6 +93,20 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     about |= effective.sizes | {"trainable_parameters": trainer.trainable, "template": chat.digest}
     adapter = workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
     return run, adapter
+
+
+def _written(base: Base, model: Any, taught: Examples, settings: TrainingSettings, workspace: Workspace, device: torch.device) -> list[Answered]:
+    """Add the base model's own answers to the examples, if they are wanted, and return them."""
+    if not settings.replay.written:
+        return []
+    chat = Chat(load_tokenizer(base))
+    writer = LocalModel(model.to(device).eval(), chat, device=str(device))
+    languages = {origin.language for origin in taught.origins}
+    answers = write_answers(writer, base, settings.replay, languages, folder=workspace.store.root / "replay", progress=workspace.progress)
+    chat.virtual = settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0
+    added = add_written(taught, answers, chat, settings.batch.maximum_tokens)
+    workspace.progress.say(f"{added} of {settings.replay.written} answers of the base model are learnt along")
+    return answers
 
 
 def _has_curriculum(dataset: Artifact) -> bool:

@@ -13,7 +13,10 @@ from metier.digest import digest_of
 from metier.models import Chat, Encoded
 from metier.records import Drop, Record
 
-__all__ = ["Example", "Examples", "Labelled", "Origin", "Row", "encode_records", "order", "owners", "pack", "row_of"]
+__all__ = ["WRITTEN", "Example", "Examples", "Labelled", "Origin", "Row", "encode_records", "order", "owners", "pack", "row_of"]
+
+WRITTEN = "written by the base model"
+"""What stands as the source of an example that the base model itself wrote."""
 
 _STEP, _UNKNOWN = "training", "unknown"
 
@@ -58,10 +61,10 @@ class Examples:
     drops: list[Drop] = field(default_factory=list)
     widened: int = 0
 
-    def take(self, record: Record, example: Example) -> None:
-        """Keep a record as this example."""
+    def take(self, record: Record, example: Example, *, source: str | None = None) -> None:
+        """Keep a record as this example; `source` stands for that of a record which comes from no file."""
         self.examples.append(example)
-        source = record.source.uri if record.source else ""
+        source = source or (record.source.uri if record.source else "")
         # The same few words stand at every example: one copy of each is enough.
         words = (sys.intern(word or _UNKNOWN) for word in (record.task, record.domain, record.language, source))
         self.origins.append(Origin(record.id, *words))

@@ -28,7 +28,7 @@ def check_objectives(settings: TrainingSettings, labelling: Labelling) -> None:
 
 def _faults(objectives: ObjectiveSettings, key: str, labelling: Labelling) -> Iterator[Fault]:
     task = labelling.task
-    for name in ("kl", "start"):
+    for name in ("kl", "ewc", "start"):
         if getattr(objectives, name):
             yield Fault(f"{task} is taught without `{name}`", key=f"{key}.{name}", remedy="take it out")
     if task in ("regression", "pair"):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from metier.errors import Fault, InputError
 from metier.proportions import apportion, shares
-from metier.training.batches import Examples, Origin, order, pack
+from metier.training.batches import WRITTEN, Examples, Origin, order, pack
 from metier.training.settings import SelectionSettings, ShareSettings, StageSettings, TrainingSettings
 
-__all__ = ["Course", "Plan", "Stage", "plan_course", "plan_steps"]
+__all__ = ["Course", "Plan", "Stage", "general_of", "plan_course", "plan_steps"]
 
 _FIELDS = ("task", "domain", "language", "source")
 _SHOWN = 6
@@ -60,27 +60,42 @@ class Course:
     @property
     def unused(self) -> int:
         """How many examples no stage learns from."""
-        return len(self.taught.examples) - len({index for stage in self.stages for index in stage.chosen})
+        read = {index for step in self.plan.steps for row in step for index in row}
+        # What the base model wrote for a penalty alone was never meant to be learnt, and part of an epoch leaves out what more epochs would reach.
+        meant = read | {index for stage in self.stages for index in stage.chosen}
+        return sum(1 for place, origin in enumerate(self.taught.origins) if place not in meant and origin.source != WRITTEN)
 
 
-def plan_course(taught: Examples, checks: Examples, settings: TrainingSettings) -> Course:
+def general_of(taught: Examples, settings: TrainingSettings) -> list[int]:
+    """Return the places of the general examples: the dataset's, and those that the base model wrote."""
+    described = settings.replay.records
+    fitting = set(_fitting(taught.origins, described)) if described != SelectionSettings() else set()
+    return [place for place, origin in enumerate(taught.origins) if place in fitting or origin.source == WRITTEN]
+
+
+def plan_course(taught: Examples, checks: Examples, settings: TrainingSettings, *, coming: bool = False) -> Course:
     """Return the course of a training: a function of the examples, the seed and the settings alone.
 
     A stage is measured on the validation examples that its records' description fits, on all of them if it fits none. Raises InputError
-    for stages without examples and for weights of groups that are not there, all faults at once.
+    for stages without examples, for weights of groups that are not there and for a use of general examples where there are none, all faults at
+    once; `coming`: the base model will have written some by the time of training.
     """
     found: list[Stage] = []
     faults: list[Fault] = []
+    general = general_of(taught, settings)
+    if not general and not coming:
+        faults.extend(_nothing_general(settings))
+    apart = {place for place in general if settings.replay.share or taught.origins[place].source == WRITTEN}
     for number, own in enumerate(settings.stages or (StageSettings(name="training", epochs=settings.epochs),)):
         key = f"training.stages.{number}"
-        chosen = _fitting(taught.origins, own.records)
+        chosen = tuple(place for place in _fitting(taught.origins, own.records) if place not in apart)
         if not chosen:
             faults.append(_empty(own, key, taught.origins))
             continue
         start = found[-1].end if found else 0
         here = _settings_of(own, settings)
         try:
-            plan = plan_steps(taught, here, chosen=chosen, shared=own.shares, number=number)
+            plan = plan_steps(taught, here, chosen=chosen, shared=own.shares, general=general, number=number)
         except InputError as error:
             faults.extend(error.faults)
             continue
@@ -90,14 +105,31 @@ def plan_course(taught: Examples, checks: Examples, settings: TrainingSettings) 
     return Course(taught, checks, tuple(found))
 
 
+def _nothing_general(settings: TrainingSettings) -> Iterator[Fault]:
+    remedy = "set training.replay.written, so that the base model writes some, or correct training.replay.records"
+    if settings.replay.share:
+        yield Fault("no training example is general, so none can be replayed", key="training.replay.share", remedy=remedy)
+    if settings.objectives.ewc or any(stage.objectives is not None and stage.objectives.ewc for stage in settings.stages):
+        yield Fault("no training example is general, so nothing says which weights matter", key="training.objectives.ewc", remedy=remedy)
+
+
 def plan_steps(
-    taught: Examples, settings: TrainingSettings, *, chosen: Sequence[int] | None = None, shared: ShareSettings | None = None, number: int = 0
+    taught: Examples,
+    settings: TrainingSettings,
+    *,
+    chosen: Sequence[int] | None = None,
+    shared: ShareSettings | None = None,
+    general: Sequence[int] = (),
+    number: int = 0,
 ) -> Plan:
-    """Return the steps of one stage, the `number`-th, over the `chosen` examples (default: all)."""
+    """Return the steps of one stage, the `number`-th, over the `chosen` examples (default: all), with their share of `general` ones."""
     chosen = range(len(taught.examples)) if chosen is None else chosen
     lengths = [len(example) for example in taught.examples]
     epochs = math.ceil(settings.epochs)
-    drawn = _drawn(taught.origins, chosen, shared, (settings.seed, number), epochs) if shared is not None and shared != ShareSettings() else None
+    mixed = shared is not None and shared != ShareSettings()
+    drawn = _drawn(taught.origins, chosen, shared, (settings.seed, number), epochs) if shared is not None and mixed else None
+    share = settings.replay.share
+    replayed, stream = round(len(chosen) * share / (1 - share)) if general else 0, _Stream(general, (settings.seed, number, "replay"))
     steps: list[tuple[tuple[int, ...], ...]] = []
     first_epoch = 0
     for epoch in range(epochs):
@@ -105,7 +137,7 @@ def plan_steps(
             # Packing closes rows as they fill; a row stands where its first example does.
             rows = sorted(pack(lengths, chosen, settings.batch.row_tokens), key=lambda row: row[0])
         else:
-            seen = chosen if drawn is None else drawn[epoch]
+            seen = [*(chosen if drawn is None else drawn[epoch]), *stream.take(replayed)]
             # The first stage is drawn as a training without stages is.
             places = order(len(seen), settings.seed, epoch, *([number] if number else []))
             rows = pack(lengths, [seen[place] for place in places], settings.batch.row_tokens)

@@ -15,6 +15,7 @@ __all__ = [
     "CheckpointSettings",
     "ObjectiveSettings",
     "OptimizerSettings",
+    "ReplaySettings",
     "SelectionSettings",
     "ShareSettings",
     "StageSettings",
@@ -86,6 +87,8 @@ class ObjectiveSettings(Settings):
     in inverse proportion to its frequency in the training split (King and Zeng, 2001)."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the divergence from the base model's next-token distributions at the learnt tokens."""
+    ewc: float = Field(default=0.0, ge=0)
+    """Weight of elastic weight consolidation: moving a weight costs what general examples (see `replay`) lose by it (Kirkpatrick et al. 2017)."""
     start: float = Field(default=0.0, ge=0)
     """Weight of the squared distance of the weights from those of the base model, summed over all of them."""
 
@@ -112,6 +115,19 @@ class ShareSettings(Settings):
     """1: each record as often as every other; 0: each group as often as every other. A group's records are used up before one is repeated."""
     weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Factor on a group's share, by name; 0 leaves the group out."""
+
+
+class ReplaySettings(Settings):
+    """General examples among those of the field, against forgetting."""
+
+    share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of general examples in every pass of every stage; those records are then learnt by this share alone."""
+    records: SelectionSettings = SelectionSettings(task=("replay",))
+    """Which of the dataset's records are general."""
+    written: int = Field(default=0, ge=0, le=1000)
+    """How many general questions the base model itself answers once, before it is trained; its answers are general examples too."""
+    max_new_tokens: int = Field(default=96, ge=8)
+    """Tokens of such an answer at most."""
 
 
 class StageSettings(Settings):
@@ -195,6 +211,7 @@ class TrainingSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     validation: ValidationSettings = ValidationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    replay: ReplaySettings = ReplaySettings()
     stages: tuple[StageSettings, ...] = ()
     """Trainings one after the other on the same adapter, each with its own records, passes and rate; none: one stage with every record."""
 
@@ -215,6 +232,8 @@ class TrainingSettings(Settings):
             raise ValueError(f"stages: two are called {', '.join(twice)}\n    -> give each a name of its own")
         if self.stages and self.epochs != type(self).model_fields["epochs"].default:
             raise ValueError("epochs is not used where there are stages\n    -> take it out; each stage has its own")
+        if self.replay.share and self.batch.order == "dataset":
+            raise ValueError("replay.share is drawn at random, batch.order keeps the dataset's order\n    -> take one of them out")
         for stage in self.stages:
             if stage.dropout is not None and "adaptation.dropout" not in METHODS[self.taught_by].reads:
                 raise ValueError(f"stages: {stage.name}: the method {self.taught_by!r} does not use dropout\n    -> take it out")

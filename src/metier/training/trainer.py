@@ -20,7 +20,8 @@ from metier.progress import Progress
 from metier.store import Workspace, remove_folder
 from metier.training.checking import Checked, check
 from metier.training.checkpoint import Position, latest, restore, save
-from metier.training.curriculum import Course, Stage
+from metier.training.consolidate import Consolidation
+from metier.training.curriculum import Course, Stage, general_of
 from metier.training.loop import StepResult, run_steps
 from metier.training.objectives import Losses, Objective
 from metier.training.settings import ObjectiveSettings, TrainingSettings
@@ -65,6 +66,7 @@ class Trainer:
         self.optimizer = _optimizer(self.parameters.values(), self.stages[0].settings)
         self.kept = self.parameters | (self.watcher.kept() if self.watcher else {})
         """What a checkpoint holds: the parameters, and what a method keeps beside them."""
+        self.consolidation = self._consolidation()
         self.position = Position()
         self.losses: list[float] = []
         self._saved_at = time.monotonic()
@@ -77,6 +79,9 @@ class Trainer:
     def run(self) -> None:
         """Train every stage to its end, or to where early stopping says, and leave the best adapter of the last one in the model."""
         self._say()
+        if self.consolidation is not None:
+            general = general_of(self.course.taught, self.settings)
+            self.consolidation.measure(self.course.taught, general, self.settings.seed, self.progress)
         self._resume()
         self.progress.start(TASK, self.total, "steps")
         if self.position.step:
@@ -189,8 +194,18 @@ class Trainer:
 
     def _penalties(self, objectives: ObjectiveSettings) -> list[Callable[[], torch.Tensor]]:
         found = [] if self.watcher is None else [self.watcher.penalty]
-        weight, tuned = objectives.start, self.tuned
-        return found if not weight or tuned is None else [*found, lambda: weight * tuned.distance()]
+        tuned, consolidation = self.tuned, self.consolidation
+        if objectives.start and tuned is not None:
+            found.append(lambda: objectives.start * tuned.distance())
+        if objectives.ewc and consolidation is not None:
+            found.append(lambda: objectives.ewc * consolidation.penalty())
+        return found
+
+    def _consolidation(self) -> Consolidation | None:
+        """Return what says which weights matter, if a stage asks for it. Raises ModelError for a method that moves no weights."""
+        if self.tuned is None or not any(stage.settings.objectives.ewc for stage in self.stages):
+            return None
+        return Consolidation(self.model, self.tuned, file=self.metrics.with_name("fisher.safetensors"), device=self.accelerator.device)
 
     def _validate(self, stage: Stage) -> Checked:
         task = "validation"

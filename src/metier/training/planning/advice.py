@@ -161,7 +161,7 @@ def _case(dataset: Artifact, base: Base, settings: TrainingSettings, progress: P
         raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
     sample = sorted(dataset_records(dataset, "validation"), key=lambda record: record.id)[: settings.validation.limit]
     checks = encode_records(sample, chat, settings.batch.maximum_tokens)
-    course = plan_course(taught, checks, settings)
+    course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     held = checks.examples
     rows = [[held[index] for index in row] for row in pack([len(example) for example in held], range(len(held)), settings.batch.row_tokens)]
     load = load_of(cast("Sequence[Encoded]", examples), course.plan, cast("Sequence[Sequence[Encoded]]", rows), dropped=len(drops))
@@ -260,7 +260,7 @@ def _smaller(case: _Case, method: Method) -> str:
     tokens, longest = batch.row_tokens // 2, max(len(example) for example in case.examples)
     while tokens >= max(longest, 16):
         settings = case.settings.model_copy(update={"batch": batch.model_copy(update={"row_tokens": tokens})})
-        load = load_of(case.examples, plan_course(case.course.taught, case.course.checks, settings).plan, ())
+        load = load_of(case.examples, plan_course(case.course.taught, case.course.checks, settings, coming=settings.replay.written > 0).plan, ())
         if _largest(replace(case, load=load), method, case.machine).total + case.held[0] <= case.machine.memory:
             return f"It fits with training.batch.row_tokens: {tokens}."
         tokens //= 2
