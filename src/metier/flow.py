@@ -75,7 +75,7 @@ def run(
     pack, origin = _inputs(project)
     with project.store.lock():
         stage = Stages(project.store, recorder, progress)
-        made = _walk(project, goal, stage, pack, origin, engine=engine, base=lambda: _base(project, online, progress), ledger=ledger)
+        made = _walk(project, goal, stage, pack, origin, engine=engine, named=lambda name: _found(project, name, online, progress), ledger=ledger)
     outcome = Outcome(project.settings.project, time.monotonic() - began, *made)
     return outcome if outcome.decision is None else replace(outcome, release=registry.released(project.store, outcome.decision))
 
@@ -96,13 +96,13 @@ def planned(project: Project, *, goal: Goal = "decision", ledger: Ledger = None)
             raise _WouldRunError
         return found
 
-    def base() -> models.Base:
-        if not models.at_hand(project.settings.base):
+    def named(name: str) -> models.Base:
+        if not models.at_hand(name):
             raise _WouldRunError
-        return _base(project)
+        return _found(project, name)
 
     with contextlib.suppress(_WouldRunError):
-        _walk(project, goal, find, pack, origin, engine=LOCAL, base=base, ledger=ledger)
+        _walk(project, goal, find, pack, origin, engine=LOCAL, named=named, ledger=ledger)
     return stages
 
 
@@ -209,7 +209,7 @@ def _present(project: Project, ledger: Ledger) -> tuple[Artifact, ...]:
             raise GateRefused(f"there is no decision on the present data, settings and code\n    -> make it with: metier run {project.root}")
         return found
 
-    return _walk(project, "decision", find, pack, origin, engine=LOCAL, base=lambda: _base(project), ledger=ledger)
+    return _walk(project, "decision", find, pack, origin, engine=LOCAL, named=lambda name: _found(project, name), ledger=ledger)
 
 
 class _WouldRunError(Exception):
@@ -229,7 +229,11 @@ def author(project: Project) -> str:
 
 
 def _base(project: Project, online: bool = False, progress: Progress = SILENT) -> models.Base:
-    return models.resolve(project.settings.base, root=project.root, online=online, progress=progress)
+    return _found(project, project.settings.base, online, progress)
+
+
+def _found(project: Project, name: str, online: bool = False, progress: Progress = SILENT) -> models.Base:
+    return models.resolve(name, root=project.root, online=online, progress=progress)
 
 
 def _walk(
@@ -240,22 +244,24 @@ def _walk(
     origin: sources.SourceSet,
     *,
     engine: Engine,
-    base: Callable[[], models.Base],
+    named: Callable[[str], models.Base],
     ledger: Ledger = None,
 ) -> tuple[Artifact, ...]:
     """The order of the stages. Returns dataset, run, adapter, evaluation, evidence and decision, as far as the goal goes.
 
-    `base` finds the base model once it is needed: it may have to be made first.
+    `named` finds a model by its name once it is needed: it may have to be made first.
     """
     settings = project.settings
     limit, tests = settings.training.batch.maximum_tokens, evaluation.item_files(settings.evaluation, project.root)
     wanted = settings.prepare if settings.training.task == "generation" else prepare.for_labels(settings.prepare)
-    preparation, outside = prepare.look_outside(wanted, project.root, base=base, maximum_tokens=limit, languages=settings.languages, tests=tests)
+    preparation, outside = prepare.look_outside(
+        wanted, project.root, base=lambda: named(settings.base), maximum_tokens=limit, languages=settings.languages, tests=tests
+    )
     (dataset,) = stage(prepare.build, origin, pack, preparation, settings.languages, outside, engine=engine)
     if goal == "dataset":
         return (dataset,)
-    model = base()
-    tuning, adapter = stage(training.train, dataset, model, settings.training)
+    model, teacher = named(settings.base), settings.training.distillation.teacher
+    tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None)
     if goal == "adapter":
         return dataset, tuning, adapter
     files = evaluation.task_files_digest(settings.evaluation, project.root)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from conftest import MakeDataset, conversation
-from metier.errors import ModelError
-from metier.models import Base, Chat, load_tokenizer, load_weights
+from metier.errors import InputError, ModelError
+from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
 from metier.models.attention import Packed
 from metier.models.lora import LoraLinear
 from metier.models.methods import METHODS, Shape, Tuned, attach_method
+from metier.records import Record
 from metier.store import Store
+from metier.testing import tiny_base
 from metier.training import TrainingSettings, train
 from metier.training.batches import Row, row_of
-from metier.training.objectives import answers_objective, cross_entropy
+from metier.training.objectives import Teacher, answers_objective, cross_entropy
 from metier.training.settings import ObjectiveSettings
 
 ROWS = [conversation(f"{color}的{thing}在哪里？", f"{thing}在{place}") for color, place in (("红", "左边"), ("green", "right")) for thing in ("书", "lamp")]
@@ -49,7 +54,7 @@ def test_smoothing_and_focal_are_their_formulas(base: Base) -> None:
     assert answers_objective(ObjectiveSettings(), tuned)(model, row).item() == cross_entropy(model, row).item()
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in {"full", "qlora"}])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "qlora"])
 def test_the_divergence_is_from_the_base_model_itself(base: Base, method: str) -> None:
     model, tuned, row = moved(base, method)
     plain = load_weights(base, torch.float32)
@@ -60,12 +65,6 @@ def test_the_divergence_is_from_the_base_model_itself(base: Base, method: str) -
     found = answers_objective(ObjectiveSettings(kl=3.0), tuned)(model, row) - cross_entropy(model, row)
     assert found.item() == pytest.approx(3 * expected, rel=1e-3)
     assert expected > 1e-4
-
-
-def test_a_head_that_is_trained_has_no_divergence_worked_out(base: Base) -> None:
-    model, tuned, row = moved(base, "full")
-    with pytest.raises(ModelError, match="where the output head is trained"):
-        answers_objective(ObjectiveSettings(kl=1.0), tuned)(model, row)
 
 
 @pytest.mark.parametrize("method", ["lora", "rslora", "adalora", "full", "partial"])
@@ -111,3 +110,55 @@ def test_with_a_weight_on_the_start_an_expert_stays_nearer_to_its_base(make_data
         model = load_weights(base, torch.float32)
         sizes.append(open_adapter(model, adapter.path).distance().item())
     assert sizes[1] < 0.5 * sizes[0]
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt"])
+def test_a_teacher_s_share_of_the_loss_is_its_formula(base: Base, method: str) -> None:
+    model, tuned, row = moved(base, method)
+    teacher, _, plain = moved(base, "full")
+    scores, wanted = log_probabilities(model, row), log_probabilities(teacher, plain)
+    own = -scores.gather(1, row.labels[:, None])[:, 0]
+    warm, cool = (scores / 3).log_softmax(dim=1), (wanted / 3).log_softmax(dim=1)
+    apart = (cool.exp() * (cool - warm)).sum(dim=1)
+    found = answers_objective(ObjectiveSettings(), tuned, Teacher(teacher, 0.4, 3.0))(model, row)
+    assert found.item() == pytest.approx((0.6 * own + 0.4 * 9 * apart).sum().item(), rel=1e-3)
+    assert apart.sum() > 1e-3
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_student_comes_nearer_to_its_teacher(make_dataset: MakeDataset, base: Base, store: Store, tmp_path: Path, method: str) -> None:
+    teacher = tiny_base(tmp_path, hidden=96, layers=3, seed=5)
+    plain = load_weights(teacher, torch.float32)
+    row = row_of([Chat(load_tokenizer(base)).encode(record.messages) for record in ROWS])
+    theirs = log_probabilities(plain, row)
+    gaps = []
+    for weight in (0.0, 1.0):
+        sizes = {"rank": 4} if method == "lora" else {}
+        settings = TrainingSettings.model_validate_json(
+            json.dumps(
+                {
+                    "method": method,
+                    "adaptation": sizes,
+                    "epochs": 12,
+                    "learning_rate": 2e-3 if method == "full" else 1e-2,
+                    "precision": "float32",
+                    "batch": {"row_tokens": 128},
+                    "distillation": {"teacher": str(teacher.folder), "weight": weight} if weight else {},
+                }
+            )
+        )
+        run, adapter = train(make_dataset(train=ROWS * 2), base, settings, teacher if weight else None, workspace=store.workspace(f"{method}-{weight}"))
+        expert = LocalModel.open(base, adapter.path, dtype=torch.float32)
+        ours = log_probabilities(expert.model, row_of([expert.chat.encode(record.messages) for record in ROWS]))
+        gaps.append((theirs.exp() * (theirs - ours)).sum(dim=1).mean().item())
+        assert (run.facts["teacher"] is None) == (weight == 0)
+    assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_a_teacher_of_other_tokens_or_for_labels_is_refused(make_dataset: MakeDataset, base: Base, encoder: Base, store: Store) -> None:
+    given = {"precision": "float32", "batch": {"row_tokens": 128}, "distillation": {"teacher": "t"}}
+    with pytest.raises(ModelError, match="other tokens"):
+        train(make_dataset(train=ROWS), base, TrainingSettings.model_validate(given), encoder, workspace=store.workspace("tokens"))
+    with pytest.raises(InputError, match=r"training\.distillation"):
+        records = [Record(id=str(number), text=f"a pen {number}", label="xy"[number % 2]) for number in range(4)]
+        train(make_dataset(train=records), encoder, TrainingSettings.model_validate(given | {"task": "classification"}), workspace=store.workspace("labels"))

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from metier.artifacts import Artifact
 from metier.digest import canonical_json
-from metier.errors import InputError
+from metier.errors import InputError, ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
 from metier.models.methods import METHODS, Shape, attach_method
 from metier.models.precision import fastest_dtype
@@ -19,7 +19,7 @@ from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, write_atomically
 from metier.training.batches import Examples, encode_records
 from metier.training.curriculum import plan_course
-from metier.training.objectives import answer_losses, answers_objective
+from metier.training.objectives import Teacher, answer_losses, answers_objective
 from metier.training.replay import Answered, add_written, write_answers
 from metier.training.settings import TrainingSettings
 from metier.training.trainer import METRICS, Trainer
@@ -41,7 +41,7 @@ class _Effective:
         return {"rank": self.shape.rank if self.low_rank else None, "alpha": self.shape.alpha if self.low_rank else None}
 
 
-def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
+def train(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None = None, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
     """Fine-tune a base model on a dataset's training split and return the run and the adapter.
 
     Started again in the same workspace it continues from the last checkpoint with the very numbers that an
@@ -66,6 +66,7 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     model = load_weights(base, effective.dtype)
     answers = _written(base, model, taught, settings, workspace, accelerator.device)
     course = plan_course(taught, checks, settings)
+    taught_by = _teacher(teacher, chat, effective.dtype, settings, accelerator.device)
     tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)
     trainer = Trainer(
         model.to(accelerator.device),
@@ -73,7 +74,7 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
         settings,
         workspace,
         accelerator,
-        objective=lambda objectives: answers_objective(objectives, tuned),
+        objective=lambda objectives: answers_objective(objectives, tuned, taught_by),
         losses=answer_losses,
         tuned=tuned,
     )
@@ -84,15 +85,28 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, *, workspac
     if answers:
         write_atomically(run_folder / "replay.jsonl", b"".join(canonical_json(asdict(item)) + b"\n" for item in answers))
     (run_folder / METRICS).write_bytes(trainer.metrics.read_bytes())
-    facts = _facts(trainer, base, chat, effective, dropped=len(drops)) | {"control_tokens_broken_up": broken_up}
-    run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
+    facts = _facts(trainer, base, chat, effective, dropped=len(drops)) | {"control_tokens_broken_up": broken_up, "teacher": _name(teacher)}
+    run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest, *([teacher.digest] if teacher else [])], facts=facts)
     folder = workspace.folder / "adapter"
     write_saved(folder, tuned.config() | {"base_model_name_or_path": base.name}, tuned.state())
     write_atomically(folder / "chat_template.jinja", str(chat.tokenizer.chat_template).encode())
-    about: dict[str, Any] = {"base": {"name": base.name, "digest": base.digest, "licence": base.licence}, "method": settings.taught_by}
+    about: dict[str, Any] = {"base": _name(base), "method": settings.taught_by}
     about |= effective.sizes | {"trainable_parameters": trainer.trainable, "template": chat.digest}
     adapter = workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
     return run, adapter
+
+
+def _teacher(teacher: Base | None, chat: Chat, dtype: torch.dtype, settings: TrainingSettings, device: torch.device) -> Teacher | None:
+    """Return the loaded teacher. Raises ModelError for one whose tokens are others."""
+    if teacher is None:
+        return None
+    if load_tokenizer(teacher).get_vocab() != chat.tokenizer.get_vocab():
+        raise ModelError(
+            f"the teacher {teacher.name} has other tokens than the base model, so their distributions cannot be compared\n"
+            "    -> take a larger model of the same family, or let it write answers: prepare.writer"
+        )
+    model = load_weights(teacher, dtype).to(device).eval().requires_grad_(False)
+    return Teacher(model, settings.distillation.weight, settings.distillation.temperature)
 
 
 def _written(base: Base, model: Any, taught: Examples, settings: TrainingSettings, workspace: Workspace, device: torch.device) -> list[Answered]:
@@ -138,13 +152,17 @@ def _resolve(settings: TrainingSettings, examples: int, device: str) -> _Effecti
     return _Effective(shape, dtype, METHODS[settings.taught_by].family in {"low-rank", "adaptive"})
 
 
+def _name(model: Base | None) -> dict[str, str] | None:
+    return None if model is None else {"name": model.name, "digest": model.digest, "licence": model.licence}
+
+
 def _facts(trainer: Trainer, base: Base, chat: Chat, effective: _Effective, *, dropped: int) -> dict[str, Any]:
     settings = trainer.settings
     dtype = str(effective.dtype).removeprefix("torch.")
     resolved = settings.model_dump(mode="json") | {"method": settings.taught_by, "precision": dtype, "learning_rate": settings.peak_rate}
     resolved["adaptation"] |= effective.sizes
     return {
-        "base": {"name": base.name, "digest": base.digest, "licence": base.licence},
+        "base": _name(base),
         "template": chat.digest,
         "settings": {"asked": settings.model_dump(mode="json", exclude_unset=True), "effective": resolved},
         "dropped": dropped,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import cross_entropy as cross_entropy_of
 
 from metier.errors import ModelError
 from metier.models.attention import Packed
-from metier.models.divergence import divergences
+from metier.models.divergence import Side, divergences
 from metier.models.head import label_losses
 from metier.models.heads import Layout, computing_in, label_scores
 from metier.models.labels import Labelling
@@ -19,7 +20,7 @@ from metier.models.methods import Tuned
 from metier.training.batches import Row
 from metier.training.settings import ObjectiveSettings
 
-__all__ = ["Losses", "Objective", "answer_losses", "answers_objective", "cross_entropy", "label_objective", "taught_losses"]
+__all__ = ["Losses", "Objective", "Teacher", "answer_losses", "answers_objective", "cross_entropy", "label_objective", "taught_losses"]
 
 _ONE_OF_SEVERAL = frozenset({"classification", "tagging"})
 
@@ -52,11 +53,21 @@ def _states(model: Any, row: Row) -> torch.Tensor:
     return states
 
 
-def answers_objective(settings: ObjectiveSettings, tuned: Tuned) -> Objective:
-    """Return the cross-entropy of answers, smoothed or focal, and the divergence from the base model, as the settings weigh them.
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A model whose distributions are learnt from, how much they count beside the labels, and at which temperature."""
+
+    model: Any
+    weight: float
+    temperature: float
+
+
+def answers_objective(settings: ObjectiveSettings, tuned: Tuned, teacher: Teacher | None = None) -> Objective:
+    """Return the cross-entropy of answers, smoothed or focal, and divergences from a teacher and from the base model, as the settings weigh them.
 
     The hidden states are worked out once for all of them. With smoothing e, a token's loss is (1 - e) (-log p_y) + e mean_v(-log p_v); the
-    focal loss is (1 - p_y)^g (-log p_y).
+    focal loss is (1 - p_y)^g (-log p_y). A teacher of weight w makes of it (1 - w) loss + w T^2 KL(teacher || model), both at temperature T
+    (Hinton et al. 2015, arXiv 1503.02531, section 2).
     """
 
     def objective(model: Any, row: Row) -> torch.Tensor:
@@ -68,13 +79,28 @@ def answers_objective(settings: ObjectiveSettings, tuned: Tuned) -> Objective:
         if settings.smoothing:
             taught = taught + settings.smoothing * _own_above_mean(states, head, row.labels, softcap)
         total = taught.sum()
+        if teacher is not None:
+            apart = divergences(Side(states, head, softcap), _seen(teacher.model, _without_virtual(row, tuned.virtual)), temperature=teacher.temperature)
+            total = (1 - teacher.weight) * total + teacher.weight * teacher.temperature**2 * apart.sum()
         if settings.kl:
-            if head.requires_grad:
-                raise ModelError("training.objectives.kl is not worked out where the output head is trained\n    -> use training.objectives.start")
-            total = total + settings.kl * divergences(states, _base_states(model, row, tuned), head, softcap).sum()
+            total = total + settings.kl * divergences(Side(states, head, softcap), _base(model, row, tuned)).sum()
         return total
 
     return objective
+
+
+@torch.no_grad()
+def _seen(model: Any, row: Row) -> Side:
+    return Side(_states(model, row), model.get_output_embeddings().weight.detach(), _softcap(model))
+
+
+def _base(model: Any, row: Row, tuned: Tuned) -> Side:
+    """Return what the base model makes of a row, from the same weights with the trained part switched off."""
+    tuned.enable(False)
+    try:
+        return _seen(model, _without_virtual(row, tuned.virtual))
+    finally:
+        tuned.enable(True)
 
 
 def _own_above_mean(states: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, softcap: float | None) -> torch.Tensor:
@@ -85,18 +111,10 @@ def _own_above_mean(states: torch.Tensor, head: torch.Tensor, labels: torch.Tens
     return (states * (head[labels] - head.mean(dim=0))).sum(dim=1, dtype=torch.float32)
 
 
-@torch.no_grad()
-def _base_states(model: Any, row: Row, tuned: Tuned) -> torch.Tensor:
-    """Return the base model's states [labels, hidden] for a row's labels, from the same weights with the trained part switched off."""
-    tuned.enable(False)
-    try:
-        return _states(model, _without_virtual(row, tuned.virtual) if tuned.virtual else row)
-    finally:
-        tuned.enable(True)
-
-
 def _without_virtual(row: Row, count: int) -> Row:
     """Return a row without the `count` virtual tokens before each example."""
+    if not count:
+        return row
     real = row.tokens >= 0
     places = real.cumsum(dim=0) - 1
     lengths = tuple(length - count for length in row.lengths)

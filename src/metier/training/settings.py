@@ -13,6 +13,7 @@ __all__ = [
     "AdaptationSettings",
     "BatchSettings",
     "CheckpointSettings",
+    "DistillationSettings",
     "ObjectiveSettings",
     "OptimizerSettings",
     "ReplaySettings",
@@ -130,6 +131,17 @@ class ReplaySettings(Settings):
     """Tokens of such an answer at most."""
 
 
+class DistillationSettings(Settings):
+    """A larger model of the same vocabulary whose distributions are learnt beside the labels (Hinton et al. 2015, arXiv 1503.02531)."""
+
+    teacher: str | None = None
+    """The teacher: found as a base model is. None: no distillation."""
+    weight: float = Field(default=0.5, gt=0, le=1)
+    """How much the teacher counts; the labels count 1 less that."""
+    temperature: float = Field(default=2.0, gt=0, le=20)
+    """By which both models' logits are divided: a higher one shows more of what the teacher holds for less likely."""
+
+
 class StageSettings(Settings):
     """One stage of a training. What is not given here is as `training:` says."""
 
@@ -212,6 +224,7 @@ class TrainingSettings(Settings):
     validation: ValidationSettings = ValidationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     replay: ReplaySettings = ReplaySettings()
+    distillation: DistillationSettings = DistillationSettings()
     stages: tuple[StageSettings, ...] = ()
     """Trainings one after the other on the same adapter, each with its own records, passes and rate; none: one stage with every record."""
 

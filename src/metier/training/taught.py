@@ -27,7 +27,7 @@ from metier.training.classweights import check_objectives, class_weights
 from metier.training.curriculum import plan_course
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective, taught_losses
-from metier.training.settings import ObjectiveSettings, TrainingSettings
+from metier.training.settings import ObjectiveSettings, ReplaySettings, TrainingSettings
 from metier.training.trainer import Trainer
 
 __all__ = ["train_labels"]
@@ -108,6 +108,8 @@ def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device
         remedy = f"write {' or '.join(name for name, facts in METHODS.items() if facts.labels)}"
         raise InputError(Fault(f"{settings.task} is not trained by the method {method!r}", key="training.method", remedy=remedy))
     unread = settings.adaptation.unread_by(method) + (["adaptation.ranks"] if settings.adaptation.ranks else [])
+    unread += ["distillation"] if settings.distillation.teacher else []
+    unread += ["replay"] if settings.replay != ReplaySettings() else []
     if unread:
         raise InputError([Fault(f"{settings.task} is trained by {method} without `{key}`", key=f"training.{key}", remedy="take it out") for key in unread])
     given = settings.adaptation
