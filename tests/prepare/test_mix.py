@@ -32,7 +32,7 @@ def test_shares_follow_the_formula_and_counts_are_exact(alpha):
 
 def test_alpha_six_tenths_by_hand():
     # 800^.6 = 55.19, 150^.6 = 20.21, 50^.6 = 10.46
-    assert {name: round(share, 3) for name, share in shares({"a": 800, "b": 150, "c": 50}).items()} == {"a": 0.643, "b": 0.235, "c": 0.122}
+    assert {name: round(share, 3) for name, share in shares({"a": 800, "b": 150, "c": 50}, key="prepare.mix").items()} == {"a": 0.643, "b": 0.235, "c": 0.122}
 
 
 @settings(deadline=None)
@@ -123,7 +123,7 @@ def test_what_cannot_be_mixed_is_said():
     with pytest.raises(InputError, match="stand twice"):
         mix([*group("a", 3), *group("a", 3)], MixSettings())
     with pytest.raises(InputError, match="nothing is left"):
-        shares({"a": 0})
+        shares({"a": 0}, key="prepare.mix")
     with pytest.raises(InputError, match="nothing is left"):
         mix(group("a", 3), MixSettings(weights={"a": 0.0}))
     with pytest.raises(ValueError, match="a weight is 0 or more: a"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
@@ -132,7 +133,7 @@ def test_a_stage_that_stops_early_hands_its_best_adapter_to_the_next(dataset: Ar
     entered = Trainer._enter
 
     def enter(self: Trainer, stage: Any) -> None:
-        checked = check(self.model.eval(), self.course.checks, answer_losses, row_tokens=128, device=torch.device("cpu"), seen=lambda _: None)
+        checked = check(self.model.eval(), self.course.checks, answer_losses, row_tokens=128, accelerator=Accelerator(cpu=True), seen=lambda _: None)
         seen["handed"], seen["best"] = checked.mean(), self.position.best_loss or math.nan
         entered(self, stage)
 
@@ -215,8 +216,6 @@ def test_every_label_knows_its_example(base: Base) -> None:
 
 
 def test_a_loss_that_is_no_number_names_the_records_and_nothing_of_their_text(base: Base) -> None:
-    from accelerate import Accelerator
-
     from metier.models.lora import attach
 
     taught = encode_records(BOOKS[:3], Chat(load_tokenizer(base)), 128)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
@@ -177,7 +178,7 @@ def test_early_stopping_keeps_the_best_adapter(dataset: Artifact, base: Base, st
     load_adapter(model, adapter.path)
     chat = Chat(load_tokenizer(base))
     checks = encode_records(ROWS[12:14], chat, 128)
-    checked = check(model, checks, answer_losses, row_tokens=128, device=torch.device("cpu"), seen=lambda _: None)
+    checked = check(model, checks, answer_losses, row_tokens=128, accelerator=Accelerator(cpu=True), seen=lambda _: None)
     assert checked.mean() == pytest.approx(best[1], abs=1e-5)
 
 

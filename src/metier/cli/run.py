@@ -7,7 +7,7 @@ from typing import Literal
 
 import typer
 
-from metier import flow, sources
+from metier import flow, sources, training
 from metier.artifacts import Artifact
 from metier.cli import options
 from metier.cli.chain import chain
@@ -28,15 +28,25 @@ def walk(project: Project, goal: Goal, *, online: bool = False, processes: int |
 
 
 def perform(path: Path, goal: Goal, *, as_json: bool, dry_run: bool, online: bool, processes: int | None) -> None:
-    """Run the main path of a project up to a goal and print what it made, or only what it would do."""
+    """Run the main path of a project up to a goal and print what it made, or only what it would do.
+
+    Of several processes that a launcher has started, the first does this and the others take part in training.
+    """
     project = load_project(path)
     if dry_run:
         _plan(project, goal, as_json=as_json)
         return
+    if training.following():
+        training.follow(project.store)
+        return
     if goal == "dataset":
         for finding in sources.check_register(project.settings.sources):
             errors().print(clean(f"note: {finding.key}: {finding.what}"))
-    outcome = walk(project, goal, online=online, processes=processes)
+    try:
+        outcome = walk(project, goal, online=online, processes=processes)
+    finally:
+        if training.processes() > 1:
+            training.dismiss()
     if as_json:
         with chain(project) as tied:
             typer.echo(json_line(document(outcome, tied.verified())))

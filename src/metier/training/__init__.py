@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+from metier.training.launch import following, processes
 from metier.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from metier.training.stage import train
+    from metier.training.crew import dismiss
+    from metier.training.stage import follow, train
 else:
-    __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"stage": ["train"]})
+    __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"crew": ["dismiss"], "stage": ["follow", "train"]})
 
-__all__ = ["TrainingSettings", "train"]
+__all__ = ["TrainingSettings", "dismiss", "follow", "following", "processes", "train"]

@@ -1,4 +1,4 @@
-"""The training stage for answers in words: a dataset and a base model in, a run and an adapter out."""
+"""Training for answers in words: a dataset and a base model in, a run and an adapter out."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from metier.artifacts import Artifact
 from metier.digest import canonical_json
 from metier.errors import InputError, ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
-from metier.models.methods import METHODS, Shape, attach_method
+from metier.models.methods import METHODS, Shape, Tuned, attach_method
 from metier.models.precision import fastest_dtype
 from metier.models.saved import write_saved
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, write_atomically
 from metier.training.batches import Examples, encode_records
+from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
 from metier.training.objectives import Teacher, answer_losses, answers_objective
 from metier.training.replay import Answered, add_written, write_answers
 from metier.training.settings import TrainingSettings
 from metier.training.trainer import METRICS, Trainer
 
-__all__ = ["train", "validation_sample"]
+__all__ = ["Answering", "prepare_answers", "validation_sample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,45 @@ class _Effective:
         return {"rank": self.shape.rank if self.low_rank else None, "alpha": self.shape.alpha if self.low_rank else None}
 
 
-def train(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None = None, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
-    """Fine-tune a base model on a dataset's training split and return the run and the adapter.
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A training for answers that is ready to run, and what is to be said of it."""
 
-    Started again in the same workspace it continues from the last checkpoint with the very numbers that an
-    uninterrupted run would have had (same machine, same number of threads). Raises InputError if nothing can be trained.
-    """
+    trainer: Trainer
+    tuned: Tuned
+    dataset: Artifact
+    base: Base
+    teacher: Base | None
+    chat: Chat
+    effective: _Effective
+    answers: list[Answered]
+    """What the base model wrote to be learnt along."""
+    broken_up: int
+    """Control tokens that stood in the texts."""
+
+    def commit(self, workspace: Workspace) -> tuple[Artifact, Artifact]:
+        """Hand in the run and the adapter of a training that has ended."""
+        trainer, base, settings = self.trainer, self.base, self.trainer.settings
+        run_folder = workspace.folder / "run"
+        run_folder.mkdir(exist_ok=True)
+        write_drops(run_folder / "drops.parquet", trainer.course.taught.drops)
+        if self.answers:
+            write_atomically(run_folder / "replay.jsonl", b"".join(canonical_json(asdict(item)) + b"\n" for item in self.answers))
+        (run_folder / METRICS).write_bytes(trainer.metrics.read_bytes())
+        parents = [self.dataset.digest, base.digest, *([self.teacher.digest] if self.teacher else [])]
+        run = workspace.commit("run", run_folder, parents=parents, facts=_facts(self))
+        folder = workspace.folder / "adapter"
+        write_saved(folder, self.tuned.config() | {"base_model_name_or_path": base.name}, self.tuned.state())
+        write_atomically(folder / "chat_template.jinja", str(self.chat.tokenizer.chat_template).encode())
+        about: dict[str, Any] = {"base": _name(base), "method": settings.taught_by} | self.effective.sizes
+        about |= {"trainable_parameters": trainer.trainable, "template": self.chat.digest}
+        return run, workspace.commit("adapter", folder, parents=[run.digest, self.dataset.digest, base.digest], facts=about)
+
+
+def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, *, workspace: Workspace) -> Answering:
+    """Return the training of a base model on a dataset's training split. Raises InputError if nothing can be trained."""
     chat = Chat(load_tokenizer(base), virtual=settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0)
     taught = encode_records(dataset_records(dataset, "train"), chat, settings.batch.maximum_tokens)
-    drops = taught.drops
     broken_up = chat.broken_up
     if broken_up:
         workspace.progress.say(f"{broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
@@ -57,43 +87,28 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Ba
         workspace.progress.say("note: the dataset is ordered by a curriculum, and another order is drawn in each epoch; training.batch.order: dataset keeps it")
     checks = encode_records(validation_sample(dataset, settings.validation.limit), chat, settings.batch.maximum_tokens)
     if not taught.examples:
-        longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
+        longest = f"; all {len(taught.drops)} were left out (first: {taught.drops[0].reason})" if taught.drops else ""
         raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
     # Stages that cannot be are refused before a model is loaded.
     plan_course(taught, checks, settings, coming=settings.replay.written > 0)
-    accelerator = Accelerator()
-    effective = _resolve(settings, len(taught.examples), accelerator.device.type)
+    joined = accelerator()
+    effective = _resolve(settings, len(taught.examples), joined.device.type)
     model = load_weights(base, effective.dtype)
-    answers = _written(base, model, taught, settings, workspace, accelerator.device)
-    course = plan_course(taught, checks, settings)
-    taught_by = _teacher(teacher, chat, effective.dtype, settings, accelerator.device)
+    with joined.main_process_first():
+        answers = _written(base, model, taught, settings, workspace, joined.device)
+    taught_by = _teacher(teacher, chat, effective.dtype, settings, joined.device)
     tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)
     trainer = Trainer(
-        model.to(accelerator.device),
-        course,
+        model.to(joined.device),
+        plan_course(taught, checks, settings),
         settings,
         workspace,
-        accelerator,
+        joined,
         objective=lambda objectives: answers_objective(objectives, tuned, taught_by),
         losses=answer_losses,
         tuned=tuned,
     )
-    trainer.run()
-    run_folder = workspace.folder / "run"
-    run_folder.mkdir(exist_ok=True)
-    write_drops(run_folder / "drops.parquet", drops)
-    if answers:
-        write_atomically(run_folder / "replay.jsonl", b"".join(canonical_json(asdict(item)) + b"\n" for item in answers))
-    (run_folder / METRICS).write_bytes(trainer.metrics.read_bytes())
-    facts = _facts(trainer, base, chat, effective, dropped=len(drops)) | {"control_tokens_broken_up": broken_up, "teacher": _name(teacher)}
-    run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest, *([teacher.digest] if teacher else [])], facts=facts)
-    folder = workspace.folder / "adapter"
-    write_saved(folder, tuned.config() | {"base_model_name_or_path": base.name}, tuned.state())
-    write_atomically(folder / "chat_template.jinja", str(chat.tokenizer.chat_template).encode())
-    about: dict[str, Any] = {"base": _name(base), "method": settings.taught_by}
-    about |= effective.sizes | {"trainable_parameters": trainer.trainable, "template": chat.digest}
-    adapter = workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
-    return run, adapter
+    return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers, broken_up)
 
 
 def _teacher(teacher: Base | None, chat: Chat, dtype: torch.dtype, settings: TrainingSettings, device: torch.device) -> Teacher | None:
@@ -156,14 +171,16 @@ def _name(model: Base | None) -> dict[str, str] | None:
     return None if model is None else {"name": model.name, "digest": model.digest, "licence": model.licence}
 
 
-def _facts(trainer: Trainer, base: Base, chat: Chat, effective: _Effective, *, dropped: int) -> dict[str, Any]:
-    settings = trainer.settings
+def _facts(made: Answering) -> dict[str, Any]:
+    settings, effective = made.trainer.settings, made.effective
     dtype = str(effective.dtype).removeprefix("torch.")
     resolved = settings.model_dump(mode="json") | {"method": settings.taught_by, "precision": dtype, "learning_rate": settings.peak_rate}
     resolved["adaptation"] |= effective.sizes
     return {
-        "base": _name(base),
-        "template": chat.digest,
+        "base": _name(made.base),
+        "teacher": _name(made.teacher),
+        "template": made.chat.digest,
         "settings": {"asked": settings.model_dump(mode="json", exclude_unset=True), "effective": resolved},
-        "dropped": dropped,
-    } | trainer.facts()
+        "dropped": len(made.trainer.course.taught.drops),
+        "control_tokens_broken_up": made.broken_up,
+    } | made.trainer.facts()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from metier.training.batches import Example, Examples, Origin, owners, pack, row_of
 from metier.training.loop import to_device
@@ -56,15 +57,19 @@ class Checked:
 
 
 @torch.no_grad()
-def check(model: Any, checks: Examples, losses: Losses, *, row_tokens: int, device: torch.device, seen: Callable[[int], None]) -> Checked:
-    """Measure a model on validation examples; `seen` is told how many examples each row held."""
+def check(model: Any, checks: Examples, losses: Losses, *, row_tokens: int, accelerator: Accelerator, seen: Callable[[int], None]) -> Checked:
+    """Measure a model on validation examples, each process on its own rows; `seen` is told how many examples each row held."""
     examples: list[Example] = checks.examples
-    sums = torch.zeros(len(examples), dtype=torch.float64)
+    sums = torch.zeros(len(examples), dtype=torch.float32)
     counts = torch.zeros(len(examples), dtype=torch.int64)
-    for indices in pack([len(example) for example in examples], range(len(examples)), row_tokens):
-        row = to_device(row_of([examples[index] for index in indices]), device)
-        places = torch.tensor(indices)[owners(row).cpu()]
-        sums.index_add_(0, places, losses(model, row).cpu().double())
+    for number, indices in enumerate(pack([len(example) for example in examples], range(len(examples)), row_tokens)):
+        row = row_of([examples[index] for index in indices])
+        places = torch.tensor(indices)[owners(row)]
         counts.index_add_(0, places, torch.ones_like(places))
+        if number % accelerator.num_processes == accelerator.process_index:
+            sums.index_add_(0, places, losses(model, to_device(row, accelerator.device)).cpu().float())
         seen(len(indices))
+    if accelerator.num_processes > 1:
+        # An example is in one row and so at one process: the sums of the others are zero.
+        sums = accelerator.reduce(sums.to(accelerator.device), reduction="sum").cpu()
     return Checked(tuple(sums.tolist()), tuple(counts.tolist()), tuple(len(example) for example in examples))

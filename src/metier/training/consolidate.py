@@ -33,8 +33,8 @@ class Consolidation:
         self._layers = adapted_layers(model)
         self._fisher: dict[str, torch.Tensor] = {}
 
-    def measure(self, taught: Examples, general: Sequence[int], seed: int, progress: Progress) -> None:
-        """Measure on at most 64 of the general examples, or take what an earlier attempt has measured."""
+    def measure(self, taught: Examples, general: Sequence[int], seed: int, progress: Progress, *, keep: bool) -> None:
+        """Measure on at most 64 of the general examples, or take what an earlier attempt has measured; `keep` it for the next."""
         if self._file.exists():
             self._fisher = {name: value.to(self._device) for name, value in load_file(self._file).items()}
             return
@@ -48,7 +48,8 @@ class Consolidation:
         finally:
             self._tuned.enable(True)
         progress.finish(_TASK)
-        write_atomically(self._file, serialize({name: value.cpu().contiguous() for name, value in self._fisher.items()}))
+        if keep:
+            write_atomically(self._file, serialize({name: value.cpu().contiguous() for name, value in self._fisher.items()}))
 
     def _loss(self, row: Row) -> tuple[torch.Tensor, int]:
         return cross_entropy(self._model, row), len(row.labels)

@@ -21,6 +21,9 @@ __all__ = ["StepResult", "Watcher", "learning_rate_at", "run_steps", "to_device"
 
 _SHOWN = 20
 
+_BUCKET = 1 << 23
+"""Gradients that processes send to each other at once."""
+
 
 class Watcher(Protocol):
     """A method that looks at every step, as one does that shares out ranks."""
@@ -87,8 +90,10 @@ def run_steps(
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = 0.0
-        for row in rows[accelerator.process_index :: accelerator.num_processes]:
-            value = _total(model, row, objectives) / labels
+        for place in range(accelerator.process_index, len(rows), accelerator.num_processes):
+            # What chance does to a row depends on the row alone: not on where a run was interrupted, nor on how many processes there are.
+            torch.manual_seed(_seed_of(settings.seed, before + step, place))
+            value = _total(model, rows[place], objectives) / labels
             value.backward()  # type: ignore[no-untyped-call]
             loss += float(value.detach())
         loss = _over_processes(accelerator, loss, parameters)
@@ -110,6 +115,10 @@ def _not_finite(loss: float, step: int, records: Sequence[str]) -> str:
     shown = ", ".join(records[:_SHOWN]) + (f" and {len(records) - _SHOWN} more" if len(records) > _SHOWN else "")
     remedy = "the last checkpoint is kept; look at these records, lower training.learning_rate, or set training.precision to float32"
     return f"the loss at step {step} is {loss}; the step's records: {shown}\n    -> {remedy}"
+
+
+def _seed_of(seed: int, step: int, row: int) -> int:
+    return ((seed * 1_000_003 + step) * 1_000_003 + row) % 2**63
 
 
 def _total(model: Any, row: Row, objectives: Sequence[tuple[float, Objective]]) -> torch.Tensor:
@@ -134,5 +143,21 @@ def _over_processes(accelerator: Accelerator, loss: float, parameters: Sequence[
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
+    for together in _buckets(parameters):
+        gradients = [parameter.grad for parameter in together if parameter.grad is not None]
+        whole = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduction="sum")
+        for gradient, part in zip(gradients, whole.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
     return float(accelerator.reduce(torch.tensor(loss, device=accelerator.device), reduction="sum"))
+
+
+def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    """Yield parameters in groups that are sent together: many small ones, or one large one."""
+    bucket: list[torch.nn.Parameter] = []
+    for parameter in parameters:
+        if bucket and (sum(item.numel() for item in bucket) + parameter.numel() > _BUCKET or bucket[0].dtype != parameter.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket

@@ -1,4 +1,4 @@
-"""The training stage for labels and spans: a dataset and a base model in, a run and a model with a head out. The loop is the one of every task."""
+"""Training for labels and spans: a dataset and a base model in, a run and a model with a head out. The loop is the one of every task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from metier.artifacts import Artifact
 from metier.digest import digest_of
@@ -14,7 +13,8 @@ from metier.errors import Fault, InputError
 from metier.models import Base, load_tokenizer
 from metier.models.heads import is_encoder, layout_of, load_with_head, longest, whole_in_single_precision
 from metier.models.labelfiles import LowRank, save_trained
-from metier.models.labels import Labelling, LabelTask
+from metier.models.labels import Labelling as Labels
+from metier.models.labels import LabelTask
 from metier.models.lora import attach
 from metier.models.methods import METHODS
 from metier.models.precision import fastest_dtype
@@ -24,13 +24,14 @@ from metier.store import Workspace, remove_folder
 from metier.training.answers import validation_sample
 from metier.training.batches import Examples
 from metier.training.classweights import check_objectives, class_weights
+from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective, taught_losses
 from metier.training.settings import ObjectiveSettings, ReplaySettings, TrainingSettings
 from metier.training.trainer import Trainer
 
-__all__ = ["train_labels"]
+__all__ = ["Labelling", "prepare_labels"]
 
 _FULL_RATE = 2e-4
 _READING = 1
@@ -51,54 +52,69 @@ class _Effective:
         return "full" if self.adapter is None else "lora"
 
 
-def train_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
-    """Train a model with a head on a dataset's training split and return the run and the model.
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """A training for labels that is ready to run, and what is to be said of it."""
 
-    Resumes as `metier.training.train` does. Raises InputError for data without labels, overlapping spans or a method that does not fit,
-    all faults of the data at once, before the model is loaded.
+    trainer: Trainer
+    dataset: Artifact
+    base: Base
+    labels: Labels
+    effective: _Effective
+    tokenizer: Any
+
+    def commit(self, workspace: Workspace) -> tuple[Artifact, Artifact]:
+        """Hand in the run and the model of a training that has ended."""
+        trainer, dataset, base = self.trainer, self.dataset, self.base
+        taught = trainer.course.taught
+        run_folder = workspace.folder / "run"
+        run_folder.mkdir(exist_ok=True)
+        write_drops(run_folder / "drops.parquet", taught.drops)
+        (run_folder / trainer.metrics.name).write_bytes(trainer.metrics.read_bytes())
+        facts = _facts(trainer, base, self.labels, self.effective) | {"dropped": len(taught.drops), "widened_spans": taught.widened}
+        run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
+        folder = workspace.folder / "adapter"
+        remove_folder(folder)
+        save_trained(trainer.model, folder, self.labels, base=base, adapter=self.effective.adapter, tokenizer=self.tokenizer)
+        about = {key: facts[key] for key in ("base", "template", "task", "labels", "trainable_parameters")} | _method(self.effective)
+        return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
+
+
+def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace) -> Labelling:
+    """Return the training of a model with a head on a dataset's training split.
+
+    Raises InputError for data without labels, overlapping spans or a method that does not fit, all faults of the data at once, before the model
+    is loaded.
     """
     encoder = is_encoder(base)
     records = list(dataset_records(dataset, "train"))
-    labelling = fit_labelling(records, task, min(settings.batch.maximum_tokens, longest(base)))
-    check_objectives(settings, labelling)
-    accelerator = Accelerator()
-    effective = _resolve(settings, len(records), encoder=encoder, device=accelerator.device.type)
-    model = _prepared(base, labelling, effective)
-    layout = layout_of(model, labelling)
+    labels = fit_labelling(records, task, min(settings.batch.maximum_tokens, longest(base)))
+    check_objectives(settings, labels)
+    joined = accelerator()
+    effective = _resolve(settings, len(records), encoder=encoder, device=joined.device.type)
+    model = _prepared(base, labels, effective)
+    layout = layout_of(model, labels)
     tokenizer = load_tokenizer(base)
     reader = TextReader(tokenizer)
-    taught = encode_labelled(records, reader, labelling, layout)
-    checks = encode_labelled(validation_sample(dataset, settings.validation.limit), reader, labelling, layout)
+    taught = encode_labelled(records, reader, labels, layout)
+    checks = encode_labelled(validation_sample(dataset, settings.validation.limit), reader, labels, layout)
     _say(taught, workspace)
     half = effective.dtype if effective.adapter is None and effective.dtype != torch.float32 else None
 
     def objective(objectives: ObjectiveSettings) -> Objective:
-        weights = class_weights(objectives, labelling, taught.examples)
-        return label_objective(labelling, layout, objectives, weights=weights, compute=half)
+        weights = class_weights(objectives, labels, taught.examples)
+        return label_objective(labels, layout, objectives, weights=weights, compute=half)
 
     trainer = Trainer(
-        model.to(accelerator.device),
+        model.to(joined.device),
         plan_course(taught, checks, effective.settings),
         effective.settings,
         workspace,
-        accelerator,
-        objective=lambda objectives: label_objective(
-            labelling, layout, objectives, weights=class_weights(objectives, labelling, taught.examples), compute=half
-        ),
-        losses=taught_losses(labelling, layout, compute=half),
+        joined,
+        objective=objective,
+        losses=taught_losses(labels, layout, compute=half),
     )
-    trainer.run()
-    run_folder = workspace.folder / "run"
-    run_folder.mkdir(exist_ok=True)
-    write_drops(run_folder / "drops.parquet", taught.drops)
-    (run_folder / trainer.metrics.name).write_bytes(trainer.metrics.read_bytes())
-    facts = _facts(trainer, base, labelling, effective) | {"dropped": len(taught.drops), "widened_spans": taught.widened}
-    run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
-    folder = workspace.folder / "adapter"
-    remove_folder(folder)
-    save_trained(model, folder, labelling, base=base, adapter=effective.adapter, tokenizer=tokenizer)
-    about = {key: facts[key] for key in ("base", "template", "task", "labels", "trainable_parameters")} | _method(effective)
-    return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
+    return Labelling(trainer, dataset, base, labels, effective, tokenizer)
 
 
 def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device: str) -> _Effective:
@@ -120,7 +136,7 @@ def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device
     return _Effective(settings, settings.model_copy(update={"learning_rate": rate}), LowRank(rank, alpha, given.dropout) if method == "lora" else None, dtype)
 
 
-def _prepared(base: Base, labelling: Labelling, effective: _Effective) -> Any:
+def _prepared(base: Base, labelling: Labels, effective: _Effective) -> Any:
     """Return the model with what is trained in fp32: all of it, or its adapters and head beside frozen weights in the quicker format."""
     settings, adapter = effective.settings, effective.adapter
     if adapter is None:
@@ -149,7 +165,7 @@ def _method(effective: _Effective) -> dict[str, Any]:
     return {"method": effective.method, "rank": None if adapter is None else adapter.rank, "alpha": None if adapter is None else adapter.alpha}
 
 
-def _facts(trainer: Trainer, base: Base, labelling: Labelling, effective: _Effective) -> dict[str, Any]:
+def _facts(trainer: Trainer, base: Base, labelling: Labels, effective: _Effective) -> dict[str, Any]:
     settings = trainer.settings
     sizes = _method(effective)
     resolved = settings.model_dump(mode="json") | {"method": sizes.pop("method"), "precision": str(effective.dtype).removeprefix("torch.")}

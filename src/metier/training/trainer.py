@@ -72,6 +72,11 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     @property
+    def leads(self) -> bool:
+        """Whether this process writes what is kept."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
     def total(self) -> int:
         """Steps of all stages, if none stops early."""
         return self.stages[-1].end
@@ -81,7 +86,7 @@ class Trainer:
         self._say()
         if self.consolidation is not None:
             general = general_of(self.course.taught, self.settings)
-            self.consolidation.measure(self.course.taught, general, self.settings.seed, self.progress)
+            self.consolidation.measure(self.course.taught, general, self.settings.seed, self.progress, keep=self.leads)
         self._resume()
         self.progress.start(TASK, self.total, "steps")
         if self.position.step:
@@ -119,6 +124,9 @@ class Trainer:
         }
 
     def _say(self) -> None:
+        processes, rows = self.accelerator.num_processes, self.settings.batch.rows
+        if rows < processes:
+            self.progress.say(f"note: a step has {rows} rows for {processes} processes, the others have nothing to do: raise training.batch.rows")
         if left := self.course.unused:
             self.progress.say(f"note: {left} of {len(self.course.taught.examples)} training examples belong to no stage")
 
@@ -127,13 +135,18 @@ class Trainer:
         found = latest(self.checkpoints)
         if found is not None:
             self.position = restore(found, self.kept, self.optimizer)
-        else:
-            remove_folder(self.checkpoints)
+        # Nothing is written before every process has read what there is.
+        self.accelerator.wait_for_everyone()
         set_dropout(self.model, self.stages[self.position.stage].settings.adaptation.dropout)
-        self.metrics.parent.mkdir(parents=True, exist_ok=True)
-        self.metrics.touch()
-        os.truncate(self.metrics, self.position.metrics_bytes)
-        self.losses = [json.loads(line)["loss"] for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        known = self.metrics.read_bytes()[: self.position.metrics_bytes] if self.metrics.exists() else b""
+        self.losses = [json.loads(line)["loss"] for line in known.splitlines()]
+        self.accelerator.wait_for_everyone()
+        if self.leads:
+            if found is None:
+                remove_folder(self.checkpoints)
+            self.metrics.parent.mkdir(parents=True, exist_ok=True)
+            self.metrics.touch()
+            os.truncate(self.metrics, self.position.metrics_bytes)
 
     def _enter(self, stage: Stage) -> None:
         """Begin a stage: another optimiser, and nothing is best yet."""
@@ -216,7 +229,7 @@ class Trainer:
             self.course.checks,
             self.losses_of,
             row_tokens=self.settings.batch.row_tokens,
-            device=self.accelerator.device,
+            accelerator=self.accelerator,
             seen=lambda count: self.progress.advance(task, count),
         )
         self.model.train()
@@ -246,11 +259,14 @@ class Trainer:
         if checked is not None:
             row |= {"validation_loss": checked.mean(stage.checks), "validation_error": checked.error(stage.checks)}
             row |= {"validation_by_group": checked.by_group(self.course.checks.origins), "validation_by_length": checked.by_length()}
-        with self.metrics.open("ab") as stream:
-            stream.write(json.dumps(row).encode() + b"\n")
+        if self.leads:
+            with self.metrics.open("ab") as stream:
+                stream.write(json.dumps(row).encode() + b"\n")
         self.losses.append(result.loss)
 
     def _save(self) -> None:
+        if not self.leads:
+            return
         with self.metrics.open("rb") as stream:
             os.fsync(stream.fileno())
         self.position.metrics_bytes = self.metrics.stat().st_size
@@ -258,10 +274,12 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _take_best(self) -> None:
+        self.accelerator.wait_for_everyone()
         if self.position.best_step is not None and self.position.best_step != self.position.step:
             best = latest(self.checkpoints, self.position.best_step)
             if best is not None:
                 restore(best, self.kept, None)
+        self.accelerator.wait_for_everyone()
 
 
 def _optimizer(parameters: Any, settings: TrainingSettings) -> torch.optim.Optimizer:

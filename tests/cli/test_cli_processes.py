@@ -1,0 +1,120 @@
+"""`metier train` by several processes: the losses of one, by torchrun; a process that is killed; another number of processes after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.hives import write_project
+from metier.models import Base
+
+TRAINING = "  batch: {row_tokens: 128, rows: 4, maximum_tokens: 128}\n  validation: {times: 3}\n  checkpoint: {steps: 1}\n"
+
+
+def project(folder: Path, base: Base) -> Path:
+    write_project(folder, base.folder, count=80)
+    file = folder / "metier.yaml"
+    text = file.read_text(encoding="utf-8").replace("  batch: {row_tokens: 2048}\n", TRAINING)
+    file.write_text(text.replace("{rank: 4}", "{rank: 4, dropout: 0.1}").replace("epochs: 1", "epochs: 2"), encoding="utf-8")
+    return folder
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def started(folder: Path, count: int) -> list[subprocess.Popen[str]]:
+    """Start `count` processes as a launcher does."""
+    port, found = free_port(), []
+    for rank in range(count):
+        joined = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)} if count > 1 else {}
+        joined |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "metier", "train", str(folder), "--json"]
+        found.append(subprocess.Popen(command, env=os.environ | joined, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return found
+
+
+def trained(folder: Path, count: int) -> dict[str, Any]:
+    ended = [(process.communicate(timeout=300), process.returncode) for process in started(folder, count)]
+    assert [code for _, code in ended] == [0] * count, ended
+    assert all(out == "" for (out, _), _ in ended[1:]), "only the first says something"
+    return dict(json.loads(ended[0][0][0]))
+
+
+def metrics(folder: Path, document: dict[str, Any]) -> list[dict[str, Any]]:
+    file = folder / ".metier" / "artifacts" / "run" / document["run"]["digest"] / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, base: Base) -> Path:
+    """A project with its dataset: copies of it are the same to the byte, whatever keys it drew."""
+    folder = project(tmp_path_factory.mktemp("built"), base)
+    subprocess.run([sys.executable, "-m", "metier", "data", "build", str(folder)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, built: Path) -> list[dict[str, Any]]:
+    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("alone") / "project"))
+    return metrics(folder, trained(folder, 1))
+
+
+def test_torchrun_gives_the_losses_of_one_process(tmp_path: Path, built: Path, alone: list[dict[str, Any]]) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "project"))
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        free_port(),
+        "-m",
+        "metier",
+        "train",
+        str(folder),
+        "--json",
+    ]
+    ended = subprocess.run(launcher, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(ended.stdout)
+    both = metrics(folder, document)
+    assert [row["loss"] for row in both] == pytest.approx([row["loss"] for row in alone], abs=1e-5)
+    assert [row.get("validation_loss") for row in both] == pytest.approx([row.get("validation_loss") for row in alone], abs=1e-5)
+    again = subprocess.run(launcher, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, "the others are let go where there is nothing to train"
+    assert "unchanged" in again.stderr
+    assert json.loads(again.stdout)["run"] == document["run"]
+
+
+def test_a_killed_process_stops_all_and_any_number_goes_on(tmp_path: Path, built: Path, alone: list[dict[str, Any]]) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "project"))
+    first, second = started(folder, 2)
+    begun = time.monotonic()
+    while not [path for path in folder.glob(".metier/work/*/metrics.jsonl") if path.read_bytes().count(b"\n") >= 2]:
+        assert time.monotonic() - begun < 200, "training did not begin"
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.01)
+    second.send_signal(signal.SIGKILL)
+    _, said = first.communicate(timeout=120)
+    second.communicate(timeout=20)
+    assert first.returncode == 2, said
+    assert "another process of this training has ended" in said
+    assert "Traceback" not in said
+    document = trained(folder, 1)
+    rows = metrics(folder, document)
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in alone], abs=1e-5)
+    assert [row["step"] for row in rows] == [row["step"] for row in alone]
