@@ -95,10 +95,12 @@ def run_metier(task: str, arguments: argparse.Namespace) -> dict[str, Any]:
     from metier.models.heads import layout_of, load_with_head
     from metier.models.precision import fastest_dtype
     from metier.training import TrainingSettings
+    from metier.training.curriculum import plan_steps
+    from metier.training.gather import Summing
     from metier.training.labelled import encode_labelled
-    from metier.training.loop import plan_steps, run_steps
+    from metier.training.loop import run_steps
     from metier.training.objectives import label_objective
-    from metier.training.settings import BatchSettings
+    from metier.training.settings import BatchSettings, ObjectiveSettings
 
     base, labelling, train, test, reader = prepared(task, arguments)
     settings = TrainingSettings(task=task, learning_rate=RATE, epochs=arguments.epochs, batch=BatchSettings(row_tokens=ROW_TOKENS, maximum_tokens=MAXIMUM))
@@ -107,19 +109,19 @@ def run_metier(task: str, arguments: argparse.Namespace) -> dict[str, Any]:
     model = load_with_head(base, labelling, torch.float32, seed=SEED, frozen=False).requires_grad_(True)
     layout = layout_of(model, labelling)
     began = time.perf_counter()
-    examples = encode_labelled(train, reader, labelling, layout).examples
+    taught = encode_labelled(train, reader, labelling, layout)
     encoding = time.perf_counter() - began
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
-    means = {"settings": settings, "objectives": [(1.0, label_objective(labelling, layout, compute=half))], "optimizer": optimizer}
+    gather = Summing(model, label_objective(labelling, layout, ObjectiveSettings(), compute=half), list(model.parameters()), Accelerator(), seed=SEED)
     model.train()
     began = time.perf_counter()
-    results = list(run_steps(model, examples, plan_steps(examples, settings), start=0, accelerator=Accelerator(), **means))
+    results = list(run_steps(taught, plan_steps(taught, settings), start=0, settings=settings, gather=gather, optimizer=optimizer))
     seconds = time.perf_counter() - began
     model.eval()
     given = Labeller(model, labelling, reader).predict([record.text for record in test])
     tokens = sum(result.tokens for result in results)
     return {
-        "examples": len(examples),
+        "examples": len(taught.examples),
         "steps": len(results),
         "tokens": tokens,
         "seconds": seconds,

@@ -38,7 +38,7 @@ training:
   epochs: {epochs}
   batch: {{row_tokens: 512, maximum_tokens: 512}}
   validation: {{limit: 64, times: 2, patience: 9}}
-evaluation: {{tasks: [pack, retention], limit: {items}, retention_items: 120, languages: [zh]}}
+evaluation: {{tasks: [pack, retention], limit: {items}, retention_items: 120}}
 """
 
 TOKENS = 900_000
@@ -78,13 +78,22 @@ def _interval(score: dict[str, float]) -> str:
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     """Return the figures as a Markdown table."""
-    lines = ["| method | accuracy, 95 % interval | general ability kept | trained numbers | file | rate | tokens/s | peak memory |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| method | accuracy, 95 % interval | general ability kept | trained numbers | file | rate | tokens/s | peak memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     scores: dict[str, Any] = {}
     for method, one in found.items():
         task, (metric, scores) = next((name, next(iter(metrics.items()))) for name, metrics in one["tasks"].items() if name != "retention")
         kept = one["tasks"]["retention"]["acc"]["delta"]
-        cells = [f"`{method}`", _interval(scores["tuned"]), f"{kept['value']:+.3f} ({kept['low']:+.3f} to {kept['high']:+.3f})", f"{one['trainable_parameters']:,}"]
-        cells += [f"{one['bytes'] / 1e6:.1f} MB", f"{one['learning_rate']:g}", f"{one['tokens_per_second']:.0f}", f"{one['peak_memory_bytes'] / 2**20:.0f} MiB"]
+        cells = [
+            f"`{method}`",
+            _interval(scores["tuned"]),
+            f"{kept['value']:+.3f} ({kept['low']:+.3f} to {kept['high']:+.3f})",
+            f"{one['trainable_parameters']:,}",
+        ]
+        cells += [f"{one['bytes'] / 1e6:.1f} MB", f"{one['learning_rate']:g}", f"{one['tokens_per_second']:.0f}"]
+        cells += [f"{one['peak_memory_bytes'] / 2**20:.0f} MiB"]
         lines.append(f"| {' | '.join(cells)} |")
     lines.append(f"| none: the base model | {_interval(scores['base'])} | | | | | | |")
     lines.append(f"\nTask: {task}, {metric}, {scores['n']} items; general ability: difference of the retention probe from the base model.")

@@ -61,8 +61,10 @@ def run_metier(base: str, data: Path) -> dict[str, Any]:
     from metier.models.lora import attach
     from metier.models.precision import fastest_dtype, matmul_peak
     from metier.training import TrainingSettings
-    from metier.training.batches import row_of
-    from metier.training.loop import plan_steps, run_steps
+    from metier.training.batches import Examples, Origin, row_of
+    from metier.training.curriculum import plan_steps
+    from metier.training.gather import Summing
+    from metier.training.loop import run_steps
     from metier.training.objectives import cross_entropy
     from metier.training.settings import BatchSettings
 
@@ -72,11 +74,13 @@ def run_metier(base: str, data: Path) -> dict[str, Any]:
     model = load_weights(found, dtype)
     attach(model, rank=RANK, alpha=ALPHA, dropout=0.0, targets=TARGETS, seed=SEED)
     settings = TrainingSettings(learning_rate=RATE, epochs=1.0, batch=BatchSettings(row_tokens=ROW_TOKENS))
-    optimizer = torch.optim.AdamW([item for item in model.parameters() if item.requires_grad], lr=RATE, weight_decay=0.0, fused=True)
-    plan = plan_steps(encoded, settings)
-    means = {"settings": settings, "objectives": [(1.0, cross_entropy)], "optimizer": optimizer, "accelerator": Accelerator()}
+    learnt = [item for item in model.parameters() if item.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, lr=RATE, weight_decay=0.0, fused=True)
+    taught = Examples(list(encoded), [Origin(str(place), "", "", "", "", str(place)) for place in range(len(encoded))])
+    plan = plan_steps(taught, settings)
+    gather = Summing(model, cross_entropy, learnt, Accelerator(), seed=SEED)
     began = time.perf_counter()
-    results = list(run_steps(model, encoded, plan, start=0, **means))
+    results = list(run_steps(taught, plan, start=0, settings=settings, gather=gather, optimizer=optimizer))
     seconds = time.perf_counter() - began
     memory = peak_bytes()
     row = row_of(encoded)

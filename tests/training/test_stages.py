@@ -26,6 +26,7 @@ from metier.training import TrainingSettings, train
 from metier.training.batches import encode_records, owners, row_of
 from metier.training.checking import Checked, check
 from metier.training.curriculum import plan_course
+from metier.training.gather import Summing
 from metier.training.loop import run_steps
 from metier.training.objectives import answer_losses, cross_entropy
 from metier.training.trainer import Trainer
@@ -226,9 +227,9 @@ def test_a_loss_that_is_no_number_names_the_records_and_nothing_of_their_text(ba
         layer.lora_b.fill_(math.nan)
     chosen = settings({"name": "all"}, batch={"row_tokens": 128, "rows": 3, "maximum_tokens": 128})
     (stage,) = plan_course(taught, taught, chosen).stages
-    optimizer = torch.optim.AdamW([item for item in model.parameters() if item.requires_grad])
-    means: dict[str, Any] = {"objectives": [(1.0, cross_entropy)], "optimizer": optimizer, "accelerator": Accelerator(cpu=True)}
-    steps = run_steps(model, taught, stage.plan, start=0, settings=stage.settings, **means)
+    learnt = [item for item in model.parameters() if item.requires_grad]
+    gather = Summing(model, cross_entropy, learnt, Accelerator(cpu=True), seed=0)
+    steps = run_steps(taught, stage.plan, start=0, settings=stage.settings, gather=gather, optimizer=torch.optim.AdamW(learnt))
     with pytest.raises(ModelError) as caught:
         next(steps)
     assert all(record.id in str(caught.value) for record in BOOKS[:3])

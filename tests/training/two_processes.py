@@ -16,6 +16,7 @@ from metier.testing import tiny_base
 from metier.training import TrainingSettings
 from metier.training.batches import encode_records
 from metier.training.curriculum import plan_steps
+from metier.training.gather import Summing
 from metier.training.loop import run_steps
 from metier.training.objectives import cross_entropy
 from metier.training.settings import BatchSettings
@@ -31,10 +32,11 @@ def main(folder: Path, out: Path) -> None:
     model = load_weights(base, torch.float32)
     attach(model, rank=4, alpha=8.0, dropout=0.0, targets=("q_proj", "v_proj"), seed=0)
     settings = TrainingSettings(learning_rate=0.01, epochs=2.0, batch=BatchSettings(row_tokens=96, rows=3))
-    optimizer = torch.optim.AdamW([item for item in model.parameters() if item.requires_grad], lr=settings.learning_rate)
+    learnt = [item for item in model.parameters() if item.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate)
     accelerator = Accelerator(cpu=True)
-    means = {"settings": settings, "objectives": [(1.0, cross_entropy)], "optimizer": optimizer, "accelerator": accelerator}
-    losses = [result.loss for result in run_steps(model, taught, plan_steps(taught, settings), start=0, **means)]
+    gather = Summing(model, cross_entropy, learnt, accelerator, seed=0)
+    losses = [result.loss for result in run_steps(taught, plan_steps(taught, settings), start=0, settings=settings, gather=gather, optimizer=optimizer)]
     weight = sum(float(tensor.abs().sum()) for tensor in adapter_state(model).values())
     rank = accelerator.process_index
     out.with_suffix(f".{rank}.json").write_text(json.dumps({"processes": accelerator.num_processes, "losses": losses, "weight": weight}))

@@ -83,9 +83,16 @@ def _training(dossier: Dossier) -> Iterator[str]:
     yield ""
     rows: list[tuple[str, Any]] = [("method", _method(adapter)), ("trained numbers", adapter["trainable_parameters"])]
     rows += [(name.replace("_", " "), facts[name]) for name in ("examples", "steps", "tokens", "seconds", "final_loss", "validation_loss")]
+    rows.append(("privacy", _privacy(facts.get("privacy"))))
     environment = facts["environment"]
     rows.append(("made with", ", ".join(f"{name} {version}" for name, version in environment["packages"].items())))
     yield from _table(("what", "value"), rows)
+
+
+def _privacy(promised: Mapping[str, Any] | None) -> str:
+    if promised is None:
+        return "no bound on what one person's records can change"
+    return f"epsilon {promised['epsilon']:.2f} at delta {promised['delta']:.1g} for each unit ({promised['unit']}); covers {promised['covers']}"
 
 
 def _method(adapter: Mapping[str, Any]) -> str:

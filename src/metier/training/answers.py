@@ -18,8 +18,9 @@ from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, write_atomically
 from metier.training.batches import Examples, encode_records
 from metier.training.crew import accelerator
-from metier.training.curriculum import plan_course
+from metier.training.curriculum import Course, plan_course
 from metier.training.objectives import Teacher, answer_losses, answers_objective
+from metier.training.private import Promise, guarantee_for, private_course, remark
 from metier.training.replay import Answered, add_written, write_answers
 from metier.training.settings import TrainingSettings
 from metier.training.trainer import METRICS, Trainer
@@ -97,18 +98,27 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
     with joined.main_process_first():
         answers = _written(base, model, taught, settings, workspace, joined.device)
     taught_by = _teacher(teacher, chat, effective.dtype, settings, joined.device)
+    promise, course = _private(taught, settings, workspace) if settings.privacy.epsilon else (None, plan_course(taught, checks, settings))
     tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)
     trainer = Trainer(
         model.to(joined.device),
-        plan_course(taught, checks, settings),
+        course,
         settings,
         workspace,
         joined,
         objective=lambda objectives: answers_objective(objectives, tuned, taught_by),
         losses=answer_losses,
         tuned=tuned,
+        promise=promise,
     )
     return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers, broken_up)
+
+
+def _private(taught: Examples, settings: TrainingSettings, workspace: Workspace) -> tuple[Promise, Course]:
+    guarantee, units = guarantee_for(taught, settings)
+    workspace.progress.say(remark(guarantee))
+    promise = Promise(guarantee, workspace.folder / "chance.secret")
+    return promise, private_course(taught, settings, guarantee, units, promise.secret)
 
 
 def _teacher(teacher: Base | None, chat: Chat, dtype: torch.dtype, settings: TrainingSettings, device: torch.device) -> Teacher | None:

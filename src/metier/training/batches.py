@@ -50,6 +50,10 @@ class Origin:
     domain: str
     language: str
     source: str
+    unit: str
+    """What is kept together where one person's influence is bounded: the person, or the row of the source where the record names none."""
+    person: bool = False
+    """Whether the unit is a person."""
 
 
 @dataclass(slots=True)
@@ -66,8 +70,9 @@ class Examples:
         self.examples.append(example)
         source = source or (record.source.uri if record.source else "")
         # The same few words stand at every example: one copy of each is enough.
-        words = (sys.intern(word or _UNKNOWN) for word in (record.task, record.domain, record.language, source))
-        self.origins.append(Origin(record.id, *words))
+        task, domain, language, source = (sys.intern(word or _UNKNOWN) for word in (record.task, record.domain, record.language, source))
+        row = record.id if record.source is None else f"{record.source.digest} {record.source.position}"
+        self.origins.append(Origin(record.id, task, domain, language, source, record.subject or row, record.subject is not None))
 
     def drop(self, record: Record, reason: str) -> None:
         """Leave a record out."""

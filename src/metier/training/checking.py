@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from metier.training.batches import Example, Examples, Origin, owners, pack, row_of
-from metier.training.loop import to_device
+from metier.training.gather import to_device
 from metier.training.objectives import Losses
 
 __all__ = ["Checked", "check"]

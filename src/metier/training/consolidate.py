@@ -15,7 +15,7 @@ from metier.models.methods import Tuned
 from metier.progress import Progress
 from metier.store import write_atomically
 from metier.training.batches import Examples, Row, order, row_of
-from metier.training.loop import to_device
+from metier.training.gather import to_device
 from metier.training.objectives import cross_entropy
 
 __all__ = ["Consolidation"]

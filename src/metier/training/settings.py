@@ -16,6 +16,7 @@ __all__ = [
     "DistillationSettings",
     "ObjectiveSettings",
     "OptimizerSettings",
+    "PrivacySettings",
     "ReplaySettings",
     "SelectionSettings",
     "ShareSettings",
@@ -142,6 +143,21 @@ class DistillationSettings(Settings):
     """By which both models' logits are divided: a higher one shows more of what the teacher holds for less likely."""
 
 
+class PrivacySettings(Settings):
+    """Differentially private training (Abadi et al. 2016, arXiv 1607.00133): what one person's records can change is bounded."""
+
+    epsilon: float | None = Field(default=None, gt=0)
+    """The bound, for all steps together; None: training is not private."""
+    delta: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
+    """Chance with which the bound need not hold; auto: 1e-5, or (number of persons)^-1.1 if that is less."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of one person's gradient."""
+    units: int = Field(default=64, ge=1)
+    """How many persons a step is expected to draw."""
+    accountant: Literal["prv", "rdp"] = "prv"
+    """How Opacus adds up the steps: numerically (Gopi et al. 2021) or by Renyi divergences (Mironov 2017), which is quicker and less tight."""
+
+
 class StageSettings(Settings):
     """One stage of a training. What is not given here is as `training:` says."""
 
@@ -225,6 +241,7 @@ class TrainingSettings(Settings):
     checkpoint: CheckpointSettings = CheckpointSettings()
     replay: ReplaySettings = ReplaySettings()
     distillation: DistillationSettings = DistillationSettings()
+    privacy: PrivacySettings = PrivacySettings()
     stages: tuple[StageSettings, ...] = ()
     """Trainings one after the other on the same adapter, each with its own records, passes and rate; none: one stage with every record."""
 
@@ -237,6 +254,7 @@ class TrainingSettings(Settings):
         if self.learning_rate != "auto" and self.learning_rate <= 0:
             raise ValueError("learning_rate has to be above 0")
         self._check_stages()
+        self._check_privacy()
         return self
 
     def _check_stages(self) -> None:
@@ -252,6 +270,22 @@ class TrainingSettings(Settings):
                 raise ValueError(f"stages: {stage.name}: the method {self.taught_by!r} does not use dropout\n    -> take it out")
             if stage.shares != ShareSettings() and self.batch.order == "dataset":
                 raise ValueError(f"stages: {stage.name}: shares are drawn at random, batch.order keeps the dataset's order\n    -> take one of them out")
+
+    def _check_privacy(self) -> None:
+        """Refuse what a private training's guarantee would not cover."""
+        if self.privacy.epsilon is None:
+            return
+        outside = {
+            "task": self.task != "generation" and "the labels themselves are read off the data",
+            "validation.times": self.validation.times > 0 and "what is kept would be chosen by other persons' records; set it to 0",
+            "stages": bool(self.stages) and "steps have to draw from everybody alike",
+            "replay.share": self.replay.share > 0 and "steps have to draw from everybody alike",
+            "objectives.ewc": self.objectives.ewc > 0 and "what matters would be measured on the data without noise",
+            "batch.order": self.batch.order == "dataset" and "steps are drawn at random",
+        }
+        said = [f"{key}: {why}" for key, why in outside.items() if why]
+        if said:
+            raise ValueError(f"with privacy.epsilon the guarantee does not cover {'; '.join(said)}")
 
     @property
     def taught_by(self) -> str:

@@ -22,8 +22,10 @@ from metier.training.checking import Checked, check
 from metier.training.checkpoint import Position, latest, restore, save
 from metier.training.consolidate import Consolidation
 from metier.training.curriculum import Course, Stage, general_of
+from metier.training.gather import Gather, Summing
 from metier.training.loop import StepResult, run_steps
 from metier.training.objectives import Losses, Objective
+from metier.training.private import PrivateSteps, Promise
 from metier.training.settings import ObjectiveSettings, TrainingSettings
 
 __all__ = ["METRICS", "TASK", "Trainer"]
@@ -49,6 +51,7 @@ class Trainer:
         objective: Callable[[ObjectiveSettings], Objective],
         losses: Losses,
         tuned: Tuned | None = None,
+        promise: Promise | None = None,
     ) -> None:
         self.model = model
         self.objective, self.losses_of = objective, losses
@@ -67,6 +70,7 @@ class Trainer:
         self.kept = self.parameters | (self.watcher.kept() if self.watcher else {})
         """What a checkpoint holds: the parameters, and what a method keeps beside them."""
         self.consolidation = self._consolidation()
+        self.private = None if promise is None else PrivateSteps(model, promise, self.parameters, accelerator)
         self.position = Position()
         self.losses: list[float] = []
         self._saved_at = time.monotonic()
@@ -100,6 +104,8 @@ class Trainer:
             if stage is self.stages[-1]:
                 break
             self._enter(self.stages[self.position.stage + 1])
+        if self.private is not None:
+            self.private.close(leads=self.leads)
         self.progress.finish(TASK, f"loss {self.losses[-1]:.3f}" if self.losses else "")
 
     def facts(self) -> dict[str, Any]:
@@ -115,6 +121,7 @@ class Trainer:
             "best_step": position.best_step,
             "final_loss": self.losses[-1],
             "validation_loss": position.best_loss,
+            "privacy": None if self.private is None else self.private.promise.guarantee.as_facts(),
             "trainable_parameters": self.trainable,
             "tokens": position.tokens,
             "seconds": round(position.seconds, 3),
@@ -176,16 +183,14 @@ class Trainer:
         times = settings.validation.times if stage.checks else 0
         when = {stage.start + round(length * (number + 1) / times) for number in range(times)}
         results = run_steps(
-            self.model,
             self.course.taught,
             stage.plan,
             start=self.position.step - stage.start,
             before=stage.start,
             total=self.total,
             settings=settings,
-            objectives=[(1.0, self.objective(settings.objectives))],
+            gather=self._gather(settings.objectives),
             optimizer=self.optimizer,
-            accelerator=self.accelerator,
             penalties=self._penalties(settings.objectives),
             watcher=self.watcher,
         )
@@ -204,6 +209,12 @@ class Trainer:
                 where = f" of the stage {stage.name}" if self.settings.stages else ""
                 self.progress.say(f"stopped early at step {self.position.step - stage.start} of {length}{where}: the validation loss no longer falls")
                 break
+
+    def _gather(self, objectives: ObjectiveSettings) -> Gather:
+        objective = self.objective(objectives)
+        if self.private is not None:
+            return self.private.with_objective(objective)
+        return Summing(self.model, objective, list(self.parameters.values()), self.accelerator, seed=self.settings.seed)
 
     def _penalties(self, objectives: ObjectiveSettings) -> list[Callable[[], torch.Tensor]]:
         found = [] if self.watcher is None else [self.watcher.penalty]

@@ -15,6 +15,7 @@ from metier.models.methods import AdaptiveRanks, Shape, attach_method
 from metier.progress import SILENT, Progress
 from metier.training.batches import Examples
 from metier.training.curriculum import Plan
+from metier.training.gather import Summing
 from metier.training.loop import run_steps
 from metier.training.objectives import answers_objective
 from metier.training.planning.hardware import resident_bytes
@@ -91,19 +92,14 @@ def calibrate(
     plan = Plan(tuple((row,) for row in rows), len(rows))
     progress.start(TASK, len(rows), "steps")
     measured = []
-    options: dict[str, Any] = {
-        "settings": settings,
-        "objectives": [(1.0, answers_objective(settings.objectives, tuned))],
-        "optimizer": optimizer,
-        "accelerator": accelerator,
-    }
-    options["watcher"] = tuned if isinstance(tuned, AdaptiveRanks) else None
-    for result in run_steps(model, taught, plan, start=0, **options):
+    gather = Summing(model, answers_objective(settings.objectives, tuned), parameters, accelerator, seed=settings.seed)
+    watcher = tuned if isinstance(tuned, AdaptiveRanks) else None
+    for result in run_steps(taught, plan, start=0, settings=settings, gather=gather, optimizer=optimizer, watcher=watcher):
         measured.append(result)
         progress.advance(TASK, 1, f"{result.tokens / result.seconds:.0f} tokens/s")
     progress.finish(TASK)
     after = resident_bytes()
-    del model, tuned, optimizer, parameters, options
+    del model, tuned, optimizer, parameters, gather, watcher
     gc.collect()
     shapes = [row_shape([cast("Encoded", taught.examples[index]) for index in row]) for row in rows]
     counted = measured[1:] or measured
