@@ -11,6 +11,7 @@ from rich.table import Table
 
 from metier.cli.console import clean, span
 from metier.cli.results import number
+from metier.models.methods import METHODS
 
 __all__ = ["show_bases", "show_plan"]
 
@@ -72,7 +73,7 @@ def _show_decision(console: Console, decision: Mapping[str, Any], warnings: Sequ
 
 
 def _named(method: Mapping[str, Any]) -> str:
-    low_rank = method["name"] in {"lora", "rslora", "dora", "qlora", "adalora"}
+    low_rank = METHODS[method["name"]].family in {"low-rank", "adaptive"}
     return f"{method['name']} of rank {method['rank']}" if low_rank else str(method["name"])
 
 

@@ -88,6 +88,8 @@ class LoraLinear(nn.Module):
         self.magnitude = nn.Parameter(base.weight.detach().float().norm(dim=1)) if decomposed else None
         self.directions: nn.Parameter | None = None
         """Strength of each of the update's directions [rank], where it is trained (AdaLoRA)."""
+        self.gate: nn.Module | None = None
+        """What says how much the update counts, between 0 and 1, where that is learnt."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the layer's output for x [..., in_features]."""
@@ -96,6 +98,7 @@ class LoraLinear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         bias = self.base.bias if self.magnitude is None else None
         a = self.lora_a if self.directions is None else self.lora_a * self.directions[:, None]
+        a = a if self.gate is None else a * self.gate()
         if self.dropout and self.training:
             update = linear(linear(nn.functional.dropout(rows, self.dropout), a.to(x.dtype)), self.lora_b.to(x.dtype)) * self.scale
             output = linear(rows, self.base.weight, bias) + update

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,21 +14,30 @@ from metier.artifacts import Artifact
 from metier.digest import canonical_json
 from metier.errors import InputError, ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
+from metier.models.lora import linear_layers
 from metier.models.methods import METHODS, Shape, Tuned, attach_method
 from metier.models.precision import fastest_dtype
 from metier.models.saved import write_saved
+from metier.models.sensitivity import allocate, layer_gradients
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, write_atomically
-from metier.training.batches import Examples, encode_records
+from metier.training.batches import Examples, encode_records, order, row_of
 from metier.training.crew import accelerator
 from metier.training.curriculum import Course, plan_course
-from metier.training.objectives import Teacher, answer_losses, answers_objective
+from metier.training.gather import to_device
+from metier.training.objectives import Teacher, answer_losses, answers_objective, cross_entropy
 from metier.training.private import Promise, guarantee_for, private_course, remark
 from metier.training.replay import Answered, add_written, write_answers
 from metier.training.settings import TrainingSettings
 from metier.training.trainer import METRICS, Trainer
 
 __all__ = ["Answering", "prepare_answers", "validation_sample"]
+
+_SAMPLE = 32
+"""Examples whose gradients share out ranks."""
+
+_MOST = 4
+"""A layer gets at most so many times the rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,10 @@ class _Effective:
     shape: Shape
     dtype: torch.dtype
     low_rank: bool
+
+    def with_ranks(self, ranks: Mapping[str, int]) -> _Effective:
+        """Return the same with ranks of single layers."""
+        return replace(self, shape=replace(self.shape, ranks=ranks))
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -99,6 +115,8 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
         answers = _written(base, model, taught, settings, workspace, joined.device)
     taught_by = _teacher(teacher, chat, effective.dtype, settings, joined.device)
     promise, course = _private(taught, settings, workspace) if settings.privacy.epsilon else (None, plan_course(taught, checks, settings))
+    with joined.main_process_first():
+        effective = effective.with_ranks(_allocated(model.to(joined.device), taught, settings, effective.shape, workspace))
     tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)
     trainer = Trainer(
         model.to(joined.device),
@@ -112,6 +130,26 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
         promise=promise,
     )
     return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers, broken_up)
+
+
+def _allocated(model: Any, taught: Examples, settings: TrainingSettings, shape: Shape, workspace: Workspace) -> Mapping[str, int]:
+    """Return the ranks of single layers: those that the settings give, or those that a sample's gradients say; these are kept for a later attempt."""
+    if settings.adaptation.allocate == "even":
+        return shape.ranks
+    file = workspace.folder / "ranks.json"
+    if file.exists():
+        return dict(json.loads(file.read_bytes()))
+    names = linear_layers(model.eval().requires_grad_(False), shape.targets)
+    chosen = order(len(taught.examples), settings.seed, "ranks")[:_SAMPLE]
+    device = next(model.parameters()).device
+    rows = [to_device(row_of([taught.examples[index]]), device) for index in chosen]
+    task, progress = "sensitivity", workspace.progress
+    progress.start(task, len(rows), "examples")
+    gradients = layer_gradients(model, names, rows, partial(cross_entropy, model), lambda: progress.advance(task))
+    ranks = allocate(gradients, rank=shape.rank, most=_MOST * shape.rank)
+    progress.finish(task, f"ranks of {min(ranks.values())} to {max(ranks.values())}")
+    write_atomically(file, canonical_json(ranks))
+    return ranks
 
 
 def _private(taught: Examples, settings: TrainingSettings, workspace: Workspace) -> tuple[Promise, Course]:
@@ -172,6 +210,7 @@ def _resolve(settings: TrainingSettings, examples: int, device: str) -> _Effecti
         head=given.head,
         size=given.size,
         tokens=given.tokens,
+        gate=given.gate,
     )
     dtype = fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision]
     return _Effective(shape, dtype, METHODS[settings.taught_by].family in {"low-rank", "adaptive"})
@@ -185,7 +224,7 @@ def _facts(made: Answering) -> dict[str, Any]:
     settings, effective = made.trainer.settings, made.effective
     dtype = str(effective.dtype).removeprefix("torch.")
     resolved = settings.model_dump(mode="json") | {"method": settings.taught_by, "precision": dtype, "learning_rate": settings.peak_rate}
-    resolved["adaptation"] |= effective.sizes
+    resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
     return {
         "base": _name(made.base),
         "teacher": _name(made.teacher),

@@ -6,29 +6,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from metier.errors import ModelError
+from metier.models.methods import Watched
 from metier.training.batches import Examples
 from metier.training.curriculum import Plan
 from metier.training.gather import Gather
 from metier.training.settings import OptimizerSettings, TrainingSettings
 
-__all__ = ["StepResult", "Watcher", "learning_rate_at", "run_steps"]
+__all__ = ["StepResult", "learning_rate_at", "run_steps"]
 
 _SHOWN = 20
-
-
-class Watcher(Protocol):
-    """A method that looks at every step, as one does that shares out ranks."""
-
-    def watch(self) -> None:
-        """Look at the gradients, before the optimiser has used them."""
-
-    def settle(self, step: int, total: int) -> None:
-        """Change what has to be changed after optimiser step `step` of `total`, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +57,7 @@ def run_steps(
     before: int = 0,
     total: int | None = None,
     penalties: Sequence[Callable[[], torch.Tensor]] = (),
-    watcher: Watcher | None = None,
+    watcher: Watched | None = None,
 ) -> Iterator[StepResult]:
     """Train from step `start` to the end of the plan, yielding after each optimiser step.
 

@@ -192,6 +192,10 @@ class AdaptationSettings(Settings):
     """Layers that get an update: last parts of their names, or all linear layers but the output head."""
     ranks: dict[str, int] = {}
     """lora, rslora, dora, qlora: ranks of single layers, by the last parts of their names, such as `layers.0.self_attn.q_proj: 4`."""
+    allocate: Literal["even", "sensitivity"] = "even"
+    """lora, rslora, dora, qlora: whether every layer gets the rank, or those more where a sample's gradients say that it does most."""
+    gate: float = Field(default=0.05, ge=0)
+    """gated-lora: weight of the penalty on open gates, in nats a token with all of them open."""
     layers: int = Field(default=2, ge=1)
     """partial: how many of the last layers are trained."""
     head: bool = False
@@ -221,9 +225,9 @@ class TrainingSettings(Settings):
 
     task: Literal["generation", "classification", "multi-label", "regression", "pair", "tagging"] = "generation"
     """What is taught: to answer in words; one label, several, or a number for a text; how well two texts belong together; or typed spans."""
-    method: Literal["auto", "lora", "rslora", "dora", "qlora", "adalora", "full", "partial", "adapter", "parallel-adapter", "prefix", "p-tuning", "prompt"] = (
-        "auto"
-    )
+    method: Literal[
+        "auto", "lora", "rslora", "dora", "qlora", "adalora", "gated-lora", "full", "partial", "adapter", "parallel-adapter", "prefix", "p-tuning", "prompt"
+    ] = "auto"
     """How parameters are adapted; auto: lora, but encoders that labels are taught to are trained in full."""
     adaptation: AdaptationSettings = AdaptationSettings()
     epochs: float = Field(default=2.0, gt=0)
@@ -253,6 +257,8 @@ class TrainingSettings(Settings):
             raise ValueError(f"the method {self.taught_by!r} does not use {', '.join(odd)}\n    -> take it out, or choose a method that does: {others}")
         if self.learning_rate != "auto" and self.learning_rate <= 0:
             raise ValueError("learning_rate has to be above 0")
+        if self.adaptation.allocate != "even" and self.adaptation.ranks:
+            raise ValueError("adaptation.allocate works out the ranks of all layers, and adaptation.ranks gives some\n    -> take one of them out")
         self._check_stages()
         self._check_privacy()
         return self
@@ -280,6 +286,7 @@ class TrainingSettings(Settings):
             "validation.times": self.validation.times > 0 and "what is kept would be chosen by other persons' records; set it to 0",
             "stages": bool(self.stages) and "steps have to draw from everybody alike",
             "replay.share": self.replay.share > 0 and "steps have to draw from everybody alike",
+            "adaptation.allocate": self.adaptation.allocate != "even" and "gradients would be looked at without noise",
             "objectives.ewc": self.objectives.ewc > 0 and "what matters would be measured on the data without noise",
             "batch.order": self.batch.order == "dataset" and "steps are drawn at random",
         }

@@ -28,13 +28,15 @@ from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective, taught_losses
-from metier.training.settings import ObjectiveSettings, ReplaySettings, TrainingSettings
+from metier.training.settings import AdaptationSettings, ObjectiveSettings, ReplaySettings, TrainingSettings
 from metier.training.trainer import Trainer
 
 __all__ = ["Labelling", "prepare_labels"]
 
 _FULL_RATE = 2e-4
 _READING = 1
+_OF_ANSWERS = ("ranks", "allocate")
+"""Keys of low-rank methods that only the teaching of answers reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,9 @@ def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device
     if not METHODS[method].labels:
         remedy = f"write {' or '.join(name for name, facts in METHODS.items() if facts.labels)}"
         raise InputError(Fault(f"{settings.task} is not trained by the method {method!r}", key="training.method", remedy=remedy))
-    unread = settings.adaptation.unread_by(method) + (["adaptation.ranks"] if settings.adaptation.ranks else [])
+    unset = AdaptationSettings()
+    unread = settings.adaptation.unread_by(method)
+    unread += [f"adaptation.{name}" for name in _OF_ANSWERS if getattr(settings.adaptation, name) != getattr(unset, name)]
     unread += ["distillation"] if settings.distillation.teacher else []
     unread += ["replay"] if settings.replay != ReplaySettings() else []
     if unread:

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 
 from metier.models.lora import set_dropout
-from metier.models.methods import AdaptiveRanks, Tuned
+from metier.models.methods import Tuned, Watched
 from metier.progress import Progress
 from metier.store import Workspace, remove_folder
 from metier.training.checking import Checked, check
@@ -57,7 +57,7 @@ class Trainer:
         self.objective, self.losses_of = objective, losses
         self.course = course
         self.tuned = tuned
-        self.watcher = tuned if isinstance(tuned, AdaptiveRanks) else None
+        self.watcher = tuned if isinstance(tuned, Watched) else None
         self.settings = settings
         self.accelerator = accelerator
         self.progress: Progress = workspace.progress

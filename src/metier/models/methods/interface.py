@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-__all__ = ["Shape", "Tuned"]
+__all__ = ["Shape", "Tuned", "Watched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Shape:
     """Width of a bottleneck, or of the network that makes virtual tokens."""
     tokens: int = 20
     """Virtual tokens before each example."""
+    gate: float = 0.05
+    """Weight of the penalty on open gates."""
 
 
 class Tuned(Protocol):
@@ -48,3 +50,20 @@ class Tuned(Protocol):
 
     def enable(self, on: bool) -> None:
         """Switch the trained part on or off; off is the exact base model, where no virtual token stands before an example."""
+
+
+@runtime_checkable
+class Watched(Tuned, Protocol):
+    """A method that takes part in every step, as one does that shares out ranks or closes gates."""
+
+    def penalty(self) -> torch.Tensor:
+        """Return what is added to the loss of a step, whatever its examples."""
+
+    def watch(self) -> None:
+        """Look at the gradients, before the optimiser has used them."""
+
+    def settle(self, step: int, total: int) -> None:
+        """Change what has to be changed after optimiser step `step` of `total`, from 1."""
+
+    def kept(self) -> dict[str, torch.Tensor]:
+        """Return the tensors beside the parameters that a checkpoint has to hold; they are changed in place."""

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["METHODS", "Family", "MethodFacts"]
+__all__ = ["METHODS", "Family", "MethodFacts", "MethodName"]
 
 Family: TypeAlias = Literal["low-rank", "adaptive", "weights", "bottleneck", "virtual"]
+
+MethodName: TypeAlias = Literal[
+    "lora", "rslora", "dora", "qlora", "adalora", "gated-lora", "full", "partial", "adapter", "parallel-adapter", "prefix", "p-tuning", "prompt"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class MethodFacts:
 
 
 _UPDATE = ("adaptation.rank", "adaptation.alpha", "adaptation.dropout", "adaptation.targets")
-_LOW_RANK = (*_UPDATE, "adaptation.ranks")
+_LOW_RANK = (*_UPDATE, "adaptation.ranks", "adaptation.allocate")
 
 METHODS: Mapping[str, MethodFacts] = {
     "lora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Hu et al. 2021, arXiv 2106.09685", labels=True),
@@ -35,6 +39,7 @@ METHODS: Mapping[str, MethodFacts] = {
     "dora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Liu et al. 2024, arXiv 2402.09353"),
     "qlora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Dettmers et al. 2023, arXiv 2305.14314"),
     "adalora": MethodFacts("adaptive", _UPDATE, 1e-3, "Zhang et al. 2023, arXiv 2303.10512"),
+    "gated-lora": MethodFacts("adaptive", (*_UPDATE, "adaptation.ranks", "adaptation.gate"), 5e-4, "Louizos et al. 2018, arXiv 1712.01312"),
     "full": MethodFacts("weights", (), 2e-5, "every weight", labels=True),
     "partial": MethodFacts("weights", ("adaptation.layers", "adaptation.head"), 5e-5, "the last layers, the final norm and a head of its own"),
     "adapter": MethodFacts("bottleneck", ("adaptation.size",), 5e-4, "Houlsby et al. 2019, arXiv 1902.00751"),

@@ -13,6 +13,7 @@ from metier.models.adapterfile import CONFIG
 from metier.models.lorafile import lora_weights
 from metier.models.methods.adalora import attach_adaptive
 from metier.models.methods.bottleneck import attach_bottlenecks, load_bottlenecks
+from metier.models.methods.gated import attach_gated
 from metier.models.methods.interface import Shape, Tuned
 from metier.models.methods.lowrank import attach_low_rank, load_low_rank
 from metier.models.methods.names import METHODS, Family
@@ -22,8 +23,13 @@ from metier.models.saved import Saved, read_saved
 
 __all__ = ["attach_method", "open_adapter", "open_saved"]
 
+
+def _attach_watched(model: Any, method: str, shape: Shape, seed: int) -> Tuned:
+    return attach_adaptive(model, method, shape, seed) if method == "adalora" else attach_gated(model, method, shape, seed)
+
+
 _ATTACH: Mapping[Family, Callable[[Any, str, Shape, int], Tuned]] = {
-    "adaptive": attach_adaptive,
+    "adaptive": _attach_watched,
     "low-rank": attach_low_rank,
     "weights": attach_weights,
     "bottleneck": attach_bottlenecks,

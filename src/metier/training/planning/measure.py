@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from metier.models import Base, Encoded, load_weights
-from metier.models.methods import AdaptiveRanks, Shape, attach_method
+from metier.models.methods import Shape, Watched, attach_method
 from metier.progress import SILENT, Progress
 from metier.training.batches import Examples
 from metier.training.curriculum import Plan
@@ -93,7 +93,7 @@ def calibrate(
     progress.start(TASK, len(rows), "steps")
     measured = []
     gather = Summing(model, answers_objective(settings.objectives, tuned), parameters, accelerator, seed=settings.seed)
-    watcher = tuned if isinstance(tuned, AdaptiveRanks) else None
+    watcher = tuned if isinstance(tuned, Watched) else None
     for result in run_steps(taught, plan, start=0, settings=settings, gather=gather, optimizer=optimizer, watcher=watcher):
         measured.append(result)
         progress.advance(TASK, 1, f"{result.tokens / result.seconds:.0f} tokens/s")

@@ -84,8 +84,8 @@ def trainable_parameters(shape: ModelShape, method: Method) -> int:
     """Return the number of trained parameters.
 
     Low rank: r (in + out) a layer (Hu et al. 2021, arXiv 2106.09685), for DoRA one magnitude an output more (Liu et al. 2024, arXiv
-    2402.09353), for AdaLoRA one strength a direction more (Zhang et al. 2023, arXiv 2303.10512). Adapter: h b down and b h up, twice a layer
-    (Houlsby et al. 2019, arXiv 1902.00751); parallel: once (He et al. 2021, arXiv 2110.04366). Prefix: keys and values of the virtual tokens in
+    2402.09353), for AdaLoRA one strength a direction more (Zhang et al. 2023, arXiv 2303.10512), for gated LoRA a gate a layer. Adapter: h b down and b h up,
+    twice a layer (Houlsby et al. 2019, arXiv 1902.00751); parallel: once (He et al. 2021, arXiv 2110.04366). Prefix: keys and values of the virtual tokens in
     each layer (Li and Liang 2021, arXiv 2101.00190). Prompt: their embeddings (Lester et al. 2021, arXiv 2104.08691); p-tuning: these and
     a network of three biased layers (Liu et al. 2021, arXiv 2103.10385). Partial: the last layers, the last norm and, on request, the head.
     """
@@ -111,5 +111,5 @@ def _low_rank(shape: ModelShape, method: Method, layer: int) -> int:
     for name, (inputs, outputs) in linear_layers(shape).items():
         if rank := rank_of(method, layer, name):
             total += rank * (inputs + outputs)
-            total += outputs if method.name == "dora" else rank if method.name == "adalora" else 0
+            total += outputs if method.name == "dora" else rank if method.name == "adalora" else 1 if method.name == "gated-lora" else 0
     return total
