@@ -1,4 +1,4 @@
-"""Parts of small pictures as SVG, shared by the rooms that draw: marks of an axis, text, lines, the frame.
+"""Parts of small pictures as SVG, shared by the rooms that draw: marks of an axis, text, lines, the frame, and the picture of lines that several of them need.
 
 Nothing here knows a colour: a picture's style classes are given their looks by the page around it, or by a style sheet inside the frame.
 """
@@ -6,11 +6,11 @@ Nothing here knows a colour: a picture's style classes are given their looks by 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-__all__ = ["WIDTH", "Point", "frame", "line", "number", "rectangle", "text", "ticks"]
+__all__ = ["WIDTH", "Point", "frame", "line", "lines", "number", "rectangle", "text", "ticks"]
 
 WIDTH = 980
 """Width of every picture in its own units; the page scales it."""
@@ -55,3 +55,34 @@ def frame(height: float, title: str, body: Sequence[Markup], *, style: Markup | 
 def number(value: float) -> str:
     """Return a number for an axis."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+
+
+def lines(series: Mapping[str, Sequence[Point]], *, title: str, x_label: str) -> Markup:
+    """Return a line picture; each series is drawn in the style class of its name. Points that are no numbers are left out."""
+    shown = {name: [point for point in points if all(map(math.isfinite, point))] for name, points in series.items()}
+    every = [point for points in shown.values() for point in points]
+    if not every:
+        return Markup("")
+    height, left, right, top, bottom = 260.0, 52.0, WIDTH - 16.0, 14.0, 222.0
+    across = ticks(min(x for x, _ in every), max(x for x, _ in every), 6)
+    upward = ticks(min(y for _, y in every), max(y for _, y in every), 4)
+
+    def place(point: Point) -> Point:
+        x = left + (point[0] - across[0]) / (across[-1] - across[0]) * (right - left)
+        return x, bottom - (point[1] - upward[0]) / (upward[-1] - upward[0]) * (bottom - top)
+
+    body = []
+    for value in upward:
+        _, y = place((across[0], value))
+        body += [line((left, y), (right, y), "grid"), text(left - 8, y + 4, number(value), "tick", "end")]
+    for value in across:
+        x, _ = place((value, upward[0]))
+        body.append(text(x, bottom + 18, number(value), "tick", "middle"))
+    body.append(text((left + right) / 2, height - 4, x_label, "axis", "middle"))
+    for name, points in shown.items():
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, points))
+        if len(points) > 1:
+            body.append(Markup('<polyline points="{}" class="curve {}"/>').format(path, name))
+        if len(points) <= 30:
+            body += [Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.6" class="dot {}"/>').format(*place(point), name) for point in points]
+    return frame(height, title, body)

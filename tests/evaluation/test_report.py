@@ -4,7 +4,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from metier.evaluation.charts import Row, histogram, lines, ticks, whiskers
+from metier.charts import lines, ticks
+from metier.evaluation.charts import Row, histogram, whiskers
 from metier.evaluation.report import remarks, write_report
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> {{ 7 * 7 }} 河"

@@ -1,16 +1,16 @@
-"""Small pictures as inline SVG: lines, dots with whiskers, histograms. Colours come from the page's style sheet."""
+"""Small pictures as inline SVG: dots with whiskers, histograms. Colours come from the page's style sheet."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from metier.charts import WIDTH, Point, frame, line, number, text, ticks
+from metier.charts import WIDTH, frame, line, number, text, ticks
 
-__all__ = ["Row", "histogram", "lines", "ticks", "whiskers"]
+__all__ = ["Row", "histogram", "whiskers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,37 +22,6 @@ class Row:
     base: tuple[float, float, float]
     tuned: tuple[float, float, float]
     chance: float | None = None
-
-
-def lines(series: Mapping[str, Sequence[Point]], *, title: str, x_label: str) -> Markup:
-    """Return a line picture; each series is drawn in the style class of its name. Points that are no numbers are left out."""
-    shown = {name: [point for point in points if all(map(math.isfinite, point))] for name, points in series.items()}
-    every = [point for points in shown.values() for point in points]
-    if not every:
-        return Markup("")
-    height, left, right, top, bottom = 260.0, 52.0, WIDTH - 16.0, 14.0, 222.0
-    across = ticks(min(x for x, _ in every), max(x for x, _ in every), 6)
-    upward = ticks(min(y for _, y in every), max(y for _, y in every), 4)
-
-    def place(point: Point) -> Point:
-        x = left + (point[0] - across[0]) / (across[-1] - across[0]) * (right - left)
-        return x, bottom - (point[1] - upward[0]) / (upward[-1] - upward[0]) * (bottom - top)
-
-    body = []
-    for value in upward:
-        _, y = place((across[0], value))
-        body += [line((left, y), (right, y), "grid"), text(left - 8, y + 4, number(value), "tick", "end")]
-    for value in across:
-        x, _ = place((value, upward[0]))
-        body.append(text(x, bottom + 18, number(value), "tick", "middle"))
-    body.append(text((left + right) / 2, height - 4, x_label, "axis", "middle"))
-    for name, points in shown.items():
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, points))
-        if len(points) > 1:
-            body.append(Markup('<polyline points="{}" class="curve {}"/>').format(path, name))
-        if len(points) <= 30:
-            body += [Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.6" class="dot {}"/>').format(*place(point), name) for point in points]
-    return frame(height, title, body)
 
 
 def whiskers(rows: Sequence[Row], *, title: str, span: tuple[float, float] | None = None) -> Markup:

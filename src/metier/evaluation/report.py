@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from metier.artifacts import Artifact
-from metier.evaluation.charts import Row, histogram, lines, whiskers
+from metier.charts import lines
+from metier.evaluation.charts import Row, histogram, whiskers
 from metier.evaluation.compare import GAIN, LOSS, SAME
 
 __all__ = ["remarks", "training_points", "write_report"]

@@ -29,7 +29,7 @@ from metier.training.objectives import Teacher, answer_losses, answers_objective
 from metier.training.private import Promise, guarantee_for, private_course, remark
 from metier.training.replay import Answered, add_written, write_answers
 from metier.training.settings import TrainingSettings
-from metier.training.trainer import METRICS, Trainer
+from metier.training.trainer import Trainer
 
 __all__ = ["Answering", "prepare_answers", "validation_sample"]
 
@@ -82,7 +82,7 @@ class Answering:
         write_drops(run_folder / "drops.parquet", trainer.course.taught.drops)
         if self.answers:
             write_atomically(run_folder / "replay.jsonl", b"".join(canonical_json(asdict(item)) + b"\n" for item in self.answers))
-        (run_folder / METRICS).write_bytes(trainer.metrics.read_bytes())
+        trainer.hand_in(run_folder)
         parents = [self.dataset.digest, base.digest, *([self.teacher.digest] if self.teacher else [])]
         run = workspace.commit("run", run_folder, parents=parents, facts=_facts(self))
         folder = workspace.folder / "adapter"

@@ -6,19 +6,29 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from metier.errors import ModelError
-from metier.models.methods import Watched
 from metier.training.batches import Examples
 from metier.training.curriculum import Plan
 from metier.training.gather import Gather
 from metier.training.settings import OptimizerSettings, TrainingSettings
 
-__all__ = ["StepResult", "learning_rate_at", "run_steps"]
+__all__ = ["StepResult", "Watcher", "learning_rate_at", "run_steps"]
 
 _SHOWN = 20
+
+
+class Watcher(Protocol):
+    """What looks at every step."""
+
+    def watch(self) -> None:
+        """Look at the gradients, before they are clipped and used."""
+
+    def settle(self, step: int, total: int) -> None:
+        """Change, or look at, what optimiser step `step` of `total` (from 1) has made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +67,11 @@ def run_steps(
     before: int = 0,
     total: int | None = None,
     penalties: Sequence[Callable[[], torch.Tensor]] = (),
-    watcher: Watched | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> Iterator[StepResult]:
     """Train from step `start` to the end of the plan, yielding after each optimiser step.
 
-    The plan may be one stage of a training of `total` steps, `before` of which came earlier: a watcher counts the whole. `penalties` do not
+    The plan may be one stage of a training of `total` steps, `before` of which came earlier: watchers count the whole. `penalties` do not
     depend on the examples and are added once a step; the loss that is reported is without them. Raises ModelError, with the ids of the
     records, when the loss stops being a number.
     """
@@ -76,12 +86,12 @@ def run_steps(
             raise ModelError(_not_finite(gathered.loss, before + step + 1, [taught.origins[index].id for row in plan.steps[step] for index in row]))
         for penalty in penalties:
             penalty().backward()  # type: ignore[no-untyped-call]
-        if watcher is not None:
+        for watcher in watchers:
             watcher.watch()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if watcher is not None:
+        for watcher in watchers:
             watcher.settle(before + step + 1, before + len(plan.steps) if total is None else total)
         yield StepResult(gathered.loss, norm, rate, gathered.tokens, gathered.labels, time.perf_counter() - began)
 

@@ -14,6 +14,7 @@ __all__ = [
     "BatchSettings",
     "CheckpointSettings",
     "DistillationSettings",
+    "MonitorSettings",
     "ObjectiveSettings",
     "OptimizerSettings",
     "PrivacySettings",
@@ -158,6 +159,15 @@ class PrivacySettings(Settings):
     """How Opacus adds up the steps: numerically (Gopi et al. 2021) or by Renyi divergences (Mironov 2017), which is quicker and less tight."""
 
 
+class MonitorSettings(Settings):
+    """What is looked at while a training runs."""
+
+    every: int = Field(default=10, ge=0)
+    """Gradients and updates of every layer are measured every so many steps; 0: never."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Who is handed the metrics beside the run's own files. All but tensorboard can send them away from this machine."""
+
+
 class StageSettings(Settings):
     """One stage of a training. What is not given here is as `training:` says."""
 
@@ -246,6 +256,7 @@ class TrainingSettings(Settings):
     replay: ReplaySettings = ReplaySettings()
     distillation: DistillationSettings = DistillationSettings()
     privacy: PrivacySettings = PrivacySettings()
+    monitor: MonitorSettings = MonitorSettings()
     stages: tuple[StageSettings, ...] = ()
     """Trainings one after the other on the same adapter, each with its own records, passes and rate; none: one stage with every record."""
 

@@ -72,7 +72,7 @@ class Labelling:
         run_folder = workspace.folder / "run"
         run_folder.mkdir(exist_ok=True)
         write_drops(run_folder / "drops.parquet", taught.drops)
-        (run_folder / trainer.metrics.name).write_bytes(trainer.metrics.read_bytes())
+        trainer.hand_in(run_folder)
         facts = _facts(trainer, base, self.labels, self.effective) | {"dropped": len(taught.drops), "widened_spans": taught.widened}
         run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
         folder = workspace.folder / "adapter"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,16 +19,20 @@ from accelerate import Accelerator
 from metier.models.lora import set_dropout
 from metier.models.methods import Tuned, Watched
 from metier.progress import Progress
-from metier.store import Workspace, remove_folder
+from metier.store import Workspace, remove_folder, write_atomically
 from metier.training.checking import Checked, check
 from metier.training.checkpoint import Position, latest, restore, save
 from metier.training.consolidate import Consolidation
 from metier.training.curriculum import Course, Stage, general_of
 from metier.training.gather import Gather, Summing
-from metier.training.loop import StepResult, run_steps
+from metier.training.loop import StepResult, Watcher, run_steps
+from metier.training.monitor import FILE as DIAGNOSTICS
+from metier.training.monitor import Monitor
 from metier.training.objectives import Losses, Objective
+from metier.training.page import Page
 from metier.training.private import PrivateSteps, Promise
 from metier.training.settings import ObjectiveSettings, TrainingSettings
+from metier.training.trackers import Trackers
 
 __all__ = ["METRICS", "TASK", "Trainer"]
 
@@ -73,6 +79,9 @@ class Trainer:
         self.private = None if promise is None else PrivateSteps(model, promise, self.parameters, accelerator)
         self.position = Position()
         self.losses: list[float] = []
+        self.monitor: Monitor | None = None
+        self.trackers: Trackers | None = None
+        self.page = Page(self.metrics.with_name("watch.html"), self.metrics, total=self.total)
         self._saved_at = time.monotonic()
 
     @property
@@ -92,6 +101,7 @@ class Trainer:
             general = general_of(self.course.taught, self.settings)
             self.consolidation.measure(self.course.taught, general, self.settings.seed, self.progress, keep=self.leads)
         self._resume()
+        self._look_inside()
         self.progress.start(TASK, self.total, "steps")
         if self.position.step:
             self.progress.advance(TASK, self.position.step, "resumed")
@@ -106,7 +116,17 @@ class Trainer:
             self._enter(self.stages[self.position.stage + 1])
         if self.private is not None:
             self.private.close(leads=self.leads)
+        if self.leads:
+            self.page.update(self.alarms, ended=True)
+        if self.trackers is not None:
+            self.trackers.finish()
         self.progress.finish(TASK, f"loss {self.losses[-1]:.3f}" if self.losses else "")
+
+    def hand_in(self, folder: Path) -> None:
+        """Put what was measured step by step into the folder of the run."""
+        for file in (self.metrics, self.metrics.with_name(DIAGNOSTICS), self.page.file):
+            if file.exists():
+                write_atomically(folder / file.name, file.read_bytes())
 
     def facts(self) -> dict[str, Any]:
         """Return what a run says of a training that has ended, whatever was taught."""
@@ -122,6 +142,7 @@ class Trainer:
             "final_loss": self.losses[-1],
             "validation_loss": position.best_loss,
             "privacy": None if self.private is None else self.private.promise.guarantee.as_facts(),
+            "alarms": self.alarms,
             "trainable_parameters": self.trainable,
             "tokens": position.tokens,
             "seconds": round(position.seconds, 3),
@@ -136,6 +157,19 @@ class Trainer:
             self.progress.say(f"note: a step has {rows} rows for {processes} processes, the others have nothing to do: raise training.batch.rows")
         if left := self.course.unused:
             self.progress.say(f"note: {left} of {len(self.course.taught.examples)} training examples belong to no stage")
+
+    def _look_inside(self) -> None:
+        """Begin to watch: gradients, the page, trackers."""
+        settings = self.settings.monitor
+        if settings.every:
+            warm = math.ceil(self.total * self.settings.optimizer.warmup)
+            file = self.metrics.with_name(DIAGNOSTICS) if self.leads else None
+            self.monitor = Monitor(self.parameters, every=settings.every, file=file, say=self.progress.say, warm=warm)
+            self.monitor.begin(self.position.step)
+        if self.leads and settings.trackers:
+            folder, run = self.metrics.parent / "trackers", self.metrics.parent.name[:12]
+            self.trackers = Trackers(settings.trackers, folder=folder, project="metier", run=run, settings=self.settings.model_dump(mode="json"))
+            self.progress.say(f"metrics are handed to {', '.join(settings.trackers)}")
 
     def _resume(self) -> None:
         torch.manual_seed(self.settings.seed)
@@ -192,7 +226,7 @@ class Trainer:
             gather=self._gather(settings.objectives),
             optimizer=self.optimizer,
             penalties=self._penalties(settings.objectives),
-            watcher=self.watcher,
+            watchers=self._watchers(),
         )
         for result in results:
             self.position.step += 1
@@ -209,6 +243,21 @@ class Trainer:
                 where = f" of the stage {stage.name}" if self.settings.stages else ""
                 self.progress.say(f"stopped early at step {self.position.step - stage.start} of {length}{where}: the validation loss no longer falls")
                 break
+
+    def _watchers(self) -> list[Watcher]:
+        found: list[Watcher] = [] if self.watcher is None else [self.watcher]
+        return found if self.monitor is None else [*found, self.monitor]
+
+    def _show(self, row: Mapping[str, Any]) -> None:
+        """Hand on what a step has measured: to the page, and to the trackers that were named."""
+        self.page.update(self.alarms)
+        if self.trackers is not None:
+            self.trackers.log({name: float(value) for name, value in row.items() if isinstance(value, int | float)}, self.position.step)
+
+    @property
+    def alarms(self) -> list[str]:
+        """What was found to go wrong inside."""
+        return [] if self.monitor is None else self.monitor.alarms
 
     def _gather(self, objectives: ObjectiveSettings) -> Gather:
         objective = self.objective(objectives)
@@ -273,6 +322,7 @@ class Trainer:
         if self.leads:
             with self.metrics.open("ab") as stream:
                 stream.write(json.dumps(row).encode() + b"\n")
+            self._show(row)
         self.losses.append(result.loss)
 
     def _save(self) -> None:

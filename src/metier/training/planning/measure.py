@@ -93,13 +93,13 @@ def calibrate(
     progress.start(TASK, len(rows), "steps")
     measured = []
     gather = Summing(model, answers_objective(settings.objectives, tuned), parameters, accelerator, seed=settings.seed)
-    watcher = tuned if isinstance(tuned, Watched) else None
-    for result in run_steps(taught, plan, start=0, settings=settings, gather=gather, optimizer=optimizer, watcher=watcher):
+    watchers = [tuned] if isinstance(tuned, Watched) else []
+    for result in run_steps(taught, plan, start=0, settings=settings, gather=gather, optimizer=optimizer, watchers=watchers):
         measured.append(result)
         progress.advance(TASK, 1, f"{result.tokens / result.seconds:.0f} tokens/s")
     progress.finish(TASK)
     after = resident_bytes()
-    del model, tuned, optimizer, parameters, gather, watcher
+    del model, tuned, optimizer, parameters, gather, watchers
     gc.collect()
     shapes = [row_shape([cast("Encoded", taught.examples[index]) for index in row]) for row in rows]
     counted = measured[1:] or measured
