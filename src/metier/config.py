@@ -31,12 +31,21 @@ SettingsType = TypeVar("SettingsType", bound=Settings)
 
 
 class Document:
-    """A YAML file as plain values, with the line of every key and item."""
+    """A YAML file as plain values, with the line of every key and item; `files` names the file of those that another one gave."""
 
-    def __init__(self, path: Path, value: Any, lines: Mapping[Path_, int]) -> None:
+    def __init__(self, path: Path, value: Any, lines: Mapping[Path_, int], files: Mapping[Path_, Path] | None = None) -> None:
         self.path = path
         self.value = value
         self.lines = lines
+        self.files = files or {}
+
+    def over(self, lower: Document) -> Document:
+        """Return the two as one: a mapping of this file is laid over the other's key by key, anything else stands in its place."""
+        lines, files = dict(lower.lines), {location: lower.files.get(location, lower.path) for location in lower.lines}
+        value = _laid(self.value, lower.value, (), lines)
+        lines |= self.lines
+        kept = {location: file for location, file in files.items() if location in lines and location not in self.lines}
+        return Document(self.path, value, lines, kept)
 
     def line(self, location: Path_) -> int | None:
         """Return the line (from 1) of a key path, or of the nearest enclosing one."""
@@ -47,7 +56,17 @@ class Document:
 
     def fault(self, location: Path_, what: str, remedy: str | None = None) -> Fault:
         """Return a fault that points at a key path of this file."""
-        return Fault(what, path=self.path, line=self.line(location), key=_dotted(location) or None, remedy=remedy)
+        known = next((location[:end] for end in range(len(location), -1, -1) if location[:end] in self.lines), ())
+        return Fault(what, path=self.files.get(known, self.path), line=self.line(location), key=_dotted(location) or None, remedy=remedy)
+
+
+def _laid(upper: Any, lower: Any, location: Path_, lines: dict[Path_, int]) -> Any:
+    """Return `upper` over `lower`, and take the lines of what is covered out of `lines`, which are those of `lower`."""
+    if isinstance(upper, dict) and isinstance(lower, dict):
+        return {**lower, **{key: _laid(value, lower.get(key), (*location, key), lines) for key, value in upper.items()}}
+    for known in [known for known in lines if len(known) > len(location) and known[: len(location)] == location]:
+        del lines[known]
+    return upper
 
 
 def _dotted(location: Path_) -> str:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from metier.audit import AuditSettings
 from metier.compliance import ComplianceSettings
-from metier.config import Settings, load_yaml, parse
+from metier.config import Document, Settings, load_yaml, parse
 from metier.engines import EngineSettings
 from metier.errors import ConfigError, Fault
 from metier.evaluation import EvaluationSettings
@@ -23,7 +23,7 @@ from metier.sources import SourceSettings
 from metier.store import Store, write_atomically
 from metier.training import TrainingSettings
 
-__all__ = ["PROJECT_FILE", "Project", "ProjectSettings", "load_project", "new_project", "new_project_text"]
+__all__ = ["PROJECT_FILE", "Project", "ProjectSettings", "load_project", "new_project", "new_project_text", "read_project_file"]
 
 PROJECT_FILE = "metier.yaml"
 
@@ -72,10 +72,38 @@ class Project:
 def load_project(path: Path) -> Project:
     """Load a project by its folder or its file. Raises ConfigError with every fault of the file."""
     file = path / PROJECT_FILE if path.is_dir() else path
-    document = load_yaml(file)
-    if not isinstance(document.value, dict) or not document.value:
-        raise ConfigError(Fault("the file holds no settings", file, remedy="write a commented one with: metier init"))
-    return Project(file.resolve().parent, parse(document, ProjectSettings))
+    return Project(file.resolve().parent, parse(read_project_file(file), ProjectSettings))
+
+
+def read_project_file(file: Path) -> Document:
+    """Return a project file with what it extends below it. Raises ConfigError for files without settings and files that extend each other in a circle."""
+    seen: list[Path] = []
+    layers: list[Document] = []
+    following: Path | None = file
+    while following is not None:
+        document = load_yaml(following)
+        seen.append(following.resolve())
+        if not isinstance(document.value, dict) or not document.value:
+            raise ConfigError(Fault("the file holds no settings", following, remedy="write a commented one with: metier init"))
+        layers.append(document)
+        following = _extended(document)
+        if following is not None and following.resolve() in seen:
+            raise ConfigError(document.fault(("extends",), f"{following.name} extends this file in its turn", "take one of the two out"))
+    merged = layers.pop()
+    for document in reversed(layers):
+        merged = document.over(merged)
+    merged.value.pop("extends", None)
+    return merged
+
+
+def _extended(document: Document) -> Path | None:
+    """Return the file that a project file extends, which has to stand beside it."""
+    name = document.value.get("extends")
+    if name is None:
+        return None
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ConfigError(document.fault(("extends",), "this has to be the name of a file in the same folder", "write for instance: extends: metier.yaml"))
+    return document.path.with_name(name)
 
 
 def new_project(folder: Path, *, name: str, pack: str) -> list[Path]:

@@ -15,8 +15,13 @@ from metier import packs
 from metier.artifacts import Artifact
 from metier.evaluation.task import build_tasks
 from metier.flow import run
+from metier.models import Base
+from metier.models.methods import METHODS
 from metier.project import Project, load_project
 from metier.shards import SPLITS, dataset_records
+from metier.store import Store
+from metier.training import train
+from metier.training.settings import ReplaySettings, ValidationSettings
 
 EXAMPLES = {"contract-clauses": {"clause": {"zh": 300, "en": 300}}, "loan-risk": {"risk": {"zh": 250, "en": 250}}}
 
@@ -95,9 +100,52 @@ def test_the_spans_of_contracts_are_read_from_tagged_words(tmp_path: Path) -> No
     assert all(record.messages == () for record in records)
 
 
-@pytest.mark.parametrize("name", [*sorted(EXAMPLES), "contract-spans"])
+@pytest.mark.parametrize("name", [*sorted(EXAMPLES), "contract-spans", "letters", "stages"])
 def test_a_generator_gives_the_same_files_for_the_same_seed_only(name: str, tmp_path: Path) -> None:
     folders = [_write(name, tmp_path / str(number), seed) for number, seed in enumerate((3, 3, 4))]
     contents = [[path.read_bytes() for path in sorted((folder / "data").iterdir())] for folder in folders]
     assert contents[0] == contents[1]
     assert contents[0] != contents[2]
+
+
+def test_there_is_a_project_file_for_every_method(tmp_path: Path) -> None:
+    folder = _write("loan-risk", tmp_path)
+    files = {path.stem: load_project(path).settings.training for path in folder.glob("*.yaml") if path.stem not in {"metier", "phrases"}}
+    assert {name: training.method for name, training in files.items()} == {name: name for name in METHODS}
+    first = run(load_project(folder / "lora.yaml"), goal="dataset").dataset
+    assert run(load_project(folder / "prompt.yaml"), goal="dataset").dataset.digest == first.digest, "one dataset serves all"
+
+
+@pytest.mark.parametrize(
+    ("file", "task", "language"),
+    [
+        ("metier.yaml", "classification", "en"),
+        ("topics.yaml", "multi-label", "en"),
+        ("urgency.yaml", "regression", "en"),
+        ("answers.yaml", "pair", "en"),
+        ("chinese.yaml", "classification", "zh"),
+    ],
+)
+def test_the_letters_can_be_taught_as_each_task(file: str, task: Any, language: str, tmp_path: Path, encoder: Base, store: Store) -> None:
+    project = load_project(_write("letters", tmp_path) / file)
+    assert project.settings.training.task == task
+    dataset = run(project, goal="dataset").dataset
+    records = [record for _, record in _records(dataset)]
+    assert 500 < len(records) <= 600
+    assert {record.language for record in records} == {language}
+    settings = project.settings.training.model_copy(update={"epochs": 0.2, "validation": ValidationSettings(times=0)})
+    _, trained = train(dataset, encoder, settings, workspace=store.workspace(file))
+    assert trained.facts["task"] == task
+
+
+def test_stages_take_each_kind_of_record_in_its_turn(tmp_path: Path, base: Base, store: Store) -> None:
+    project = load_project(_write("stages", tmp_path))
+    dataset = run(project, goal="dataset").dataset
+    assert dataset.facts["counts"]["language"].keys() == {"zh", "en"}
+    assert dataset.facts["counts"]["task"].keys() == {"rules", "questions", "safety"}
+    stages = tuple(stage.model_copy(update={"epochs": 0.1}) for stage in project.settings.training.stages)
+    replay = ReplaySettings(share=0.1, written=4, max_new_tokens=8)
+    settings = project.settings.training.model_copy(update={"stages": stages, "replay": replay, "validation": ValidationSettings(times=1)})
+    found, _ = train(dataset, base, settings, workspace=store.workspace("stages"))
+    assert [stage["name"] for stage in found.facts["stages"]] == ["rules", "questions", "safety"]
+    assert found.facts["unused_examples"] == 0
