@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 from metier import errors, packs, privacy
 from metier.cli.main import app
 from metier.config import Settings
+from metier.models.methods import METHODS
 from metier.packs.loader import FILES
 from metier.packs.spec import PackFacts
 from metier.project import ProjectSettings
@@ -57,7 +58,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def pages() -> dict[str, str]:
     """Return the reference pages by name, as Markdown."""
-    writers = {"settings": _settings, "cli": _commands, "packs": _packs, "identifiers": _identifiers, "errors": _errors, "python": _python}
+    writers = {"settings": _settings, "cli": _commands, "packs": _packs, "identifiers": _identifiers, "errors": _errors, "python": _python, "methods": _methods}
     return {name: "\n".join([*writer(), ""]) for name, writer in writers.items()}
 
 
@@ -107,6 +108,8 @@ def _type(annotation: Any) -> str:
         return " or ".join(f"`{part}`" for part in parts)
     if origin is tuple:
         return f"list of {_type(parts[0])}" if len(set(parts)) == 1 else "list of " + ", ".join(map(_type, parts))
+    if origin is typing.Annotated:
+        return _type(parts[0])
     if origin is dict:
         return f"mapping of {_type(parts[0])} to {_type(parts[1])}"
     if parts:
@@ -124,6 +127,20 @@ def _default(value: Any) -> str:
         return "`[" + ", ".join(str(item) for item in value) + "]`"
     plain = {True: "true", False: "false", None: "null", "": "''"}
     return f"`{plain[value] if isinstance(value, bool | str | None) and value in plain else value}`"
+
+
+def _methods() -> Iterator[str]:
+    yield from ("# Support matrix", "", _NOTE, "")
+    yield "What goes together is data (`metier.models.methods.METHODS`); what does not is refused before a model is loaded. Every method trains on packed"
+    yield "rows, in one process or several with the same numbers, resumes exactly, and can be private. Experts that do not share a batch are served in"
+    yield "lanes of their own."
+    yield ""
+    head = ["method", "answers and texts", "labels and spans", "base packed to four bits", "`objectives.ewc`", "ranks by layer"]
+    head += ["served in one batch, merged, exported", "source"]
+    yield from (f"| {' | '.join(head)} |", "|---" * len(head) + "|")
+    for name, facts in METHODS.items():
+        marks = (True, facts.labels, name == "qlora", facts.moves, "adaptation.ranks" in facts.reads, facts.low_rank)
+        yield f"| `{name}` | {' | '.join('yes' if mark else '' for mark in marks)} | {_cell(facts.source)} |"
 
 
 def _commands() -> Iterator[str]:

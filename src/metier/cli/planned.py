@@ -73,7 +73,7 @@ def _show_decision(console: Console, decision: Mapping[str, Any], warnings: Sequ
 
 
 def _named(method: Mapping[str, Any]) -> str:
-    low_rank = METHODS[method["name"]].family in {"low-rank", "adaptive"}
+    low_rank = METHODS[method["name"]].low_rank
     return f"{method['name']} of rank {method['rank']}" if low_rank else str(method["name"])
 
 

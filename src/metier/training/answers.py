@@ -213,7 +213,7 @@ def _resolve(settings: TrainingSettings, examples: int, device: str) -> _Effecti
         gate=given.gate,
     )
     dtype = fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision]
-    return _Effective(shape, dtype, METHODS[settings.taught_by].family in {"low-rank", "adaptive"})
+    return _Effective(shape, dtype, METHODS[settings.taught_by].low_rank)
 
 
 def _name(model: Base | None) -> dict[str, str] | None:

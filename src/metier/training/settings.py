@@ -272,6 +272,9 @@ class TrainingSettings(Settings):
             raise ValueError("adaptation.allocate works out the ranks of all layers, and adaptation.ranks gives some\n    -> take one of them out")
         self._check_stages()
         self._check_privacy()
+        moving = [name for name, facts in METHODS.items() if facts.moves]
+        if self.taught_by not in moving and any(found.ewc for found in (self.objectives, *(stage.objectives for stage in self.stages)) if found is not None):
+            raise ValueError(f"objectives.ewc is for methods that move weights: {', '.join(moving)}\n    -> use objectives.kl with {self.taught_by!r}")
         return self
 
     def _check_stages(self) -> None:

@@ -14,7 +14,7 @@ from metier.training.settings import TrainingSettings
 
 __all__ = ["LOW_RANK", "VIRTUAL", "Method", "available", "check_targets", "method_of", "rank_of", "trainable_parameters"]
 
-LOW_RANK = frozenset(name for name, facts in METHODS.items() if facts.family in {"low-rank", "adaptive"})
+LOW_RANK = frozenset(name for name, facts in METHODS.items() if facts.low_rank)
 """Methods that put a low-rank update beside linear layers."""
 VIRTUAL = frozenset(name for name, facts in METHODS.items() if facts.family == "virtual")
 """Methods that put virtual tokens before every example."""
