@@ -27,9 +27,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed-demo
 demo: setup
 	$(BIN)/metier demo
 
-# `make test JOBS=2` is quicker; a file's tests stay together, for what they set up is shared. More get in each other's way where torch uses every core.
+# One thread each: the tests' models are tiny, and threads only wait for each other. `make test JOBS=2` is quicker; a file's tests stay together, for what they set up is shared. More get in each other's way where torch uses every core.
 test: setup-dev lint types
-	$(BIN)/pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
 
 lint: setup-dev
 	$(BIN)/ruff check .
