@@ -94,6 +94,13 @@ def test_each_stage_is_judged_on_its_own_validation_records_and_all_groups_are_s
         assert row["validation_loss"] == pytest.approx(row["validation_by_group"]["book" if row["stage"] == "books" else "talk"])
         assert sum(row["validation_by_length"].values()) > 0
         assert row["validation_error"] > 0
+    table = {(row["stage"], row["task"]): row for row in run.facts["interference"]}
+    assert set(table) == {(stage, task) for stage in ("books", "talks") for task in ("book", "talk")}
+    for task in ("book", "talk"):
+        assert table["books", task]["after"] == table["talks", task]["before"]
+    assert table["books", "book"]["change"] == pytest.approx(table["books", "book"]["after"] - table["books", "book"]["before"]) != 0
+    ended = next(row for row in checks if row["step"] == run.facts["stages"][0]["best_step"])
+    assert table["books", "talk"]["after"] == pytest.approx(ended["validation_by_group"]["talk"], rel=1e-6)
     best = min((row["validation_loss"], row["step"]) for row in checks if row["stage"] == "talks")
     assert (run.facts["validation_loss"], run.facts["best_step"]) == best
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def write_report(
         run=run_facts,
         run_settings=_settings(run_facts),
         run_figures=_figures(run_facts),
+        run_lists=_row_tables(run_facts),
         data_tables=_count_tables(dataset_facts),
         data_lists=_row_tables(dataset_facts),
         settings=settings or {},
@@ -177,8 +178,17 @@ def _loss(metrics: Sequence[Mapping[str, Any]]) -> Markup:
 def _settings(run: Mapping[str, Any]) -> list[tuple[str, Any, Any, bool]]:
     """Return (key, asked, effective, was asked) of the training's settings; what was not asked has its default."""
     settings = run.get("settings") or {}
-    asked, effective = settings.get("asked") or {}, settings.get("effective") or {}
+    asked, effective = (dict(_flat(settings.get(side) or {})) for side in ("asked", "effective"))
     return [(key, asked.get(key), effective.get(key), key in asked) for key in dict.fromkeys([*asked, *effective])]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of sections with their keys as the project file's errors write them."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _figures(run: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -187,7 +197,7 @@ def _figures(run: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         name = f"{prefix}{key.removesuffix('_bytes').replace('_', ' ')}"
         if isinstance(value, Mapping) and key not in _HIDDEN:
             found += _figures(value, f"{name} ")
-        elif key not in _HIDDEN and value is not None:
+        elif key not in _HIDDEN and value is not None and not _rows(value):
             found.append((name, f"{value / 2**20:,.0f} MiB" if key.endswith("_bytes") else value))
     return found
 
@@ -210,11 +220,15 @@ def _count_tables(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
     return tables
 
 
+def _rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
 def _row_tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[Any]]]]:
-    """Return every list of mappings in the dataset's facts (the register of sources) as (title, columns, rows)."""
+    """Return every list of mappings in facts (the register of sources, the stages of a training) as (title, columns, rows)."""
     tables = []
     for key, value in facts.items():
-        if key not in (*_HIDDEN, "steps") and isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        if key not in (*_HIDDEN, "steps") and _rows(value):
             columns = list(dict.fromkeys(name for item in value for name in item))
             tables.append((key.replace("_", " "), columns, [[item.get(name) for name in columns] for item in value]))
     return tables

@@ -38,6 +38,8 @@ class Position:
     worse_in_a_row: int = 0
     stopped: bool = False
     stage: int = 0
+    groups: dict[str, float] | None = None
+    """The validation loss of each group when the present stage began."""
     ended: list[dict[str, Any]] = field(default_factory=list)
     """What is to be said of the stages that have ended."""
 

@@ -79,6 +79,7 @@ class Trainer:
         self.private = None if promise is None else PrivateSteps(model, promise, self.parameters, accelerator)
         self.position = Position()
         self.losses: list[float] = []
+        self.groups: dict[str, float] = {}
         self.monitor: Monitor | None = None
         self.trackers: Trackers | None = None
         self.page = Page(self.metrics.with_name("watch.html"), self.metrics, total=self.total)
@@ -105,12 +106,15 @@ class Trainer:
         self.progress.start(TASK, self.total, "steps")
         if self.position.step:
             self.progress.advance(TASK, self.position.step, "resumed")
+        if self.position.groups is None:
+            self.position.groups = self._by_group()
         self.model.train()
         while True:
             stage = self.stages[self.position.stage]
             if not self.position.stopped:
                 self._steps(stage)
             self._take_best()
+            self.groups = self._by_group()
             if stage is self.stages[-1]:
                 break
             self._enter(self.stages[self.position.stage + 1])
@@ -135,7 +139,12 @@ class Trainer:
         return {
             "examples": len(self.course.taught.examples),
             "steps": len(self.losses),
-            "stages": ended if self.settings.stages else [],
+            "stages": [{key: value for key, value in stage.items() if key != "validation_by_group"} for stage in ended] if self.settings.stages else [],
+            "interference": [
+                {"stage": stage["name"], "task": group, "before": before, "after": after, "change": after - before}
+                for stage in ended
+                for group, (before, after) in stage["validation_by_group"].items()
+            ],
             "unused_examples": self.course.unused,
             "stopped_early": any(stage["stopped_early"] for stage in ended),
             "best_step": position.best_step,
@@ -195,6 +204,7 @@ class Trainer:
         if position.step < stage.start:
             self.progress.advance(TASK, stage.start - position.step)
         position.ended.append(self._ended())
+        position.groups = self.groups
         position.stage, position.step, position.stopped = position.stage + 1, stage.start, False
         position.best_loss, position.best_step, position.worse_in_a_row = None, None, 0
         self.optimizer = _optimizer(self.parameters.values(), stage.settings)
@@ -210,7 +220,14 @@ class Trainer:
             "best_step": position.best_step,
             "validation_loss": position.best_loss,
             "stopped_early": position.stopped,
+            "validation_by_group": {group: [before, self.groups[group]] for group, before in (position.groups or {}).items()},
         }
+
+    def _by_group(self) -> dict[str, float]:
+        """Return the validation loss of each group as the model is now, where there are stages to compare."""
+        if not self.settings.stages or not self.course.checks.examples:
+            return {}
+        return self._check().by_group(self.course.checks.origins)
 
     def _steps(self, stage: Stage) -> None:
         settings, length = stage.settings, len(stage.plan.steps)
@@ -280,7 +297,7 @@ class Trainer:
             return None
         return Consolidation(self.model, self.tuned, file=self.metrics.with_name("fisher.safetensors"), device=self.accelerator.device)
 
-    def _validate(self, stage: Stage) -> Checked:
+    def _check(self) -> Checked:
         task = "validation"
         self.progress.start(task, len(self.course.checks.examples), "examples")
         self.model.eval()
@@ -293,9 +310,12 @@ class Trainer:
             seen=lambda count: self.progress.advance(task, count),
         )
         self.model.train()
-        loss = checked.mean(stage.checks)
-        self.progress.finish(task, f"validation loss {loss:.3f}")
-        position = self.position
+        self.progress.finish(task, f"validation loss {checked.mean():.3f}")
+        return checked
+
+    def _validate(self, stage: Stage) -> Checked:
+        checked = self._check()
+        loss, position = checked.mean(stage.checks), self.position
         if position.best_loss is None or loss < position.best_loss:
             position.best_loss, position.best_step, position.worse_in_a_row = loss, position.step, 0
         else:
