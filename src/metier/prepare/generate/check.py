@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metier.config import load_yaml
+from metier.prepare.asking import asks
 from metier.prepare.augment.quality import similarity
 from metier.prepare.compare import bare
 from metier.prepare.generate.retrieval import words
@@ -17,24 +18,44 @@ from metier.prepare.language import detect
 
 __all__ = ["answer_refused", "prompts", "question_refused", "supported"]
 
-_NUMBER = re.compile(r"[0-9]+(?:[.,/][0-9]+)*")
-
 
 @lru_cache(maxsize=1)
 def prompts() -> dict[str, Any]:
-    """Return the prompts by step and language."""
+    """Return what is asked by step and language (`metier.prepare.asking.Task`), and how a writer says that it cannot answer."""
     found: dict[str, Any] = load_yaml(Path(__file__).parent / "data" / "prompts.yaml").value
     return found
 
 
-def question_refused(question: str, example: str, settings: GenerateSettings, *, language: str, identifies: Callable[[str], bool] | None = None) -> str | None:
-    """Return why a new question is not good enough, or None: empty, too_short, same_as_example, too_near, too_long, other_language, identifier."""
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[re.Pattern[str], frozenset[str]]:
+    """Return the pattern of numbers, those of articles in Han numerals included, and the words that are about nothing."""
+    found = load_yaml(Path(__file__).parent / "data" / "words.yaml").value
+    return re.compile(found["number"]), frozenset((*found["about_nothing"]["zh"], *found["about_nothing"]["en"]))
+
+
+def _subject(text: str) -> list[str]:
+    """Return the words of a text that say what it is about."""
+    return [word for word in words(text) if word not in _patterns()[1]]
+
+
+def question_refused(
+    question: str, example: str, settings: GenerateSettings, *, language: str, answer: str = "", identifies: Callable[[str], bool] | None = None
+) -> str | None:
+    """Return why a new question is not good enough, or None.
+
+    Reasons: empty, too short, the example again, in another language, no question where the example is one, about something else (no word of the
+    example's subject in it, nor of the `answer` that it follows), too near to the example, too short or long beside it, an identifier.
+    """
     if len(bare(question)) < settings.shortest:
         return "empty_question" if not bare(question) else "question_too_short"
     if bare(question) == bare(example):
         return "same_as_example"
     if detect(question) != language:
         return "question_in_other_language"
+    if asks(example, language) and not asks(question, language):
+        return "no_question"
+    if not set(_subject(question)) & set(_subject(f"{example}\n{answer}")):
+        return "off_subject"
     near, ratio = similarity(question, example), len(question) / max(1, len(example))
     if near > settings.question.highest or near < settings.question.lowest:
         return f"question_similarity:{near:.2f}"
@@ -44,8 +65,8 @@ def question_refused(question: str, example: str, settings: GenerateSettings, *,
 
 
 def supported(answer: str, passages: Sequence[str]) -> float:
-    """Return the share of an answer's words that stand in its passages, from 0 to 1."""
-    said = words(answer)
+    """Return the share of an answer's words that stand in its passages, from 0 to 1. Words that are about nothing do not count."""
+    said = _subject(answer)
     known = {word for passage in passages for word in words(passage)}
     return sum(word in known for word in said) / len(said) if said else 0.0
 
@@ -66,8 +87,9 @@ def answer_refused(
         return "answer_in_other_language"
     if bare(answer) == bare(question):
         return "answer_repeats_question"
-    known = {number for text in (question, *passages) for number in _NUMBER.findall(text)}
-    if strange := [number for number in _NUMBER.findall(answer) if number not in known]:
+    find = _patterns()[0].findall
+    known = {number for text in (question, *passages) for number in find(text)}
+    if strange := [number for number in find(answer) if number not in known]:
         return f"number_without_source:{len(strange)}"
     share = supported(answer, passages)
     if share < settings.support:
