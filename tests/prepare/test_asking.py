@@ -8,7 +8,7 @@ from metier.prepare.asking import ask, asks, spoilt, told
 from metier.prepare.augment import AugmentSettings, Shares, rewrite, to_rewrite
 from metier.prepare.augment.phrases import prompt_templates
 from metier.prepare.generate import GenerateSettings, Knowledge, expected, generate, passages_of
-from metier.prepare.generate.check import answer_refused, prompts, question_refused
+from metier.prepare.generate.check import answer_refused, covered, prompts, question_refused
 from metier.prepare.writers import LocalWriter, Written
 from metier.prepare.writing import WriterSettings, writer_of
 from metier.records import Drop, Record
@@ -109,6 +109,16 @@ def test_an_article_that_no_passage_has_is_a_number_without_source(answer, langu
     passages = ["第三十九条 劳动者提前三十日通知用人单位，可以解除劳动合同。", "The employer may end the contract if it is broken and there is notice of it."]
     found = answer_refused(answer, "用人单位可以解除劳动合同吗？", passages, GenerateSettings(), language=language)
     assert (found or "").split("<")[0].startswith(reason or "") and (found is None) == (reason is None)
+
+
+def test_a_model_is_not_asked_what_no_passage_speaks_of(tmp_path):
+    knowledge = Knowledge(passages_of([Record(id="d", text="劳动合同期满的，劳动合同终止。用人单位应当提前三十日通知劳动者。")]))
+    writer = ScriptedWriter(lambda prompt: "外卖骑手与平台企业之间有没有劳动合同关系？")
+    example = chat(9, "外卖骑手与平台企业之间是劳动关系吗？", "看情况。", language="zh")
+    (entry,) = generate([example], knowledge, writer, GenerateSettings(variants=1), folder=tmp_path)
+    assert isinstance(entry, Drop) and entry.reason == "passages_off_subject:0.25<0.45"
+    assert len(writer.prompts) == 1
+    assert covered("劳动合同何时终止？", ["劳动合同终止"]) == pytest.approx(0.8) and covered("为什么呢", ["劳动"]) == 1.0
 
 
 def test_a_base_model_without_a_template_stops_at_the_line_and_one_with_a_template_by_itself(tmp_path):

@@ -233,7 +233,8 @@ def test_a_row_that_lacks_a_value_and_a_conversation_that_is_too_long_leave_with
         root=tmp_path,
         key=b"k" * 32,
     )
-    assert refine(plan, [lacking])[0].content == ""
+    left = json.loads(refine(plan, [lacking])[0].content)
+    assert left.keys() == {"characters", "keyed_digest"} and left["characters"] == len(lacking.content)
     open_plan = replace(plan, settings=PrepareSettings.model_validate(PLAIN))
     assert refine(open_plan, [lacking]) == [lacking]
     long = drop(chat(1, "问？", "答。", time="2025-03-17"), "lengths", "too_long:9>8")

@@ -144,6 +144,8 @@ def test_a_killed_process_loses_one_piece_at_most(tmp_path):
         ("无法回答", "unanswerable"),
         ("Measure it daily.", "answer_in_other_language"),
         ("高血压怎么办？", "answer_repeats_question"),
+        ("需要每日测量血压吗？", "answer_asks"),
+        ("高血压怎么办，就是要怎么办。", "support:0.00<0.35"),
         ("天气晴朗，适合到公园里散步看花。", "support:0.00<0.35"),
     ],
 )

@@ -1,4 +1,5 @@
 import re
+import unicodedata
 from datetime import date
 
 import pytest
@@ -9,6 +10,7 @@ from metier.errors import PrivacyError
 from metier.packs.spec import Examples, Identifier
 from metier.privacy import VALIDATORS, Deidentified, Surrogates, deidentify_texts, general_identifiers
 from metier.privacy.surrogates import GENERATORS, Draw
+from metier.privacy.sweeping import findings
 from metier.privacy.validators import iso7064_mod11_2, luhn, luhn_digit, resident_id_digit
 
 KEY = bytes(range(32))
@@ -50,6 +52,18 @@ def test_surrogates_keep_their_kind_and_are_nobodys() -> None:
     assert re.fullmatch("9999 [0-9]{4} [0-9]{4} [0-9]{4} [0-9]{3}", card) and luhn(card)
     assert re.search(r"手机\+86 12[0-9]-[0-9]{4}-[0-9]{4}，", text)
     assert re.search(r"邮箱[a-z]{5}@example\.cn$", text)
+
+
+def test_a_national_insurance_number_becomes_one_that_is_never_used() -> None:
+    texts = run("NINO AB123456C", "NINO AB 12 34 56 C", "号码ＡＢ１２３４５６Ｃ。", "NI number ab123456c", language="en").texts
+    first = re.fullmatch("NINO ZZ([0-9]{6}[A-D])", texts[0])
+    assert first is not None and "123456" not in first.group(1)
+    plain = [unicodedata.normalize("NFKC", text).replace(" ", "").upper() for text in texts]
+    assert all(f"ZZ{first.group(1)}" in text for text in plain)
+    assert re.fullmatch("NI number zz[0-9]{6}[a-d]", texts[3]) and re.fullmatch("NINO ZZ( [0-9]{2}){3} [A-D]", texts[1])
+    assert re.fullmatch("号码ＺＺ[０-９]{6}[Ａ-Ｄ]。", texts[2])
+    assert run(*texts, language="en").texts == texts
+    assert [finding.entity for finding in findings("left: AB 12 34 56 C")] == ["UK_NINO"] and not list(findings(texts[1]))
 
 
 def test_an_account_number_of_any_country_leaves_the_text_without_a_pack() -> None:

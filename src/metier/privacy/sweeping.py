@@ -1,7 +1,7 @@
 """Searches the output again: once with the rules that replaced, once with rules of another make that know nothing of packs.
 
-The second search is simple and takes too much rather than too little: an @ between words, a telephone, a card, a resident number
-or a social security number by length and check digit alone, a number of six digits after a word such as *account*, and every
+The second search is simple and takes too much rather than too little: an @ between words, a telephone, a card, a resident number,
+a social security or National Insurance number by its form and check digit alone, a number of six digits after a word such as *account*, and every
 original value with blanks, case and width taken away. What Metier wrote itself is cut out first.
 """
 
@@ -32,6 +32,7 @@ _CUT = "\n"
 _MAIL = regex.compile(r"[^\s@<>()\[\],;:]{1,64}@(?!example\.)[a-z0-9.-]{1,200}\.[a-z]{2,24}", regex.IGNORECASE)
 _MOBILE = regex.compile(r"(?<![0-9])(?:86[ -]?)?1[3-9][0-9]([ -]?)[0-9]{4}\1[0-9]{4}(?![0-9])")
 _SOCIAL = regex.compile(r"(?<![0-9-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![0-9-])")
+_INSURANCE = regex.compile(r"(?<![0-9A-Za-z])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D](?![0-9A-Za-z])")
 _LONG = regex.compile(
     r"(?<![0-9])(?:[1-9][0-9]{5}[ \n-]?(?:19|20)[0-9]{6}[ \n-]?[0-9]{3}[0-9X]"
     r"|[3-6][0-9]{12,18}|[3-6][0-9]{3}(?:[ -][0-9]{4}){2,3}(?:[ -][0-9]{1,3})?)(?![0-9])"
@@ -149,6 +150,8 @@ def _numbers(plain: str) -> Iterator[Finding]:
         yield Finding("mobile", "PHONE_NUMBER")
     if _SOCIAL.search(plain):
         yield Finding("social", "US_SSN")
+    if _INSURANCE.search(plain):
+        yield Finding("insurance", "UK_NINO")
     for match in _LONG.finditer(plain, overlapped=True):
         digits = "".join(char for char in match.group() if char.isalnum())
         if len(digits) == 18 and _resident(digits):

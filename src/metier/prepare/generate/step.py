@@ -15,7 +15,7 @@ from metier.digest import digest_of
 from metier.errors import Fault, InputError
 from metier.prepare.asking import ask, spoilt, told
 from metier.prepare.compare import bare
-from metier.prepare.generate.check import answer_refused, prompts, question_refused
+from metier.prepare.generate.check import answer_refused, covered, prompts, question_refused
 from metier.prepare.generate.knowledge import Knowledge, Passage
 from metier.prepare.generate.settings import GenerateSettings
 from metier.prepare.pieces import kept
@@ -166,7 +166,7 @@ class _Work:
                 query = draft.question if turn == 1 else f"{draft.turns[-1][0]}\n{draft.question}"
                 found = self._knowledge.find(query, self._settings.passages, lowest=self._settings.lowest_score)
                 draft.found = tuple(passage for passage, _ in found if not (self._writer.leaves and self._identifies and self._identifies(passage.text)))
-                draft.reason = None if draft.found else "no_passage"
+                draft.reason = self._unfounded(draft)
         open_ = [draft for draft in drafts if draft.reason is None]
 
         def fill(draft: _Draft) -> dict[str, str]:
@@ -179,6 +179,17 @@ class _Work:
             if draft.reason is None:
                 draft.turns = (*draft.turns, (draft.question, text))
                 draft.passages = tuple(dict.fromkeys((*draft.passages, *draft.found)))
+
+    def _unfounded(self, draft: _Draft, *, least: float = 0.45) -> str | None:
+        """Return why the passages found cannot answer the question, or None: the model is not asked then.
+
+        Of 30 consultations beside two statutes, those of which the statutes do not speak reach 0.44 at most and the others 0.5 at least; 30 medical
+        questions beside passages on their diseases reach 0.5 at least, questions of other fields 0.25 in Chinese and 0.67 in English.
+        """
+        if not draft.found:
+            return "no_passage"
+        share = covered(draft.question, [passage.text for passage in draft.found])
+        return f"passages_off_subject:{share:.2f}<{least:g}" if share < least else None
 
     def _goes_on(self, draft: _Draft) -> bool:
         return int(digest_of([self._settings.seed, "follow_up", draft.example.id, draft.number])[:8], 16) / 2**32 < self._settings.follow_up
