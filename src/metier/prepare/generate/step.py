@@ -183,8 +183,8 @@ class _Work:
     def _unfounded(self, draft: _Draft, *, least: float = 0.45) -> str | None:
         """Return why the passages found cannot answer the question, or None: the model is not asked then.
 
-        Of 30 consultations beside two statutes, those of which the statutes do not speak reach 0.44 at most and the others 0.5 at least; 30 medical
-        questions beside passages on their diseases reach 0.5 at least, questions of other fields 0.25 in Chinese and 0.67 in English.
+        Of 30 Chinese questions beside two long documents, those of which the documents do not speak reach 0.44 at most and the others 0.5 at least;
+        30 English ones beside passages on their subjects reach 0.5 at least, questions of other fields 0.25 in Chinese and 0.67 in English.
         """
         if not draft.found:
             return "no_passage"
