@@ -151,11 +151,12 @@ def _refusal(plan: Plan, record: Record) -> tuple[str, str] | None:
 
 def _screened(plan: Plan, record: Record, how: str) -> Iterator[tuple[Record, tuple[str, ...]] | Drop]:
     """Yield a conversation, or its parts, with what was done to it; or drops."""
-    found = screen(_shown(plan, record), plan.settings.quality, plan.quality)
-    if isinstance(found, Drop):
-        yield found
-        return
-    # What the screen noticed stands in quality.parquet: it did nothing to the record.
+    if plan.settings.quality.drop:
+        found = screen(_shown(plan, record), plan.settings.quality, plan.quality)
+        if isinstance(found, Drop):
+            yield found
+            return
+    # Where nothing is dropped the form is measured once, with everything else that quality.parquet holds.
     if plan.base is None:
         yield record, (how,)
         return
