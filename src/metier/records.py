@@ -86,7 +86,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A record that left the path. `content` keeps what was dropped: the record as JSON, or the raw line."""
+    """A record that left the path. `content` keeps what was dropped: the record as JSON, or the raw line; less, where it could not be de-identified."""
 
     record_id: str
     step: str

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from metier.models import Base, Generation, GenerationSettings, Likelihood, resolve
+from metier.prepare.writers import Written
 from metier.progress import SILENT, Progress
 from metier.records import Message
 
@@ -159,7 +160,8 @@ class ScriptedWriter:
         self._text, self.name, self.digest = text, name, digest
         self.prompts: list[Sequence[Message]] = []
 
-    def write(self, prompts: Sequence[Sequence[Message]], *, maximum_tokens: int, temperature: float, seed: int) -> list[str]:
+    def write(self, prompts: Sequence[Sequence[Message]], *, maximum_tokens: int, temperature: float, seed: int) -> list[Written]:
         """Return the scripted text for each prompt, cut to `maximum_tokens` characters."""
         self.prompts.extend(prompts)
-        return [self._text(prompt)[:maximum_tokens] for prompt in prompts]
+        texts = [self._text(prompt) for prompt in prompts]
+        return [Written(text[:maximum_tokens], len(text) <= maximum_tokens) for text in texts]

@@ -20,7 +20,7 @@ from metier.prepare.augment.noise import format_noise, swapped, typo
 from metier.prepare.augment.phrases import homophones, phrases
 from metier.prepare.compare import critical
 from metier.prepare.standardize import compile_lexicon
-from metier.prepare.writers import EndpointSettings, EndpointWriter, LocalWriter
+from metier.prepare.writers import EndpointSettings, EndpointWriter, LocalWriter, Written
 from metier.records import Drop, Message
 from metier.testing import ScriptedModel, ScriptedWriter
 
@@ -185,7 +185,7 @@ def test_written_variants_keep_the_answer_and_name_their_writer():
     texts = iter(["高血压{}年，血压14{}/90，请问该怎么处理呢？", "乱写"] * 3)
 
     def write(prompt):
-        found = re.search(r"高血压(\d+)年，血压14(\d)", prompt[0].content)
+        found = re.search(r"高血压(\d+)年，血压14(\d)", prompt[-1].content)
         return next(texts).format(*found.groups())
 
     writer = ScriptedWriter(write)
@@ -199,15 +199,15 @@ def test_written_variants_keep_the_answer_and_name_their_writer():
     for record in kept:
         assert record.messages[1] == next(one for one in records if one.id == record.parents[0]).messages[1]
         assert record.metadata["writer"]["name"] == "scripted" and len(record.metadata["writer"]["prompt"]) == 64
-    assert all("高血压" in prompt[0].content for prompt in writer.prompts)
+    assert all("高血压" in prompt[-1].content for prompt in writer.prompts)
 
 
 def test_back_translation_asks_twice():
     asked = []
 
     def write(prompt):
-        asked.append(prompt[0].content)
-        return "Blood pressure 140, what to do?" if "英文：" in prompt[0].content.splitlines()[-1] else "血压140，应该怎么办呢？"
+        asked.append(prompt[-1].content)
+        return "Blood pressure 140, what to do?" if "英文：" in prompt[-1].content.splitlines()[-1] else "血压140，应该怎么办呢？"
 
     record = chat(1, "血压140，怎么办？", "休息。", language="zh")
     settings = AugmentSettings(enabled=True, shares=Shares(**{**dict.fromkeys(Shares.model_fields, 0.0), "translated": 1.0}))
@@ -223,7 +223,9 @@ def test_writing_without_a_writer_is_an_error():
 
 def test_the_local_model_is_a_writer():
     writer = LocalWriter(ScriptedModel(lambda prompt: prompt[0].content[::-1]), name="base", digest="1" * 64)
-    assert writer.write([[Message("user", "abc")]], maximum_tokens=9, temperature=0.0, seed=0) == ["cba"]
+    assert writer.write([[Message("user", "abc")]], maximum_tokens=9, temperature=0.0, seed=0) == [Written("cba")]
+    (cut,) = writer.write([[Message("user", "abcdefghij")]], maximum_tokens=9, temperature=0.0, seed=0)
+    assert not cut.whole
     assert not writer.leaves
 
 
@@ -232,7 +234,9 @@ def test_an_endpoint_is_a_writer(monkeypatch):
     with endpoint(lambda asked: asked + "!") as (url, seen, raw):
         writer = EndpointWriter(EndpointSettings(url=url, model="m", key_variable="WRITER_KEY", parallel=2), deidentified=True)
         raw.append((503, b""))
-        assert writer.write([[Message("user", str(n))] for n in range(5)], maximum_tokens=7, temperature=0.5, seed=3) == ["0!", "1!", "2!", "3!", "4!"]
+        assert writer.write([[Message("user", str(n))] for n in range(5)], maximum_tokens=7, temperature=0.5, seed=3) == [Written(f"{n}!") for n in range(5)]
+        raw.append((200, json.dumps({"choices": [{"message": {"content": "cut of"}, "finish_reason": "length"}]}).encode()))
+        assert writer.write([[Message("user", "6")]], maximum_tokens=7, temperature=0.5, seed=3) == [Written("cut of", whole=False)]
     assert {key for key, _ in seen} == {"Bearer secret"}
     assert seen[-1][1] | {"messages": []} == {"model": "m", "messages": [], "max_tokens": 7, "temperature": 0.5, "seed": 3}
     assert writer.leaves and "secret" not in repr(vars(writer))

@@ -20,6 +20,7 @@ from metier.packs.spec import Examples, Identifier, QualityRule
 from metier.prepare import PrepareSettings, build, dropped, examples, summary
 from metier.prepare.check import check_disjoint
 from metier.records import Drop, Source
+from metier.registry.impact import _dropped
 from metier.shards import SPLITS, dataset_records, read_drops, write_records, write_rows
 from metier.store import Store
 
@@ -193,11 +194,24 @@ def test_drops_keep_their_content_and_reason(tmp_path):
     dataset = made(tmp_path, records, rules=pack(quality=(short, spam)))
     assert dataset.facts["drops"] == {"malformed_json": 1, "other_language": 1, "spam": 1, "too_short": 1}
     found = {drop.reason: drop for drop in drops_of(dataset)}
-    assert found["malformed_json:x"].content == raw
+    assert json.loads(found["malformed_json:x"].content).keys() == {"characters", "keyed_digest"}
     assert found["malformed_json:x"].source.position == "line 9"
     assert json.loads(found["too_short:3<10"].content)["messages"][0]["content"] == "嗯"
     assert found["other_language:und"].step == "language"
     assert dropped(dataset, reason="spam")["drops"][0]["source"] == "a.jsonl, line 91"
+
+
+def test_a_malformed_line_stands_in_the_ledger_by_its_place_and_not_with_its_text(tmp_path):
+    raw = '{"messages": [broken, 电话13812345678'
+    bad = Drop("b" * 32, "sources", "malformed_json:x", Source("a.jsonl", "1" * 64, "line 9", "internal"), raw)
+    dataset = made(tmp_path, [bad, *distinct(10)])
+    (drop,) = drops_of(dataset)
+    left = json.loads(drop.content)
+    assert (left["characters"], len(left["keyed_digest"]), drop.source.position) == (len(raw), 32, "line 9")
+    assert "13812345678" not in text_of(dataset)
+    assert all("13812345678" not in path.read_text(encoding="utf-8") for path in (tmp_path / ".metier" / "work").rglob("*.jsonl"))
+    (kept,) = drops_of(made(tmp_path, [bad, *distinct(10)], deidentify={"enabled": False}, key="other"))
+    assert kept.content == raw
 
 
 def test_a_language_that_the_project_does_not_name_leaves(tmp_path):
@@ -286,6 +300,21 @@ def test_a_row_whose_de_identification_fails_is_quarantined_without_its_text(tmp
     assert secret not in caplog.text
     assert secret not in text_of(dataset)
     assert all(secret not in path.read_text(encoding="utf-8") for path in (tmp_path / ".metier" / "work").rglob("*.jsonl"))
+
+
+def test_a_quarantined_row_is_found_by_the_person_it_is_about(tmp_path):
+    rule = BADGE.model_copy(update={"validator": "explode"})
+    bad = [chat(50 + n, f"BDG48291{n}是谁？", "不清楚这件事。", subject="张三", group="g") for n in range(2)]
+    dataset = made(
+        tmp_path,
+        [*distinct(10), *bad, chat(60, "另一个问题？", "另一个回答。", subject="张三")],
+        rules=pack(identifiers=(rule,), validators={"explode": explode}),
+    )
+    (pseudonym,) = {record.subject for record in everything(dataset) if record.subject}
+    assert [json.loads(drop.content)["subject"] for drop in drops_of(dataset)] == [pseudonym] * 2
+    assert all(json.loads(drop.content).keys() == {"group", "subject"} for drop in drops_of(dataset))
+    assert _dropped(dataset, "subject", pseudonym) == 2
+    assert "张三" not in text_of(dataset)
 
 
 # Card and inspection

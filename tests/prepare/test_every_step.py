@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,14 @@ from metier.prepare.augment import Shares
 from metier.prepare.compose import Composer
 from metier.prepare.deidentify import identifier_rules
 from metier.prepare.drops import drop
+from metier.prepare.lengths import LengthSettings, fit
+from metier.prepare.quality import heuristics
+from metier.prepare.quality.measures import measure
 from metier.prepare.refine import Plan, refine, shown_drop
+from metier.prepare.standardize import StandardizeSettings, compile_lexicon, standardize
 from metier.privacy.settings import DeidentifySettings
 from metier.privacy.vault import opened_vault
-from metier.records import Drop, Source
+from metier.records import Drop, Message, Source
 from metier.shards import SPLITS, dataset_records, read_drops
 from metier.store import Store
 
@@ -86,6 +91,43 @@ def test_what_is_below_the_threshold_leaves_where_the_project_asks(tmp_path):
     gone = {drop.record_id: drop for drop in drops_of(strict) if drop.step == "quality"}
     assert json.loads(gone[bad.id].content)["messages"][1]["content"].startswith("好好")
     assert sum(strict.facts["drops_by_step"]["quality"].values()) == len(gone) == 31 - strict.facts["records"]
+
+
+def test_the_places_of_terms_hold_in_parts_turns_and_templates(tmp_path):
+    lexicon, on = compile_lexicon([[FEVER]]), StandardizeSettings(enabled=True)
+
+    def held(record):
+        texts = {"text": record.text, **{f"messages.{n}": message.content for n, message in enumerate(record.messages)}}
+        texts |= {f"metadata.{name}": value for name, value in record.metadata.items()}
+        return [(item["field"], texts[item["field"]][item["start"] : item["end"]]) for item in record.metadata.get("terms", ()) if "field" in item]
+
+    def count(record):
+        return len(record.text) + sum(len(message.content) for message in record.messages)
+
+    long, _ = standardize(row(1, text="患者发热三天。已经退了。又有发热了。", language="zh", metadata={"note": "无发热"}), on, lexicon)
+    parts = [part for part, _ in fit(long, LengthSettings(over="split"), count, maximum=7)]
+    assert [held(part) for part in parts] == [[("text", "发热"), note := ("metadata.note", "发热")], [note], [("text", "发热"), note]]
+    turns = tuple(Message(role, text, role == "assistant") for text in ("甲发热？", "乙发热？", "丙？") for role in ("user", "assistant"))
+    talk, _ = standardize(row(2, messages=(Message("system", "发热门诊"), *turns), language="zh"), on, lexicon)
+    found = [held(part) for part, _ in fit(talk, LengthSettings(over="split"), count, maximum=12)]
+    assert found == [[(f"messages.{n}", "发热") for n in range(3)]] * 2 + [[("messages.0", "发热")]]
+    composer = Composer((template("t", "zh", ("text", "note"), "怎么看？{{text}}", "{{note}}"),), ())
+    ((made_of_it, _),) = composer.compose(long)
+    assert held(made_of_it) == [note] and [item["code"] for item in made_of_it.metadata["terms"]] == ["R50"] * 3
+
+
+@pytest.mark.parametrize(("drop", "times"), [(False, 1), (True, 2)])
+def test_the_form_of_a_text_is_measured_once_unless_it_decides_who_is_compared_at_all(tmp_path, monkeypatch, drop, times):
+    seen = Counter()
+
+    def counted(text, language):
+        seen[text] += 1
+        return measure(text, language)
+
+    monkeypatch.setattr(heuristics, "measure", counted)
+    dataset = made(tmp_path, distinct(30), quality={"drop": drop}, **PLAIN)
+    answers = Counter(record.messages[-1].content for record in records_of(dataset))
+    assert len(answers) == 30 and seen == Counter({text: count * times for text, count in answers.items()})
 
 
 def test_variants_are_made_of_training_records_alone_and_stay_with_them(tmp_path):
@@ -233,7 +275,8 @@ def test_a_row_that_lacks_a_value_and_a_conversation_that_is_too_long_leave_with
         root=tmp_path,
         key=b"k" * 32,
     )
-    assert refine(plan, [lacking])[0].content == ""
+    left = json.loads(refine(plan, [lacking])[0].content)
+    assert left.keys() == {"characters", "keyed_digest"} and left["characters"] == len(lacking.content)
     open_plan = replace(plan, settings=PrepareSettings.model_validate(PLAIN))
     assert refine(open_plan, [lacking]) == [lacking]
     long = drop(chat(1, "问？", "答。", time="2025-03-17"), "lengths", "too_long:9>8")

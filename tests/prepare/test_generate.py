@@ -42,7 +42,7 @@ class Script:
         self.count = 0
 
     def __call__(self, prompt):
-        text = prompt[0].content
+        text = prompt[-1].content
         zh = "资料：" in text or "问题" in text
         if text.endswith(("新问题：", "New question:")):
             self.count += 1
@@ -53,7 +53,8 @@ class Script:
                 else f"What should people know about {subject.rstrip('?').split()[-2]}{' now' * self.count}?"
             )
         if text.endswith(("下一个问题：", "Next question:")):
-            return "多久测量一次血压？" if zh else "How often is it measured?"
+            answer = re.findall(r"(?:答|A)[：:](.+)", text)[-1]
+            return f"{answer[:3]}患者还要留意什么？" if zh else f"How often do {answer.split()[2]} patients come?"
         passages = text.split("资料：\n" if "资料：" in text else "Passages:\n")[-1]
         return passages.splitlines()[0]
 
@@ -143,6 +144,8 @@ def test_a_killed_process_loses_one_piece_at_most(tmp_path):
         ("无法回答", "unanswerable"),
         ("Measure it daily.", "answer_in_other_language"),
         ("高血压怎么办？", "answer_repeats_question"),
+        ("需要每日测量血压吗？", "answer_asks"),
+        ("高血压怎么办，就是要怎么办。", "support:0.00<0.35"),
         ("天气晴朗，适合到公园里散步看花。", "support:0.00<0.35"),
     ],
 )
@@ -169,10 +172,11 @@ def test_a_question_is_checked_against_its_example(question, reason):
 
 def test_what_is_not_good_enough_is_dropped_with_its_reason(tmp_path):
     def bad(prompt):
-        return "同一个新问题，该注意什么？" if prompt[0].content.endswith("新问题：") else "乱写99次" if "资料：" in prompt[0].content else "A new question?"
+        asked = prompt[-1].content
+        return "高血压，糖尿病，该注意什么？" if asked.endswith("新问题：") else "乱写99次" if "资料：" in asked else "A new question?"
 
     entries = list(generate(EXAMPLES[:2], KNOWLEDGE, ScriptedWriter(bad), SETTINGS, folder=tmp_path))
-    assert {entry.reason for entry in entries if isinstance(entry, Drop)} <= {"no_passage", "number_without_source:1"}
+    assert {entry.reason for entry in entries if isinstance(entry, Drop)} == {"number_without_source:1"}
     assert report(entries)["records"] == 0 and sum(report(entries)["drops"].values()) == 4
 
 

@@ -39,6 +39,25 @@ def test_english_identifiers_are_found() -> None:
     ]
 
 
+@pytest.mark.parametrize("written", ["AB123456C", "AB 12 34 56 C", "JG-10-33-16-A", "ＡＢ１２３４５６Ｃ"])
+def test_a_national_insurance_number_is_found_in_its_writings(written: str) -> None:
+    assert found(f"His number is {written} today.", "en") == [("UK_NINO", written)]
+    assert found(f"号码为{written}，已核对。") == [("UK_NINO", written)]
+
+
+@pytest.mark.parametrize("prefix", ["DA", "FA", "IA", "QA", "UA", "VA", "AD", "AF", "AI", "AQ", "AU", "AV", "AO", "BG", "GB", "NK", "KN", "TN", "NT", "ZZ"])
+def test_a_prefix_that_is_not_given_out_makes_no_national_insurance_number(prefix: str) -> None:
+    assert found(f"Number {prefix}123456C, {prefix} 12 34 56 C.", "en") == []
+    assert found("OA123456D", "en") == [("UK_NINO", "OA123456D")]
+    assert found("AB123456E", "en") == []
+
+
+def test_small_letters_and_a_missing_suffix_need_words_beside_them() -> None:
+    assert found("National Insurance number ab 12 34 56", "en") == [("UK_NINO", "ab 12 34 56")]
+    assert found("国民保险号ab123456d", "zh") == [("UK_NINO", "ab123456d")]
+    assert found("part ab 12 34 56 c", "en") == []
+
+
 @pytest.mark.parametrize(
     "text",
     [

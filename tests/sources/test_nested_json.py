@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from metier.errors import SourceError
 from metier.records import Drop, Record
 from metier.sources import SourceSettings, read
+from metier.sources.paths import keys_of
 
 CONTRACT = "本合同由甲方与乙方订立。租期三年，自二〇二四年起算。"
 QUESTIONS = {
@@ -97,6 +98,30 @@ def test_a_star_stands_for_any_key_and_an_object_in_place_of_a_list_is_one_row(t
     assert (last.metadata["law"], last.source.position) == ("甲法", "laws.甲法")
 
 
+def test_a_key_that_holds_a_dot_is_named_in_brackets(tmp_path: Path) -> None:
+    value = {"v1.0": {"title": "合同", "问.答": [{"q": "租期多长？", "a.b": "三年"}]}, 'say "hi".': [{"q": "Which law?"}]}
+    columns = {"question": "q", "answer": "a.b", "title": '/["v1.0"].title'}
+    (record,) = kept(source(tmp_path / "a.json", value, rows='["v1.0"]["问.答"]', columns=columns))
+    assert record.metadata == {"question": "租期多长？", "answer": "三年", "title": "合同"}
+    assert record.source is not None and record.source.position == '["v1.0"]["问.答"][0]'
+    (quoted,) = kept(source(tmp_path / "a.json", value, rows='["say \\"hi\\"."]', columns={"question": "q"}))
+    assert quoted.metadata["question"] == "Which law?"
+
+
+@pytest.mark.parametrize(
+    ("path", "keys"),
+    [("a", ["a"]), ("a.b", ["a", "b"]), ('a["b.c"].d', ["a", "b.c", "d"]), ('["a.b"]["c"]', ["a.b", "c"]), ("a.*", ["a", "*"]), ("a[0].b", ["a[0]", "b"])],
+)
+def test_a_path_is_its_keys(path: str, keys: list[str]) -> None:
+    assert keys_of(path) == keys
+
+
+@pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a..b", '["a', '["a"]b', '["a"].', 'a["b"]]'])
+def test_what_is_no_path_says_how_one_is_written(path: str) -> None:
+    with pytest.raises(ValueError, match="is no path of keys"):
+        keys_of(path)
+
+
 def test_a_part_that_is_missing_here_and_there_goes_to_the_drop_ledger(tmp_path: Path) -> None:
     value = {"data": [*QUESTIONS["data"], {"title": "empty"}, {"title": "null", "paragraphs": None}, {"title": "text", "paragraphs": ["x"]}], "version": "v1"}
     found = list(source(tmp_path / "a.json", value, malformed=0.9))
@@ -124,7 +149,7 @@ def test_a_path_that_a_file_does_not_have_names_what_is_missing_and_what_is_ther
 
 def test_an_empty_key_and_a_kind_of_file_without_parts_are_refused(tmp_path: Path) -> None:
     for path in ("data..qas", "", ".data"):
-        with pytest.raises(ValidationError, match="has an empty key"):
+        with pytest.raises(ValidationError, match="is no path of keys"):
             SourceSettings(path="a.json", licence="x", rows=path)
     with pytest.raises(SourceError, match="files of the kind 'csv' have no parts that rows could lie in"):
         source(tmp_path / "a.csv", "question\nwhy\n")

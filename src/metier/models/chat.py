@@ -55,6 +55,11 @@ class Chat:
         """How many control tokens were found in contents so far and broken up there."""
 
     @property
+    def own_template(self) -> bool:
+        """Whether the model came with a chat template: one that did not was hardly ever taught to converse."""
+        return bool(self.tokenizer.chat_template != PLAIN_TEMPLATE)
+
+    @property
     def digest(self) -> str:
         """Digest of the template: what serving compares with what training used."""
         return digest_of(self.tokenizer.chat_template)

@@ -17,8 +17,8 @@ __all__ = ["card_files", "data_card", "pictures"]
 _LIMITS = (
     "De-identification finds what its rules describe; measure what remains before the data leaves the institution.",
     "While the project's secret exists the data is pseudonymised, not anonymous.",
-    "`drops.parquet` keeps malformed source lines as they stood, without de-identification: handle it like the sources.",
-    "Rows that could not be de-identified are listed in `drops.parquet` without their text.",
+    "Malformed source lines and rows that could not be de-identified are listed in `drops.parquet` by place and reason, without their text; where "
+    "de-identification is off, malformed lines stand there as they were.",
     "The language is told by letters where the source does not say: Latin script counts as English.",
     "Near-duplicates are found by characters, not by meaning: paraphrases and translations may stand in two splits.",
     "Licences and bases are those that the project states; nobody has checked them here.",

@@ -10,6 +10,7 @@ from metier.config import Settings
 from metier.errors import Fault, InputError, nearest
 from metier.packs.render import render
 from metier.packs.spec import Template
+from metier.prepare.standardize.places import without_text
 from metier.records import Message, Record, identify
 
 __all__ = ["ComposeSettings", "Composer", "conversation_key"]
@@ -95,5 +96,6 @@ def _fill(record: Record, template: Template, fields: Mapping[str, Any]) -> Reco
         task=template.task,
         group=record.group or record.id,
         parents=(record.id,),
+        metadata=without_text(record.metadata),
     )
     return replace(composed, id=identify(composed))

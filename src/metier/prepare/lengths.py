@@ -18,6 +18,7 @@ from pydantic import Field
 from metier.config import Settings
 from metier.prepare.drops import drop
 from metier.prepare.sentences import articles, clauses, sentences
+from metier.prepare.standardize.places import in_part, in_turns
 from metier.records import Drop, Message, Record, Span, identify
 
 __all__ = ["Count", "LengthSettings", "fit", "fitted", "length_report", "text_counter", "token_counter"]
@@ -114,7 +115,7 @@ def _split_text(record: Record, count: Count, limit: int) -> list[Part | Drop]:
     made: list[Part | Drop] = []
     for number, (start, end) in enumerate(parts, 1):
         spans = tuple(_moved(span, start, text) for span in record.spans if start <= span.start and span.end <= end)
-        part = replace(_piece(record, start, end), spans=spans)
+        part = replace(_piece(record, start, end), spans=spans, metadata=in_part(record.metadata, start, end))
         made.append(_part(record, part, f"part={number}/{len(parts)}@{start}-{end}"))
     return made
 
@@ -172,17 +173,16 @@ def _moved(span: Span, start: int, text: str) -> Span:
 
 def _split_turns(record: Record, count: Count, limit: int) -> list[Part | Drop]:
     """Split a conversation between exchanges; what the system says stands in every part. Later parts do not see earlier turns."""
-    system = tuple(message for message in record.messages if message.role == "system")
     exchanges = _exchanges(record.messages)
     groups: list[tuple[int, int]] = []
     for index in range(len(exchanges)):
-        if groups and count(_turns(record, system, exchanges[groups[-1][0] : index + 1])) <= limit:
+        if groups and count(_turns(record, exchanges[groups[-1][0] : index + 1])) <= limit:
             groups[-1] = (groups[-1][0], index + 1)
         else:
             groups.append((index, index + 1))
     made: list[Part | Drop] = []
     for number, (start, end) in enumerate(groups, 1):
-        turns = _turns(record, system, exchanges[start:end])
+        turns = _turns(record, exchanges[start:end])
         place = f"part={number}/{len(groups)}@turns{exchanges[start][0]}-{exchanges[end - 1][1]}"
         part, notes = _part(record, turns, place)
         tokens = count(part)
@@ -204,13 +204,15 @@ def _exchanges(messages: Sequence[Message]) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(messages)], strict=True))
 
 
-def _turns(record: Record, system: tuple[Message, ...], exchanges: Sequence[tuple[int, int]]) -> Record:
-    inside = record.messages[exchanges[0][0] : exchanges[-1][1]]
-    return replace(record, messages=system + tuple(message for message in inside if message.role != "system"))
+def _turns(record: Record, exchanges: Sequence[tuple[int, int]]) -> Record:
+    inside = range(exchanges[0][0], exchanges[-1][1])
+    before = [number for number, message in enumerate(record.messages) if message.role == "system"]
+    kept = [*before, *(number for number in inside if record.messages[number].role != "system")]
+    return replace(record, messages=tuple(record.messages[number] for number in kept), metadata=in_turns(record.metadata, kept))
 
 
 def _part(record: Record, part: Record, place: str) -> Part:
-    part = replace(part, parents=(record.id,), group=record.group or record.id, metadata={**record.metadata, "part": place.removeprefix("part=")})
+    part = replace(part, parents=(record.id,), group=record.group or record.id, metadata={**part.metadata, "part": place.removeprefix("part=")})
     return replace(part, id=identify(part)), (f"{STEP}:{place}",)
 
 

@@ -17,7 +17,7 @@ from metier.packs.spec import QualityRule
 from metier.prepare.chunks import Entry, Refined
 from metier.prepare.clean import Boilerplate, clean
 from metier.prepare.compose import Composer
-from metier.prepare.deidentify import deidentify, year_only
+from metier.prepare.deidentify import deidentify, pseudonym, year_only
 from metier.prepare.drops import drop
 from metier.prepare.language import detect
 from metier.prepare.lengths import Count, fit, text_counter, token_counter
@@ -69,9 +69,19 @@ def refine(plan: Plan, items: Sequence[Record | Drop]) -> list[Entry]:
 
 
 def _passed(plan: Plan, dropped: Drop) -> Drop:
-    """Return a drop of the sources. A row that only lacks a value is whole personal data: while these are replaced it leaves without its text."""
-    lacking = dropped.reason.startswith("missing_value:") and plan.settings.deidentify.enabled
-    return replace(dropped, content="") if lacking else dropped
+    """Return a drop of the sources. What stood there was never read as a row, so nothing in it is known to be replaced: while identifiers are replaced
+    it leaves without its text. The digest is keyed, for a line with one unknown number could be found by trying.
+    """
+    if not plan.settings.deidentify.enabled or not dropped.content:
+        return dropped
+    left = {"characters": len(dropped.content), "keyed_digest": pseudonym(plan.key, "line", dropped.content)}
+    return replace(dropped, content=json.dumps(left, sort_keys=True))
+
+
+def _without_text(plan: Plan, record: Record) -> str:
+    """Return what the ledger may keep of a record whose text could not be de-identified: whose it is, so that it is found where a person asks."""
+    named = {name: value for name, value in (("group", record.group), ("subject", record.subject)) if value is not None}
+    return json.dumps({name: pseudonym(plan.key, name, value) for name, value in named.items()}, sort_keys=True) if named else ""
 
 
 def _tidied(plan: Plan, record: Record) -> tuple[Record, tuple[str, ...]]:
@@ -101,7 +111,7 @@ def _row(plan: Plan, record: Record, notes: tuple[str, ...], *, originals: dict[
         tokens = vaults.SubjectTokens(vaults.opened_vault(*plan.vault)) if plan.vault is not None else None
         record, found, marks = deidentify(record, settings.deidentify, plan.rules, plan.key, taggers=taggers, tokens=tokens)
     except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the row leaves, and its text is neither kept nor shown
-        yield Drop(record.id, "deidentify", f"deidentify_failed:{type(error).__name__}", record.source)
+        yield Drop(record.id, "deidentify", f"deidentify_failed:{type(error).__name__}", record.source, _without_text(plan, record))
         return
     if tokens is not None:
         originals[subject] += tokens.entries
@@ -141,11 +151,12 @@ def _refusal(plan: Plan, record: Record) -> tuple[str, str] | None:
 
 def _screened(plan: Plan, record: Record, how: str) -> Iterator[tuple[Record, tuple[str, ...]] | Drop]:
     """Yield a conversation, or its parts, with what was done to it; or drops."""
-    found = screen(_shown(plan, record), plan.settings.quality, plan.quality)
-    if isinstance(found, Drop):
-        yield found
-        return
-    # What the screen noticed stands in quality.parquet: it did nothing to the record.
+    if plan.settings.quality.drop:
+        found = screen(_shown(plan, record), plan.settings.quality, plan.quality)
+        if isinstance(found, Drop):
+            yield found
+            return
+    # Where nothing is dropped the form is measured once, with everything else that quality.parquet holds.
     if plan.base is None:
         yield record, (how,)
         return

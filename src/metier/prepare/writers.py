@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic import Field
@@ -16,10 +17,23 @@ from metier.errors import Fault, InputError, MissingExtra, ModelError
 from metier.models.interface import GenerationSettings, LanguageModel
 from metier.records import Message
 
-__all__ = ["EndpointSettings", "EndpointWriter", "LocalWriter", "Writer"]
+__all__ = ["EndpointSettings", "EndpointWriter", "LocalWriter", "Writer", "Written"]
 
 _AGAIN = (408, 429, 500, 502, 503, 504)
 """HTTP answers after which the same request may succeed (RFC 9110, 15.5 and 15.6; RFC 6585, 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a writer wrote, and whether it came to an end by itself: else it was cut at its greatest length."""
+
+    text: str
+    whole: bool = True
+
+    def first_line(self) -> Written:
+        """Return the first line that says something, where one line was asked for: what a model adds below it is nobody's business."""
+        lines = [line.strip() for line in self.text.splitlines() if line.strip()]
+        return Written(lines[0], self.whole or len(lines) > 1) if lines else Written("", self.whole)
 
 
 class Writer(Protocol):
@@ -29,7 +43,7 @@ class Writer(Protocol):
     digest: str
     leaves: bool
 
-    def write(self, prompts: Sequence[Sequence[Message]], *, maximum_tokens: int, temperature: float, seed: int) -> list[str]:
+    def write(self, prompts: Sequence[Sequence[Message]], *, maximum_tokens: int, temperature: float, seed: int) -> list[Written]:
         """Return one text a prompt, in order."""
 
 
@@ -51,17 +65,21 @@ class EndpointSettings(Settings):
 
 
 class LocalWriter:
-    """The model of this machine; nothing leaves it."""
+    """The model of this machine; nothing leaves it.
+
+    A text ends where one of `stop` begins. A base model that was never taught to converse needs it: it does not end a turn, and goes on with turns and
+    passages of its own making until it is cut.
+    """
 
     leaves = False
 
-    def __init__(self, model: LanguageModel, *, name: str, digest: str) -> None:
-        self._model, self.name, self.digest = model, name, digest
+    def __init__(self, model: LanguageModel, *, name: str, digest: str, stop: tuple[str, ...] = ()) -> None:
+        self._model, self.name, self.digest, self._stop = model, name, digest, stop
 
-    def write(self, prompts: Sequence[Sequence[Message]], *, maximum_tokens: int, temperature: float, seed: int) -> list[str]:
+    def write(self, prompts: Sequence[Sequence[Message]], *, maximum_tokens: int, temperature: float, seed: int) -> list[Written]:
         """Return one text a prompt; the same seed gives the same texts for the same list of prompts."""
-        settings = GenerationSettings(max_new_tokens=maximum_tokens, temperature=temperature, top_p=0.95 if temperature else 1.0, seed=seed)
-        return [answer.text for answer in self._model.generate(prompts, settings)]
+        settings = GenerationSettings(max_new_tokens=maximum_tokens, temperature=temperature, top_p=0.95 if temperature else 1.0, seed=seed, stop=self._stop)
+        return [Written(answer.text, answer.finish == "stop") for answer in self._model.generate(prompts, settings)]
 
 
 class EndpointWriter:
@@ -89,7 +107,7 @@ class EndpointWriter:
         self.name = f"{settings.model} at {settings.url}"
         self.digest = digest_of({"url": settings.url, "model": settings.model})
 
-    def write(self, prompts: Sequence[Sequence[Message]], *, maximum_tokens: int, temperature: float, seed: int) -> list[str]:
+    def write(self, prompts: Sequence[Sequence[Message]], *, maximum_tokens: int, temperature: float, seed: int) -> list[Written]:
         """Return one text a prompt, in order. Raises ModelError that says what the endpoint answered; the prompts are never shown."""
         bodies = [self._body(prompt, maximum_tokens, temperature, seed) for prompt in prompts]
         with ThreadPoolExecutor(max_workers=self._settings.parallel) as pool:
@@ -99,7 +117,7 @@ class EndpointWriter:
         messages = [{"role": message.role, "content": message.content} for message in prompt]
         return {"model": self._settings.model, "messages": messages, "max_tokens": maximum_tokens, "temperature": temperature, "seed": seed}
 
-    def _ask(self, body: dict[str, Any]) -> str:
+    def _ask(self, body: dict[str, Any]) -> Written:
         said = ""
         for attempt in range(self._settings.tries):
             if attempt:
@@ -110,15 +128,16 @@ class EndpointWriter:
                 said = type(error).__name__
                 continue
             if answer.status_code == 200:
-                return self._text(answer)
+                return self._written(answer)
             said = f"HTTP {answer.status_code}"
             if answer.status_code not in _AGAIN:
                 break
         raise ModelError(f"the endpoint {self._settings.url} does not answer ({said})\n    -> check address, model name and key; finished work is kept")
 
-    def _text(self, answer: Any) -> str:
+    def _written(self, answer: Any) -> Written:
         try:
-            content = answer.json()["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
+            choice = answer.json()["choices"][0]
+            content, finish = choice["message"]["content"], choice.get("finish_reason")
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise ModelError(f"the endpoint {self._settings.url} answers in another form than OpenAI's chat protocol\n    -> check the address") from None
-        return str(content or "").strip()
+        return Written(str(content or "").strip(), finish != "length")

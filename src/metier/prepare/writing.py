@@ -34,5 +34,7 @@ def writer_of(settings: WriterSettings, base: models.Base | None, *, deidentifie
     if settings.use == "endpoint" and endpoint is not None:
         return EndpointWriter(endpoint, deidentified=deidentified)
     if settings.use == "base" and base is not None:
-        return LocalWriter(models.LocalModel.open(base, None), name=base.name, digest=base.digest)
+        model = models.LocalModel.open(base, None)
+        # Prompts show answers of one line. A model that came with a template ends its answers by itself and may write several lines.
+        return LocalWriter(model, name=base.name, digest=base.digest, stop=() if model.chat.own_template else ("\n",))
     return None

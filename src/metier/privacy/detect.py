@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import regex
 
+from metier.config import load_yaml
 from metier.packs.matching import Rule, applies, compile_rule, fold_width
 from metier.packs.scanning import Scanner
 from metier.packs.spec import Identifier
 from metier.records import Span
 
-__all__ = ["Detector", "Tagger", "detect", "detector", "occurrences"]
+__all__ = ["Detector", "Tagger", "detect", "detector", "occurrences", "spreads"]
 
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 _MEANING = regex.compile(r"[\p{L}\p{N}]")
@@ -91,7 +94,11 @@ class Detector:
 
 
 def _outside_marks(text: str, spans: Sequence[Span]) -> Iterable[Span]:
-    """Return the spans that do not lie in what stands for a value already: a tagger may take the word in `[EMAIL_ADDRESS]` for a name."""
+    """Return the spans that hold a letter or digit and do not lie in what stands for a value already.
+
+    A tagger may take the word in `[EMAIL_ADDRESS]` for a name, and line ends between two sentences, too.
+    """
+    spans = [span for span in spans if _MEANING.search(text, span.start, span.end)]
     marks = [found.span() for found in _MARK.finditer(text)] if "[" in text else []
     return [span for span in spans if not any(start < span.end and span.start < end for start, end in marks)]
 
@@ -135,7 +142,18 @@ def _name_values(text: str, span: Span) -> dict[str, tuple[str, bool]]:
             values[span.text[:2]] = (_PERSON, False)
         return values
     parts = {part.group(): (_PERSON, True) for part in _LATIN_NAME_PART.finditer(span.text)}
-    return {**parts, span.text: (_PERSON, len(span.text.split()) < 2)} if len(span.text) > _SHORTEST_NAME else parts
+    return {**parts, span.text: (_PERSON, len(span.text.split()) < 2)} if spreads(span.text) else parts
+
+
+@lru_cache(maxsize=1)
+def _short_words() -> frozenset[str]:
+    """Return the words of two letters that stand in any text, whether or not they are somebody's name, too."""
+    return frozenset(load_yaml(Path(__file__).parent / "data" / "short-words.yaml").value["words"])
+
+
+def spreads(name: str) -> bool:
+    """Return whether a name that was found in one place of a record is one in its other places, too: *Li* is, *If* and *He* are not."""
+    return len(name) >= _SHORTEST_NAME and name not in _short_words()
 
 
 def occurrences(value: str, text: str, *, exact: bool = False) -> Iterable[tuple[int, int]]:

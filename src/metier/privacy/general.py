@@ -16,7 +16,7 @@ __all__ = ["Rules", "general_identifiers", "rules_of", "rules_of_all"]
 Rules = tuple[tuple[Identifier, ...], Mapping[str, Callable[[str], bool]]]
 """Identifiers and the table of the validators that they name."""
 
-_FILES = ("identifiers.yaml", "identifiers-cn.yaml", "identifiers-us.yaml", "identifiers-online.yaml")
+_FILES = ("identifiers.yaml", "identifiers-cn.yaml", "identifiers-us.yaml", "identifiers-uk.yaml", "identifiers-online.yaml")
 
 
 @lru_cache(maxsize=1)

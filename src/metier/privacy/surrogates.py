@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import regex
 
 from metier.config import load_yaml
+from metier.packs.matching import fold_width
 from metier.privacy.validators import USCC_ALPHABET, luhn_digit, resident_id_digit, uscc_digit
 
 __all__ = ["GENERATORS", "Draw", "normalise", "shape", "words"]
@@ -52,7 +53,7 @@ class Draw:
 
 def normalise(value: str) -> str:
     """Return the form under which two writings of a value are one: folded width and capitals, no separators."""
-    return "".join(char for char in value.casefold() if char.isalnum())
+    return "".join(char for char in fold_width(value).casefold() if char.isalnum())
 
 
 def _fill(value: str, digits: str) -> str:
@@ -179,6 +180,24 @@ def ssn(draw: Draw, value: str) -> str:
     return _fill(value, "000" + draw.digits(6))
 
 
+def nino(draw: Draw, value: str) -> str:
+    """Return a National Insurance number with the prefix ZZ, which is never used (HMRC, NIM39110), written as `value` is."""
+    return "".join(_put(char, made) for char, made in _beside(value, iter("ZZ" + draw.digits(6) + draw.one("ABCD"))))
+
+
+def _beside(value: str, made: Iterator[str]) -> Iterator[tuple[str, str]]:
+    for char in value:
+        yield char, next(made, char) if char.isalnum() else char
+
+
+def _put(char: str, made: str) -> str:
+    """Return a letter or digit of ASCII in the case and width of another one."""
+    if not char.isalnum():
+        return char
+    cased = made if not char.isalpha() or char.isupper() else made.lower()
+    return chr(ord(cased) + _WIDE_ZERO - ord("0")) if ord(char) >= _WIDE_ZERO else cased
+
+
 def uscc(draw: Draw, value: str) -> str:
     """Return a unified social credit code with a right check character and the authority 0, which GB 32100-2015 does not have."""
     body = "00" + draw.digits(6) + "".join(draw.one(USCC_ALPHABET) for _ in range(9))
@@ -257,6 +276,7 @@ GENERATORS: Mapping[str, Generator] = {
     "iban": Generator(iban),
     "ip_address": Generator(ip_address),
     "mac_address": Generator(mac_address),
+    "nino": Generator(nino),
     "organisation": Generator(organisation),
     "person_name": Generator(person_name),
     "phone": Generator(phone),

@@ -1,7 +1,7 @@
 """Searches the output again: once with the rules that replaced, once with rules of another make that know nothing of packs.
 
-The second search is simple and takes too much rather than too little: an @ between words, a telephone, a card, a resident number
-or a social security number by length and check digit alone, a number of six digits after a word such as *account*, and every
+The second search is simple and takes too much rather than too little: an @ between words, a telephone, a card, a resident number,
+a social security or National Insurance number by its form and check digit alone, a number of six digits after a word such as *account*, and every
 original value with blanks, case and width taken away. What Metier wrote itself is cut out first.
 """
 
@@ -18,7 +18,7 @@ import regex
 
 from metier.config import load_yaml
 from metier.errors import PrivacyError
-from metier.privacy.detect import Detector, occurrences
+from metier.privacy.detect import Detector, occurrences, spreads
 from metier.records import Span
 
 __all__ = ["Finding", "Place", "findings", "second_sweep", "sweep"]
@@ -28,14 +28,19 @@ _PERSON = "PERSON"
 _LABELLED_DIGITS = 6
 _HAN = regex.compile(r"\p{Han}")
 _CUT = "\n"
+_GENERALISE = "generalise"
 
 _MAIL = regex.compile(r"[^\s@<>()\[\],;:]{1,64}@(?!example\.)[a-z0-9.-]{1,200}\.[a-z]{2,24}", regex.IGNORECASE)
 _MOBILE = regex.compile(r"(?<![0-9])(?:86[ -]?)?1[3-9][0-9]([ -]?)[0-9]{4}\1[0-9]{4}(?![0-9])")
 _SOCIAL = regex.compile(r"(?<![0-9-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![0-9-])")
+_INSURANCE = regex.compile(r"(?<![0-9A-Za-z])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D](?![0-9A-Za-z])")
 _LONG = regex.compile(
     r"(?<![0-9])(?:[1-9][0-9]{5}[ \n-]?(?:19|20)[0-9]{6}[ \n-]?[0-9]{3}[0-9X]"
     r"|[3-6][0-9]{12,18}|[3-6][0-9]{3}(?:[ -][0-9]{4}){2,3}(?:[ -][0-9]{1,3})?)(?![0-9])"
 )
+_DIGEST = regex.compile(r"(?<![0-9A-Za-z])(?=[0-9]{0,16}+[a-f])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32})(?![0-9A-Za-z])")
+"""MD5, SHA-1 and SHA-256 as files and records carry them: small letters, one of them among the first 17 signs (a number has none)."""
+_DATE = regex.compile(r"(?:1[89]|20)[0-9]{2}-(?:0?[1-9]|1[0-2])-(?:0?[1-9]|[12][0-9]|3[01])")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 """GB 11643-1999, annex: weights of the first 17 digits; their sum modulo 11 picks the check character."""
 
@@ -87,13 +92,32 @@ def sweep(
             continue
         inside = [(place.new_start, place.new_end) for place in taken]
         for entity, value in originals:
-            swept = len(value) >= (2 if entity == _PERSON else _SHORTEST_SWEPT)
+            swept = spreads(value) if entity == _PERSON else len(value) >= _SHORTEST_SWEPT
             if swept and any(not _within(place, inside) for place in occurrences(value, output, exact=True)):
                 raise PrivacyError(f"an original value of {entity} is still in the record after replacement")
         # The rules alone: a tagger reads surrogates as it read originals, and may take other words for a name in the new text.
-        for span in rules.scanner.spans(output):
+        apart, inside = _apart(output, taken)
+        for span in rules.scanner.spans(apart):
             if (span.type, span.text) not in unchanged and not any(start < span.end and span.start < end for start, end in inside):
                 raise PrivacyError(f"{span.type} is found in the record after replacement")
+
+
+def _apart(output: str, taken: Sequence[Place]) -> tuple[str, list[tuple[int, int]]]:
+    """Return the output with a line end on both sides of what was generalised, and where the values were written in it.
+
+    What stands beside such a value now never stood beside it: an office before a street of which the state alone is left (`Research MD`) is no name with
+    a degree.
+    """
+    parts: list[str] = []
+    inside: list[tuple[int, int]] = []
+    end = shift = 0
+    for place in taken:
+        value = output[place.new_start : place.new_end]
+        value = f"{_CUT}{value}{_CUT}" if place.action == _GENERALISE else value
+        parts += [output[end : place.new_start], value]
+        inside.append((place.new_start + shift, place.new_start + shift + len(value)))
+        shift, end = shift + len(value) - (place.new_end - place.new_start), place.new_end
+    return "".join([*parts, output[end:]]), inside
 
 
 def _within(place: tuple[int, int], taken: Sequence[tuple[int, int]]) -> bool:
@@ -138,10 +162,10 @@ def findings(text: str, originals: Collection[tuple[str, str]] = ()) -> Iterator
 
 
 def _plain(text: str) -> str:
-    """Fold width and compatibility forms, drop what cannot be seen."""
-    if text.isascii():
-        return text
-    return "".join(char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
+    """Fold width and compatibility forms, drop what cannot be seen and what names bytes: a digest holds runs of digits that mean nothing."""
+    if not text.isascii():
+        text = "".join(char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
+    return str(_DIGEST.sub(_CUT, text))
 
 
 def _numbers(plain: str) -> Iterator[Finding]:
@@ -149,6 +173,8 @@ def _numbers(plain: str) -> Iterator[Finding]:
         yield Finding("mobile", "PHONE_NUMBER")
     if _SOCIAL.search(plain):
         yield Finding("social", "US_SSN")
+    if _INSURANCE.search(plain):
+        yield Finding("insurance", "UK_NINO")
     for match in _LONG.finditer(plain, overlapped=True):
         digits = "".join(char for char in match.group() if char.isalnum())
         if len(digits) == 18 and _resident(digits):
@@ -161,7 +187,9 @@ def _numbers(plain: str) -> Iterator[Finding]:
 
 
 def _nobodys(number: str) -> bool:
-    """Return whether a number lies in the ranges of which Metier takes its surrogates: text may be de-identified twice."""
+    """Return whether a number lies in the ranges of which Metier takes its surrogates (text may be de-identified twice), or is written as a date."""
+    if _DATE.fullmatch(number):
+        return True
     digits = "".join(char for char in number if char.isdecimal())
     beginning = {9: "000", 11: "12", 15: "00", 17: "00", 18: "00"}.get(len(digits), "9999")
     return digits.startswith((beginning, "9999")) or (len(digits) in (10, 11) and digits[-10:-7] == "555")

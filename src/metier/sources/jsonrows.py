@@ -12,6 +12,7 @@ from typing import Any
 
 from metier.errors import Fault, SourceError, nearest
 from metier.sources.encoding import open_text
+from metier.sources.paths import keys_of
 from metier.sources.rows import DECODER, LARGEST_START, LARGEST_WHOLE, Malformed, Row, Rows, encodable, read_json
 
 __all__ = ["read_element"]
@@ -73,7 +74,7 @@ class _Miss:
 
 
 def read_element(path: Path, shown: str, encoding: str, element: str, outer: Collection[str] = ()) -> Rows:
-    """Yield the objects at the end of a path of keys (`data.paragraphs.qas`); lists on the way and at the end are walked.
+    """Yield the objects at the end of a path of keys (`data.paragraphs.qas`, see `keys_of`); lists on the way and at the end are walked.
 
     `*` stands for every key of an object; where it is the last, a row has its key as `@key`. The path begins at the one object that a file is, or at
     each object of its list or of its lines. `outer` names values around the rows that each row has too, by their path from the same beginning:
@@ -81,7 +82,7 @@ def read_element(path: Path, shown: str, encoding: str, element: str, outer: Col
 
     Raises SourceError for a file that is no JSON, and for one without a single row on the path, naming the key that is missing and those that are there.
     """
-    steps = element.split(".")
+    steps = keys_of(element)
     found, first = 0, None
     for top in _tops(path, shown, encoding):
         if isinstance(top, Malformed):
@@ -188,7 +189,7 @@ def _row(node: _Node, steps: list[str], outer: Collection[str], place: int) -> R
 
 def _around(name: str, node: _Node, steps: list[str]) -> Any:
     """Return the value around a row that `/data.title` names, or None. It is looked for in the innermost object on the row's own path."""
-    parts = name.removeprefix("/").removesuffix(_KEY).split(".")
+    parts = keys_of(name.removeprefix("/").removesuffix(_KEY))
     if name.endswith(_KEY):
         return node.above[len(parts) - 1][1] if parts == steps[: len(parts)] else None
     level = 0

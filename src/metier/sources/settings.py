@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from metier.config import Settings
 from metier.sources.documents import ChunkSettings
 from metier.sources.missing import MissingSettings
+from metier.sources.paths import keys_of
 from metier.sources.terms import Terms
 
 __all__ = ["Format", "ReadSettings", "SourceSettings"]
@@ -73,7 +74,7 @@ class SourceSettings(Settings):
     rows: str | None = None
     """Where the rows lie. XML: name of the element that is one row; columns then name children (`Question`), their attributes (`Question@type`), the
     row's own (`@id`), or what stands before the rows (`/Focus`, `/@url`). JSON: the keys that lead to the rows (`data.paragraphs.qas`), through every
-    list on the way, `*` for any key; columns then name the row's keys, or what stands around it (`/data.title`)."""
+    list on the way, `*` for any key, `["v1.0"]` for a key that holds a dot; columns then name the row's keys, or what stands around it (`/data.title`)."""
     read: ReadSettings = ReadSettings()
     subject: str | None = None
     """Column with the person a row is about; it becomes a pseudonym."""
@@ -103,8 +104,10 @@ class SourceSettings(Settings):
             raise ValueError("`licence` is required: the terms under which the data may be used, for instance licence: internal")
         if self.format == "xml" and not self.rows:
             raise ValueError("XML needs `rows`: the name of the element that is one row, for instance rows: QAPair; to read it as text write format: xml-prose")
-        if self.rows is not None and not all(self.rows.split(".")):
-            raise ValueError(f"`rows` has an empty key ({self.rows!r}); write the keys with one dot between two of them, for instance rows: data.items")
+        if self.rows is not None:
+            named = [*self.columns.values(), self.subject, self.group, self.time]
+            for path in (self.rows, *(name.removeprefix("/").removesuffix("@key") for name in named if name and name.startswith("/"))):
+                keys_of(path)
         for name in ("subject", "group", "time"):
             if name in self.columns:
                 raise ValueError(f"give the {name} column by the key `{name}`, not under `columns`")

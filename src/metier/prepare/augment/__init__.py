@@ -1,9 +1,11 @@
 """Variants of training records: paraphrase, noise, longer conversations, corrections, refusals, and what a model writes."""
 
+from metier.prepare.augment.derive import KIND, derive
 from metier.prepare.augment.effect import describe, effect, moving_type_token_ratio
 from metier.prepare.augment.quality import refused, similarity
+from metier.prepare.augment.rewrite import rewrite, to_rewrite
 from metier.prepare.augment.settings import AugmentSettings, FilterSettings, Shares
-from metier.prepare.augment.step import KIND, Means, augment, derive
+from metier.prepare.augment.step import Means, augment, rules
 
 __all__ = [
     "KIND",
@@ -17,5 +19,8 @@ __all__ = [
     "effect",
     "moving_type_token_ratio",
     "refused",
+    "rewrite",
+    "rules",
     "similarity",
+    "to_rewrite",
 ]

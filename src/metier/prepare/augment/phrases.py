@@ -9,6 +9,7 @@ from typing import Any
 
 from metier.config import load_yaml
 from metier.packs.spec import Phrase
+from metier.prepare.asking import Task
 
 __all__ = ["homophones", "keys", "phrases", "prompt_templates"]
 
@@ -45,7 +46,7 @@ def homophones() -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=1)
-def prompt_templates() -> Mapping[str, Mapping[str, str]]:
-    """Return what a writer is asked, by kind and language; `{text}` stands for the question."""
-    found: Mapping[str, Mapping[str, str]] = load_yaml(_DATA / "prompts.yaml").value
+def prompt_templates() -> Mapping[str, Mapping[str, Task]]:
+    """Return what a writer is asked, by step and language; `{text}` stands for the question."""
+    found: Mapping[str, Mapping[str, Task]] = load_yaml(_DATA / "prompts.yaml").value
     return found

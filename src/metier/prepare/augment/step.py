@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from metier.digest import digest_of
-from metier.errors import Fault, InputError
 from metier.packs.spec import Phrase, Term
 from metier.prepare.augment import dialogue, noise
-from metier.prepare.augment.phrases import phrases, prompt_templates
-from metier.prepare.augment.quality import refused
+from metier.prepare.augment.derive import chance_of, derive, question_place, with_question
+from metier.prepare.augment.phrases import phrases
+from metier.prepare.augment.rewrite import rewrite
 from metier.prepare.augment.settings import AugmentSettings
 from metier.prepare.compare import critical
 from metier.prepare.standardize import Lexicon, denied
 from metier.prepare.writers import Writer
-from metier.records import Drop, Message, Record, identify, record_to_dict
+from metier.records import Drop, Record
 
-__all__ = ["KIND", "Means", "augment", "derive"]
+__all__ = ["Means", "augment", "rules"]
 
-KIND = "augment"
-"""Key of the metadata that says which kind of variant a record is."""
-_WRITTEN = ("written", "translated")
 _HAN = re.compile("[\u4e00-\u9fff]")
 _LONG = 300
 """A longer question is an instruction with its material; nobody greets in front of it."""
@@ -61,62 +57,26 @@ def augment(
     Raises InputError if a model is to write and there is no writer, ModelError as the writer does.
     """
     means = means or Means()
-    if means.writer is None and (settings.shares.written or settings.shares.translated):
-        raise InputError(
-            Fault("variants are to be written, and there is no writer", key="prepare.augment.shares", remedy="set the share to 0 or name a writer")
-        )
     chosen = [record for record in records if splits is None or splits.get(record.id) == "train"]
-    talks = [record for record in chosen if _question(record) is not None]
+    yield from rules(chosen, settings, means)
+    yield from rewrite(chosen, settings, means.writer, identifies=means.identifies)
+
+
+def rules(records: Sequence[Record], settings: AugmentSettings, means: Means) -> Iterator[Record]:
+    """Yield the variants that rules make, without a model."""
+    talks = [record for record in records if question_place(record) is not None]
     others = _Others(talks)
     for record in talks:
         for kind in ("synonym", "template", "colloquial", "typo", "format", "opening", "follow_up", "negative"):
-            chance = _chance(settings, kind, record.id)
+            chance = chance_of(settings, kind, record.id)
             if chance.random() < getattr(settings.shares, kind) and (variant := _variant(record, kind, chance, means, others)) is not None:
                 yield variant
-    yield from _refusals(len(chosen), settings, means)
-    for kind in _WRITTEN:
-        share = getattr(settings.shares, kind)
-        wanted = [record for record in talks if share and _chance(settings, kind, record.id).random() < share and record.language in ("zh", "en")]
-        for start in range(0, len(wanted), settings.batch):
-            yield from _written(wanted[start : start + settings.batch], kind, settings, means)
-
-
-def _chance(settings: AugmentSettings, kind: str, record_id: str) -> random.Random:
-    return random.Random(digest_of([settings.seed, kind, record_id]))
-
-
-def derive(parent: Record, messages: Sequence[Message], kind: str, *, task: str | None = None, **metadata: Any) -> Record:
-    """Return a record made of `parent`: its split's keys (group, subject), source, language and label, and the parent's id."""
-    kept = {name: value for name, value in parent.metadata.items() if name != "terms"}
-    made = replace(
-        parent,
-        text="",
-        messages=tuple(messages),
-        spans=(),
-        task=task or parent.task,
-        parents=(parent.id,),
-        metadata={**kept, KIND: kind, **metadata},
-    )
-    return replace(made, id=identify(made))
-
-
-def _question(record: Record) -> int | None:
-    """Return the place of the question that the last learnt answer follows, or None."""
-    for place in range(len(record.messages) - 1, 0, -1):
-        if record.messages[place].learn:
-            return place - 1 if record.messages[place - 1].role == "user" else None
-    return None
-
-
-def _asked(record: Record, question: str) -> tuple[Message, ...]:
-    place = _question(record)
-    assert place is not None
-    return (*record.messages[:place], replace(record.messages[place], content=question), *record.messages[place + 1 :])
+    yield from _refusals(len(records), settings, means)
 
 
 def _variant(record: Record, kind: str, chance: random.Random, means: Means, others: _Others) -> Record | None:
     words = phrases(record.language or "", means.phrases)
-    place = _question(record)
+    place = question_place(record)
     if place is None or (not words and kind not in ("synonym", "typo", "format")):
         return None
     if kind in ("opening", "follow_up", "negative"):
@@ -125,7 +85,7 @@ def _variant(record: Record, kind: str, chance: random.Random, means: Means, oth
         return None  # nobody greets in the middle of a conversation
     question = record.messages[place].content
     changed = _reworded(question, kind, record.language, chance, means, words)
-    return None if changed == question or not changed.strip() else derive(record, _asked(record, changed), kind)
+    return None if changed == question or not changed.strip() else derive(record, with_question(record, changed), kind)
 
 
 def _reworded(question: str, kind: str, language: str | None, chance: random.Random, means: Means, words: Mapping[str, Sequence[Any]]) -> str:
@@ -200,10 +160,10 @@ class _Others:
     def wrong(self, record: Record, chance: random.Random) -> str | None:
         """Return the answer of another question in the same language, or None if there is none."""
         pool = self._by_language.get(record.language, [])
-        place = _question(record)
+        place = question_place(record)
         for _ in range(8):
             other = pool[chance.randrange(len(pool))]
-            asked = _question(other)
+            asked = question_place(other)
             if place is None or asked is None:
                 continue
             one, two = record.messages[place : place + 2], other.messages[asked : asked + 2]
@@ -230,33 +190,7 @@ def _refusals(size: int, settings: AugmentSettings, means: Means) -> Iterator[Re
     for record in pool:
         if wanted <= 0:
             return
-        messages = dialogue.refusing(record.messages, phrases(record.language or "", means.phrases), _chance(settings, "refusal", record.id))
+        messages = dialogue.refusing(record.messages, phrases(record.language or "", means.phrases), chance_of(settings, "refusal", record.id))
         if messages is not None:
             wanted -= 1
             yield derive(record, messages, "refusal", task="refusal")
-
-
-def _written(records: Sequence[Record], kind: str, settings: AugmentSettings, means: Means) -> Iterator[Record | Drop]:
-    questions = [record.messages[_question(record) or 0].content for record in records]
-    languages = [record.language or "" for record in records]
-    steps = ["paraphrase"] if kind == "written" else ["abroad", "back"]
-    texts, used = questions, []
-    for step in steps:
-        templates = [prompt_templates()[step][language] for language in languages]
-        used.append(prompt_templates()[step])
-        prompts = [(Message("user", template.replace("{text}", text)),) for template, text in zip(templates, texts, strict=True)]
-        assert means.writer is not None
-        seed = int(digest_of([settings.seed, kind, step, records[0].id])[:8], 16)
-        texts = means.writer.write(prompts, maximum_tokens=settings.maximum_tokens, temperature=settings.temperature, seed=seed)
-    assert means.writer is not None
-    by = {"name": means.writer.name, "digest": means.writer.digest, "prompt": digest_of(used)}
-    for record, question, text in zip(records, questions, texts, strict=True):
-        text = text.strip()
-        made = derive(record, _asked(record, text), kind, writer=by)
-        reason = refused(question, text, settings.filter, language=record.language, identifies=means.identifies)
-        if reason is None:
-            yield made
-        else:
-            # what holds an identifier is not kept
-            kept = "" if reason == "identifier" else json.dumps(record_to_dict(made), ensure_ascii=False, sort_keys=True)
-            yield Drop(made.id, "augment", reason, record.source, kept)

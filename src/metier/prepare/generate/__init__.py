@@ -3,6 +3,6 @@
 from metier.prepare.generate.knowledge import Knowledge, Passage, passages_of, read_folder
 from metier.prepare.generate.retrieval import Index
 from metier.prepare.generate.settings import GenerateSettings
-from metier.prepare.generate.step import generate, report
+from metier.prepare.generate.step import expected, generate, report
 
-__all__ = ["GenerateSettings", "Index", "Knowledge", "Passage", "generate", "passages_of", "read_folder", "report"]
+__all__ = ["GenerateSettings", "Index", "Knowledge", "Passage", "expected", "generate", "passages_of", "read_folder", "report"]

@@ -13,6 +13,7 @@ from metier.packs.spec import Pack, Term
 from metier.prepare.compare import critical
 from metier.prepare.standardize.lexicon import Lexicon, Match, compile_lexicon, fold
 from metier.prepare.standardize.negation import denied
+from metier.prepare.standardize.places import TERMS
 from metier.prepare.standardize.sections import Sections
 from metier.prepare.standardize.settings import StandardizeSettings
 from metier.prepare.standardize.units import write_units
@@ -21,8 +22,6 @@ from metier.records import Message, Record, with_text
 
 __all__ = ["TERMS", "lexicon_of", "mentions", "standardize"]
 
-TERMS = "terms"
-"""Key of the metadata under which mentions are kept."""
 _ROUNDS = 4
 
 
@@ -97,7 +96,8 @@ def standardize(record: Record, settings: StandardizeSettings, lexicon: Lexicon)
     """Return the record with its terms in `metadata["terms"]`, and what was done, as `standardize:terms=3`.
 
     Each entry names its field (`text`, `messages.0`, `metadata.NAME`) beside what `mentions` gives; offsets are those of the text
-    as it is afterwards, `surface` is what stood there before. Applying the step twice changes nothing more.
+    as it is afterwards, `surface` is what stood there before. Applying the step twice changes nothing more. Steps that follow move
+    offsets along or take them away (see `places`).
     """
     if not settings.enabled:
         return record, ()

@@ -245,12 +245,13 @@ class EnglishNames:
         if word.low in self.lexicon.places:
             return (0.6, "context") if told and kinds in "Gg" and not before.endswith("by ") else (0.0, "")
         acts = self._acts(text, words, first + 1)
+        short = word.text.isupper() and len(word.text) < 5  # an abbreviation more often than a name: ED, a type VI
         rules = (
-            (kinds == "G" and not (word.text.isupper() and len(word.text) < 5), 0.7, "given"),
+            (kinds == "G" and not short, 0.7, "given"),
             (told and kinds in "gfFC" and not (kinds == "C" and (before.endswith(_NO_NAME_YET) or self._code(word.text))), 0.65, "context"),
             (kinds == "F" and (acts or _POSSESSIVE.match(text, word.end)), 0.6, "family"),
             (kinds in "FC" and self._speaks(text, words, first), 0.6, "speaker"),
-            (kinds == "g" and acts and not self._starts(text, word.start), 0.6, "given"),
+            (kinds == "g" and acts and not (short or self._starts(text, word.start)), 0.6, "given"),
         )
         return next(((score, rule) for holds, score, rule in rules if holds), (0.0, ""))
 

@@ -16,6 +16,7 @@ from metier.privacy.validators import USCC_ALPHABET, luhn_digit, resident_id_dig
 __all__ = ["MAKERS", "shaped", "words"]
 
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+_NINO_UNUSED = ("BG", "GB", "KN", "NK", "NT", "TN", "ZZ")
 _HEX = "0123456789abcdef"
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
@@ -133,6 +134,13 @@ def vin(rng: Random) -> str:
 def us_ssn(rng: Random) -> str:
     """Return a social security number that could be given out."""
     return f"{rng.randrange(1, 666):03}-{rng.randrange(1, 100):02}-{rng.randrange(1, 10000):04}"
+
+
+def uk_nino(rng: Random) -> str:
+    """Return a National Insurance number that could be given out, solid or in pairs (HMRC, NIM39110)."""
+    prefix = next(two for _ in range(999) if (two := rng.choice("ABCEGHJKLMNOPRSTWXYZ") + rng.choice("ABCEGHJKLMNPRSTWXYZ")) not in _NINO_UNUSED)
+    joint = rng.choice(["", "", " "])
+    return joint.join([prefix, *(_digits(rng, 2) for _ in range(3)), rng.choice("ABCD")])
 
 
 def us_itin(rng: Random) -> str:
@@ -320,6 +328,7 @@ _ALL = (
     plate,
     resident_id,
     resident_id_15,
+    uk_nino,
     url,
     us_itin,
     us_phone,
