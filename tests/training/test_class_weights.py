@@ -9,17 +9,20 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from conftest import MakeDataset
 from metier.errors import InputError
 from metier.models import Base, load_tokenizer
 from metier.models.heads import Layout, label_scores, layout_of, load_with_head
 from metier.models.labels import Labelling
 from metier.models.words import TextReader
 from metier.records import Record, Span, identify
-from metier.training import TrainingSettings
+from metier.store import Store
+from metier.training import TrainingSettings, train
 from metier.training.batches import Examples, Row, row_of
 from metier.training.classweights import check_objectives, class_weights
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
+from metier.training.scoring import f1_of
 from metier.training.settings import ObjectiveSettings
 
 TEXTS = [
@@ -122,3 +125,28 @@ def test_objectives_of_another_task_are_refused_together(task: Any, objectives: 
         check_objectives(settings, labelling)
     assert all(part in str(caught.value) for part in said)
     assert "training.stages.0.objectives" in str(caught.value)
+
+
+def test_f1_is_averaged_over_labels_or_taken_of_all_spans() -> None:
+    wanted, said = [{"a"}, {"a"}, {"b"}, {"c"}], [{"a"}, {"b"}, {"b"}, {"b"}]
+    assert f1_of(wanted, said, mean=True) == pytest.approx((2 / 3 + 2 / 4 + 0) / 3)
+    spans = [{(0, 2, "x"), (5, 7, "y")}, set()], [{(0, 2, "x"), (5, 8, "y")}, {(1, 2, "x")}]
+    assert f1_of(*spans, mean=False) == pytest.approx(2 * 1 / 5)
+    assert f1_of([set()], [set()], mean=True) == 0
+
+
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_the_best_model_can_be_chosen_by_its_score(make_dataset: MakeDataset, encoder: Base, store: Store, task: str) -> None:
+    rows = [record(text, label, (Span(text.index("red"), text.index("red") + 3, "Color"),) if "red" in text else ()) for text, label in TEXTS] * 4
+    chosen = {"task": task, "epochs": 12, "learning_rate": 3e-3, "precision": "float32", "batch": {"row_tokens": 64}, "validation": {"by": "score", "times": 6}}
+    run, _ = train(make_dataset(train=rows, validation=rows[:6]), encoder, TrainingSettings.model_validate(chosen), workspace=store.workspace(task))
+    checks = [row for row in map(json.loads, run.file("metrics.jsonl").read_text().splitlines()) if "validation_score" in row]
+    best = max(row["validation_score"] for row in checks)
+    first = next(row for row in checks if row["validation_score"] == best)
+    assert (run.facts["best_step"], run.facts["validation_loss"]) == (first["step"], first["validation_loss"])
+    assert 0.4 < best <= 1
+
+
+def test_answers_have_no_such_score() -> None:
+    with pytest.raises(ValueError, match=r"validation\.by: score is for labels"):
+        TrainingSettings.model_validate({"validation": {"by": "score"}})

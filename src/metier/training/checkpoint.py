@@ -33,6 +33,8 @@ class Position:
     seconds: float = 0.0
     tokens: int = 0
     metrics_bytes: int = 0
+    best: float | None = None
+    """What the best measurement is compared by: the lower, the better."""
     best_loss: float | None = None
     best_step: int | None = None
     worse_in_a_row: int = 0

@@ -66,7 +66,9 @@ class ValidationSettings(Settings):
     limit: int = Field(default=128, ge=1)
     """At most this many validation examples, chosen by their id."""
     patience: int = Field(default=2, ge=1)
-    """Training stops after this many measurements in a row without a better loss; the best adapter is kept."""
+    """Training stops after this many measurements in a row without a better one; the best adapter is kept."""
+    by: Literal["loss", "score"] = "loss"
+    """What is better: a lower loss (and with it a lower perplexity) or, of labels and spans, a higher F1 (the labels' mean; of spans exact ones)."""
 
 
 class CheckpointSettings(Settings):
@@ -268,6 +270,8 @@ class TrainingSettings(Settings):
             raise ValueError(f"the method {self.taught_by!r} does not use {', '.join(odd)}\n    -> take it out, or choose a method that does: {others}")
         if self.learning_rate != "auto" and self.learning_rate <= 0:
             raise ValueError("learning_rate has to be above 0")
+        if self.validation.by == "score" and self.task not in ("classification", "multi-label", "tagging"):
+            raise ValueError(f"validation.by: score is for labels and spans, and {self.task} has none\n    -> take it out")
         if self.adaptation.allocate != "even" and self.adaptation.ranks:
             raise ValueError("adaptation.allocate works out the ranks of all layers, and adaptation.ranks gives some\n    -> take one of them out")
         self._check_stages()

@@ -28,6 +28,7 @@ from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective, taught_losses
+from metier.training.scoring import scorer
 from metier.training.settings import AdaptationSettings, ObjectiveSettings, ReplaySettings, TrainingSettings
 from metier.training.trainer import Trainer
 
@@ -99,7 +100,8 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
     tokenizer = load_tokenizer(base)
     reader = TextReader(tokenizer)
     taught = encode_labelled(records, reader, labels, layout)
-    checks = encode_labelled(validation_sample(dataset, settings.validation.limit), reader, labels, layout)
+    sample = validation_sample(dataset, settings.validation.limit)
+    checks = encode_labelled(sample, reader, labels, layout)
     _say(taught, workspace)
     half = effective.dtype if effective.adapter is None and effective.dtype != torch.float32 else None
 
@@ -115,6 +117,7 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
         joined,
         objective=objective,
         losses=taught_losses(labels, layout, compute=half),
+        score=scorer(model, labels, reader, sample, device=str(joined.device)),
     )
     return Labelling(trainer, dataset, base, labels, effective, tokenizer)
 

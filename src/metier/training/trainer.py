@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import resource
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from metier.training.checking import Checked, check
 from metier.training.checkpoint import Position, latest, restore, save
 from metier.training.consolidate import Consolidation
 from metier.training.curriculum import Course, Stage, general_of
+from metier.training.environment import environment_of, peak_memory
 from metier.training.gather import Gather, Summing
 from metier.training.loop import StepResult, Watcher, run_steps
 from metier.training.monitor import FILE as DIAGNOSTICS
@@ -43,7 +41,7 @@ METRICS = "metrics.jsonl"
 class Trainer:
     """One training; its state is in the workspace.
 
-    `objective` makes what is minimised from the objectives of a stage; `losses` is what validation measures.
+    `objective` makes what is minimised from the objectives of a stage; `losses` is what validation measures, and `score` what it may choose by.
     """
 
     def __init__(
@@ -58,9 +56,10 @@ class Trainer:
         losses: Losses,
         tuned: Tuned | None = None,
         promise: Promise | None = None,
+        score: Callable[[], float] | None = None,
     ) -> None:
         self.model = model
-        self.objective, self.losses_of = objective, losses
+        self.objective, self.losses_of, self.score_of = objective, losses, score
         self.course = course
         self.tuned = tuned
         self.watcher = tuned if isinstance(tuned, Watched) else None
@@ -80,6 +79,7 @@ class Trainer:
         self.position = Position()
         self.losses: list[float] = []
         self.groups: dict[str, float] = {}
+        self.scored: float | None = None
         self.monitor: Monitor | None = None
         self.trackers: Trackers | None = None
         self.page = Page(self.metrics.with_name("watch.html"), self.metrics, total=self.total)
@@ -156,8 +156,8 @@ class Trainer:
             "tokens": position.tokens,
             "seconds": round(position.seconds, 3),
             "tokens_per_second": round(position.tokens / position.seconds, 2),
-            "peak_memory_bytes": _peak_memory(),
-            "environment": _environment(self.accelerator),
+            "peak_memory_bytes": peak_memory(),
+            "environment": environment_of(self.accelerator),
         }
 
     def _say(self) -> None:
@@ -206,7 +206,7 @@ class Trainer:
         position.ended.append(self._ended())
         position.groups = self.groups
         position.stage, position.step, position.stopped = position.stage + 1, stage.start, False
-        position.best_loss, position.best_step, position.worse_in_a_row = None, None, 0
+        position.best, position.best_loss, position.best_step, position.worse_in_a_row = None, None, None, 0
         self.optimizer = _optimizer(self.parameters.values(), stage.settings)
         set_dropout(self.model, stage.settings.adaptation.dropout)
         self._save()
@@ -258,7 +258,9 @@ class Trainer:
                 self._save()
             if self.position.stopped:
                 where = f" of the stage {stage.name}" if self.settings.stages else ""
-                self.progress.say(f"stopped early at step {self.position.step - stage.start} of {length}{where}: the validation loss no longer falls")
+                self.progress.say(
+                    f"stopped early at step {self.position.step - stage.start} of {length}{where}: the validation {settings.validation.by} gets no better"
+                )
                 break
 
     def _watchers(self) -> list[Watcher]:
@@ -316,8 +318,14 @@ class Trainer:
     def _validate(self, stage: Stage) -> Checked:
         checked = self._check()
         loss, position = checked.mean(stage.checks), self.position
-        if position.best_loss is None or loss < position.best_loss:
-            position.best_loss, position.best_step, position.worse_in_a_row = loss, position.step, 0
+        worth = loss
+        if self.settings.validation.by == "score" and self.score_of is not None:
+            self.model.eval()
+            self.scored = self.score_of()
+            self.model.train()
+            worth = -self.scored
+        if position.best is None or worth < position.best:
+            position.best, position.best_loss, position.best_step, position.worse_in_a_row = worth, loss, position.step, 0
         else:
             position.worse_in_a_row += 1
         position.stopped = position.worse_in_a_row >= self.settings.validation.patience
@@ -338,6 +346,7 @@ class Trainer:
             row["stage"] = stage.name
         if checked is not None:
             row |= {"validation_loss": checked.mean(stage.checks), "validation_error": checked.error(stage.checks)}
+            row |= {} if self.scored is None else {"validation_score": self.scored}
             row |= {"validation_by_group": checked.by_group(self.course.checks.origins), "validation_by_length": checked.by_length()}
         if self.leads:
             with self.metrics.open("ab") as stream:
@@ -366,22 +375,3 @@ class Trainer:
 def _optimizer(parameters: Any, settings: TrainingSettings) -> torch.optim.Optimizer:
     options = settings.optimizer
     return torch.optim.AdamW(list(parameters), lr=settings.peak_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True)
-
-
-def _peak_memory() -> int:
-    """Return the largest resident memory of this process, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024
-
-
-def _environment(accelerator: Accelerator) -> dict[str, Any]:
-    """Return what names the machine and the packages of a run."""
-    packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "safetensors")}
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "threads": torch.get_num_threads(),
-        "packages": packages,
-    }
