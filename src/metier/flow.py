@@ -260,7 +260,7 @@ def _walk(
     (dataset,) = stage(prepare.build, origin, pack, preparation, settings.languages, outside, engine=engine)
     if goal == "dataset":
         return (dataset,)
-    model, teacher = named(settings.base), settings.training.distillation.teacher
+    model, teacher = named(settings.base), settings.training.teacher
     tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None)
     if goal == "adapter":
         return dataset, tuning, adapter

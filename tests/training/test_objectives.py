@@ -19,8 +19,8 @@ from metier.store import Store
 from metier.testing import tiny_base
 from metier.training import TrainingSettings, train
 from metier.training.batches import Row, row_of
-from metier.training.objectives import Teacher, answers_objective, cross_entropy
-from metier.training.settings import ObjectiveSettings
+from metier.training.objectives import answers_objective, cross_entropy
+from metier.training.settings import DistillationSettings, ObjectiveSettings
 
 ROWS = [conversation(f"{color}的{thing}在哪里？", f"{thing}在{place}") for color, place in (("红", "左边"), ("green", "right")) for thing in ("书", "lamp")]
 SHAPE = Shape(rank=4, alpha=8, size=16, tokens=5, layers=1)
@@ -120,7 +120,7 @@ def test_a_teacher_s_share_of_the_loss_is_its_formula(base: Base, method: str) -
     own = -scores.gather(1, row.labels[:, None])[:, 0]
     warm, cool = (scores / 3).log_softmax(dim=1), (wanted / 3).log_softmax(dim=1)
     apart = (cool.exp() * (cool - warm)).sum(dim=1)
-    found = answers_objective(ObjectiveSettings(), tuned, Teacher(teacher, 0.4, 3.0))(model, row)
+    found = answers_objective(ObjectiveSettings(distillation=DistillationSettings(teacher="t", weight=0.4, temperature=3.0)), tuned, teacher)(model, row)
     assert found.item() == pytest.approx((0.6 * own + 0.4 * 9 * apart).sum().item(), rel=1e-3)
     assert apart.sum() > 1e-3
 
@@ -143,7 +143,7 @@ def test_a_student_comes_nearer_to_its_teacher(make_dataset: MakeDataset, base: 
                     "learning_rate": 2e-3 if method == "full" else 1e-2,
                     "precision": "float32",
                     "batch": {"row_tokens": 128},
-                    "distillation": {"teacher": str(teacher.folder), "weight": weight} if weight else {},
+                    "objectives": {"distillation": {"teacher": str(teacher.folder), "weight": weight} if weight else {}},
                 }
             )
         )
@@ -156,9 +156,9 @@ def test_a_student_comes_nearer_to_its_teacher(make_dataset: MakeDataset, base: 
 
 
 def test_a_teacher_of_other_tokens_or_for_labels_is_refused(make_dataset: MakeDataset, base: Base, encoder: Base, store: Store) -> None:
-    given = {"precision": "float32", "batch": {"row_tokens": 128}, "distillation": {"teacher": "t"}}
+    given = {"precision": "float32", "batch": {"row_tokens": 128}, "objectives": {"distillation": {"teacher": "t"}}}
     with pytest.raises(ModelError, match="other tokens"):
         train(make_dataset(train=ROWS), base, TrainingSettings.model_validate(given), encoder, workspace=store.workspace("tokens"))
-    with pytest.raises(InputError, match=r"training\.distillation"):
+    with pytest.raises(InputError, match=r"training\.objectives\.distillation"):
         records = [Record(id=str(number), text=f"a pen {number}", label="xy"[number % 2]) for number in range(4)]
         train(make_dataset(train=records), encoder, TrainingSettings.model_validate(given | {"task": "classification"}), workspace=store.workspace("labels"))

@@ -131,6 +131,8 @@ def test_asked_and_effective_settings_stand_side_by_side(dataset: Artifact, base
     assert run.facts["settings"]["effective"]["adaptation"]["rank"] == 8
     assert run.facts["settings"]["effective"]["adaptation"]["alpha"] == 16
     assert run.facts["settings"]["effective"]["precision"] in {"bfloat16", "float32"}
+    assert run.facts["flops_per_second"] == pytest.approx(run.facts["flops"] / run.facts["seconds"], rel=0.01)
+    assert 0 < run.facts["share_of_peak"] < 1
 
 
 def test_an_example_that_is_too_long_is_left_out_whole_and_written_down(make_dataset: MakeDataset, base: Base, store: Store) -> None:

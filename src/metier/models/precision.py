@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.functional import linear
 from metier.models.bundled import cache_folder
 from metier.store import write_atomically
 
-__all__ = ["fastest_dtype", "matmul_peak"]
+__all__ = ["fastest_dtype", "matmul_peak", "measured_rates"]
 
 _ROWS, _INNER, _COLUMNS = 512, 1024, 2048
 _REPEATS = 12
@@ -48,6 +49,12 @@ def fastest_dtype(device: str = "cpu") -> torch.dtype:
     """
     if device != "cpu":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    rates = measured_rates()
+    return torch.bfloat16 if rates["bfloat16"] > 1.2 * rates["float32"] else torch.float32
+
+
+def measured_rates() -> Mapping[str, float]:
+    """Return the rates of this processor in FLOP/s, by format (`float32`, `bfloat16`); measured once and remembered."""
     path, processor = cache_folder() / "precision.json", _processor()
     try:
         known = json.loads(path.read_bytes())
@@ -57,4 +64,5 @@ def fastest_dtype(device: str = "cpu") -> torch.dtype:
         rates = {"float32": matmul_peak(torch.float32), "bfloat16": matmul_peak(torch.bfloat16)}
         known = {"processor": processor, "flops": rates}
         write_atomically(path, json.dumps(known, indent=1).encode())
-    return torch.bfloat16 if known["flops"]["bfloat16"] > 1.2 * known["flops"]["float32"] else torch.float32
+    found: Mapping[str, float] = known["flops"]
+    return found

@@ -6,17 +6,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from metier.artifacts import Artifact
 from metier.digest import canonical_json
 from metier.errors import InputError, ModelError
-from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
+from metier.models import Base, Chat, Encoded, LocalModel, load_tokenizer, load_weights
 from metier.models.lora import linear_layers
 from metier.models.methods import METHODS, Shape, Tuned, attach_method
-from metier.models.precision import fastest_dtype
+from metier.models.precision import fastest_dtype, measured_rates
 from metier.models.saved import write_saved
 from metier.models.sensitivity import allocate, layer_gradients
 from metier.shards import dataset_records, write_drops
@@ -25,7 +25,10 @@ from metier.training.batches import Examples, encode_records, order, row_of
 from metier.training.crew import accelerator
 from metier.training.curriculum import Course, plan_course
 from metier.training.gather import to_device
-from metier.training.objectives import Teacher, answer_losses, answers_objective, cross_entropy
+from metier.training.objectives import answer_losses, answers_objective, cross_entropy
+from metier.training.planning.methods import method_of
+from metier.training.planning.shape import read_shape
+from metier.training.planning.work import row_shape, training_flops
 from metier.training.private import Promise, guarantee_for, private_course, remark
 from metier.training.replay import Answered, add_written, write_answers
 from metier.training.settings import TrainingSettings
@@ -113,7 +116,7 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
     model = load_weights(base, effective.dtype)
     with joined.main_process_first():
         answers = _written(base, model, taught, settings, workspace, joined.device)
-    taught_by = _teacher(teacher, chat, effective.dtype, settings, joined.device)
+    taught_by = _teacher(teacher, chat, effective.dtype, joined.device)
     promise, course = _private(taught, settings, workspace) if settings.privacy.epsilon else (None, plan_course(taught, checks, settings))
     with joined.main_process_first():
         effective = effective.with_ranks(_allocated(model.to(joined.device), taught, settings, effective.shape, workspace))
@@ -159,7 +162,7 @@ def _private(taught: Examples, settings: TrainingSettings, workspace: Workspace)
     return promise, private_course(taught, settings, guarantee, units, promise.secret)
 
 
-def _teacher(teacher: Base | None, chat: Chat, dtype: torch.dtype, settings: TrainingSettings, device: torch.device) -> Teacher | None:
+def _teacher(teacher: Base | None, chat: Chat, dtype: torch.dtype, device: torch.device) -> Any:
     """Return the loaded teacher. Raises ModelError for one whose tokens are others."""
     if teacher is None:
         return None
@@ -168,8 +171,8 @@ def _teacher(teacher: Base | None, chat: Chat, dtype: torch.dtype, settings: Tra
             f"the teacher {teacher.name} has other tokens than the base model, so their distributions cannot be compared\n"
             "    -> take a larger model of the same family, or let it write answers: prepare.writer"
         )
-    model = load_weights(teacher, dtype).to(device).eval().requires_grad_(False)
-    return Teacher(model, settings.distillation.weight, settings.distillation.temperature)
+    model: Any = load_weights(teacher, dtype).to(device).eval().requires_grad_(False)
+    return model
 
 
 def _written(base: Base, model: Any, taught: Examples, settings: TrainingSettings, workspace: Workspace, device: torch.device) -> list[Answered]:
@@ -216,6 +219,26 @@ def _resolve(settings: TrainingSettings, examples: int, device: str) -> _Effecti
     return _Effective(shape, dtype, METHODS[settings.taught_by].low_rank)
 
 
+def _work(made: Answering) -> dict[str, Any]:
+    """Return the useful FLOPs of the steps, those a second, and their share of what the processor multiplies at best (MFU); nothing for families not known."""
+    trainer = made.trainer
+    try:
+        shape = read_shape(made.base.folder)
+    except ModelError:
+        return {}
+    taught, method = trainer.course.taught.examples, method_of(trainer.settings, len(trainer.course.taught.examples))
+    rows = [row for step in trainer.steps_taken for row in step]
+    diverging = trainer.settings.objectives.kl > 0
+    flops = sum(training_flops(shape, method, row_shape([cast("Encoded", taught[index]) for index in row]), diverging=diverging) for row in rows)
+    rate = flops / trainer.position.seconds
+    peak = measured_rates().get(str(made.effective.dtype).removeprefix("torch.")) if trainer.accelerator.device.type == "cpu" else None
+    return {
+        "flops": flops,
+        "flops_per_second": round(rate),
+        "share_of_peak": None if peak is None else round(rate / peak / trainer.accelerator.num_processes, 4),
+    }
+
+
 def _name(model: Base | None) -> dict[str, str] | None:
     return None if model is None else {"name": model.name, "digest": model.digest, "licence": model.licence}
 
@@ -225,11 +248,15 @@ def _facts(made: Answering) -> dict[str, Any]:
     dtype = str(effective.dtype).removeprefix("torch.")
     resolved = settings.model_dump(mode="json") | {"method": settings.taught_by, "precision": dtype, "learning_rate": settings.peak_rate}
     resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
-    return {
-        "base": _name(made.base),
-        "teacher": _name(made.teacher),
-        "template": made.chat.digest,
-        "settings": {"asked": settings.model_dump(mode="json", exclude_unset=True), "effective": resolved},
-        "dropped": len(made.trainer.course.taught.drops),
-        "control_tokens_broken_up": made.broken_up,
-    } | made.trainer.facts()
+    return (
+        _work(made)
+        | {
+            "base": _name(made.base),
+            "teacher": _name(made.teacher),
+            "template": made.chat.digest,
+            "settings": {"asked": settings.model_dump(mode="json", exclude_unset=True), "effective": resolved},
+            "dropped": len(made.trainer.course.taught.drops),
+            "control_tokens_broken_up": made.broken_up,
+        }
+        | made.trainer.facts()
+    )

@@ -31,6 +31,8 @@ def _faults(objectives: ObjectiveSettings, key: str, labelling: Labelling) -> It
     for name in ("kl", "ewc", "start"):
         if getattr(objectives, name):
             yield Fault(f"{task} is taught without `{name}`", key=f"{key}.{name}", remedy="take it out")
+    if objectives.distillation.teacher:
+        yield Fault(f"{task} is taught without `distillation`", key=f"{key}.distillation", remedy="take it out")
     if task in ("regression", "pair"):
         for name in ("smoothing", "focal", "class_weights"):
             if getattr(objectives, name):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -20,7 +19,7 @@ from metier.models.methods import Tuned
 from metier.training.batches import Row
 from metier.training.settings import ObjectiveSettings
 
-__all__ = ["Losses", "Objective", "Teacher", "answer_losses", "answers_objective", "cross_entropy", "label_objective", "taught_losses"]
+__all__ = ["Losses", "Objective", "answer_losses", "answers_objective", "cross_entropy", "label_objective", "taught_losses"]
 
 _ONE_OF_SEVERAL = frozenset({"classification", "tagging"})
 
@@ -53,22 +52,15 @@ def _states(model: Any, row: Row) -> torch.Tensor:
     return states
 
 
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """A model whose distributions are learnt from, how much they count beside the labels, and at which temperature."""
-
-    model: Any
-    weight: float
-    temperature: float
-
-
-def answers_objective(settings: ObjectiveSettings, tuned: Tuned, teacher: Teacher | None = None) -> Objective:
+def answers_objective(settings: ObjectiveSettings, tuned: Tuned, teacher: Any = None) -> Objective:
     """Return the cross-entropy of answers, smoothed or focal, and divergences from a teacher and from the base model, as the settings weigh them.
 
-    The hidden states are worked out once for all of them. With smoothing e, a token's loss is (1 - e) (-log p_y) + e mean_v(-log p_v); the
-    focal loss is (1 - p_y)^g (-log p_y). A teacher of weight w makes of it (1 - w) loss + w T^2 KL(teacher || model), both at temperature T
-    (Hinton et al. 2015, arXiv 1503.02531, section 2).
+    `teacher` is the loaded model that they name, if they name one. The hidden states are worked out once for all of them. With smoothing e, a
+    token's loss is (1 - e) (-log p_y) + e mean_v(-log p_v); the focal loss is (1 - p_y)^g (-log p_y). A teacher of weight w makes of it
+    (1 - w) loss + w T^2 KL(teacher || model), both at temperature T (Hinton et al. 2015, arXiv 1503.02531, section 2).
     """
+    distillation = settings.distillation
+    taught_by = teacher if distillation.teacher else None
 
     def objective(model: Any, row: Row) -> torch.Tensor:
         states, head, softcap = _states(model, row), model.get_output_embeddings().weight, _softcap(model)
@@ -79,9 +71,9 @@ def answers_objective(settings: ObjectiveSettings, tuned: Tuned, teacher: Teache
         if settings.smoothing:
             taught = taught + settings.smoothing * _own_above_mean(states, head, row.labels, softcap)
         total = taught.sum()
-        if teacher is not None:
-            apart = divergences(Side(states, head, softcap), _seen(teacher.model, _without_virtual(row, tuned.virtual)), temperature=teacher.temperature)
-            total = (1 - teacher.weight) * total + teacher.weight * teacher.temperature**2 * apart.sum()
+        if taught_by is not None:
+            apart = divergences(Side(states, head, softcap), _seen(taught_by, _without_virtual(row, tuned.virtual)), temperature=distillation.temperature)
+            total = (1 - distillation.weight) * total + distillation.weight * distillation.temperature**2 * apart.sum()
         if settings.kl:
             total = total + settings.kl * divergences(Side(states, head, softcap), _base(model, row, tuned)).sum()
         return total

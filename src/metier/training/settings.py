@@ -80,6 +80,17 @@ class CheckpointSettings(Settings):
     """Save after this many seconds at the latest."""
 
 
+class DistillationSettings(Settings):
+    """A larger model of the same vocabulary whose distributions are learnt beside the labels (Hinton et al. 2015, arXiv 1503.02531)."""
+
+    teacher: str | None = None
+    """The teacher: found as a base model is. None: no distillation."""
+    weight: float = Field(default=0.5, gt=0, le=1)
+    """How much the teacher counts; the labels count 1 less that."""
+    temperature: float = Field(default=2.0, gt=0, le=20)
+    """By which both models' logits are divided: a higher one shows more of what the teacher holds for less likely."""
+
+
 class ObjectiveSettings(Settings):
     """What is minimised beside the cross-entropy of the answers."""
 
@@ -96,6 +107,7 @@ class ObjectiveSettings(Settings):
     """Weight of elastic weight consolidation: moving a weight costs what general examples (see `replay`) lose by it (Kirkpatrick et al. 2017)."""
     start: float = Field(default=0.0, ge=0)
     """Weight of the squared distance of the weights from those of the base model, summed over all of them."""
+    distillation: DistillationSettings = DistillationSettings()
 
 
 class SelectionSettings(Settings):
@@ -133,17 +145,6 @@ class ReplaySettings(Settings):
     """How many general questions the base model itself answers once, before it is trained; its answers are general examples too."""
     max_new_tokens: int = Field(default=96, ge=8)
     """Tokens of such an answer at most."""
-
-
-class DistillationSettings(Settings):
-    """A larger model of the same vocabulary whose distributions are learnt beside the labels (Hinton et al. 2015, arXiv 1503.02531)."""
-
-    teacher: str | None = None
-    """The teacher: found as a base model is. None: no distillation."""
-    weight: float = Field(default=0.5, gt=0, le=1)
-    """How much the teacher counts; the labels count 1 less that."""
-    temperature: float = Field(default=2.0, gt=0, le=20)
-    """By which both models' logits are divided: a higher one shows more of what the teacher holds for less likely."""
 
 
 class PrivacySettings(Settings):
@@ -256,7 +257,6 @@ class TrainingSettings(Settings):
     validation: ValidationSettings = ValidationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     replay: ReplaySettings = ReplaySettings()
-    distillation: DistillationSettings = DistillationSettings()
     privacy: PrivacySettings = PrivacySettings()
     monitor: MonitorSettings = MonitorSettings()
     stages: tuple[StageSettings, ...] = ()
@@ -290,10 +290,19 @@ class TrainingSettings(Settings):
         if self.replay.share and self.batch.order == "dataset":
             raise ValueError("replay.share is drawn at random, batch.order keeps the dataset's order\n    -> take one of them out")
         for stage in self.stages:
+            own = None if stage.objectives is None else stage.objectives.distillation.teacher
+            if own is not None and own != self.teacher:
+                raise ValueError(f"stages: {stage.name}: there is one teacher, and {self.teacher!r} is named too\n    -> take one of them out")
             if stage.dropout is not None and "adaptation.dropout" not in METHODS[self.taught_by].reads:
                 raise ValueError(f"stages: {stage.name}: the method {self.taught_by!r} does not use dropout\n    -> take it out")
             if stage.shares != ShareSettings() and self.batch.order == "dataset":
                 raise ValueError(f"stages: {stage.name}: shares are drawn at random, batch.order keeps the dataset's order\n    -> take one of them out")
+
+    @property
+    def teacher(self) -> str | None:
+        """The model that distillation names, in the training or in a stage."""
+        given = [self.objectives, *(stage.objectives for stage in self.stages if stage.objectives is not None)]
+        return next((found.distillation.teacher for found in given if found.distillation.teacher), None)
 
     def _check_privacy(self) -> None:
         """Refuse what a private training's guarantee would not cover."""

@@ -18,7 +18,7 @@ def train(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Ba
     """Train a base model on a dataset's training split and return the run and what was trained (an adapter, or a model with a head).
 
     Started again in the same workspace it continues from the last checkpoint with the very numbers that an
-    uninterrupted run would have had (same machine, same number of threads). `teacher` is the model that `settings.distillation` names. Raises
+    uninterrupted run would have had (same machine, same number of threads). `teacher` is the model that `settings.teacher` names. Raises
     InputError if nothing can be trained, ModelError if another process of the same training ends.
     """
     named = None if teacher is None else (teacher.name, teacher.digest)

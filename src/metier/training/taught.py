@@ -131,7 +131,6 @@ def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device
     unset = AdaptationSettings()
     unread = settings.adaptation.unread_by(method)
     unread += [f"adaptation.{name}" for name in _OF_ANSWERS if getattr(settings.adaptation, name) != getattr(unset, name)]
-    unread += ["distillation"] if settings.distillation.teacher else []
     unread += ["replay"] if settings.replay != ReplaySettings() else []
     if unread:
         raise InputError([Fault(f"{settings.task} is trained by {method} without `{key}`", key=f"training.{key}", remedy="take it out") for key in unread])

@@ -95,6 +95,13 @@ class Trainer:
         """Steps of all stages, if none stops early."""
         return self.stages[-1].end
 
+    @property
+    def steps_taken(self) -> list[tuple[tuple[int, ...], ...]]:
+        """The packed rows (places of examples) of every step that was taken."""
+        position, stages = self.position, self.stages
+        counts = [*(stage["steps"] for stage in position.ended), position.step - stages[position.stage].start]
+        return [step for stage, count in zip(stages, counts, strict=False) for step in stage.plan.steps[:count]]
+
     def run(self) -> None:
         """Train every stage to its end, or to where early stopping says, and leave the best adapter of the last one in the model."""
         self._say()
