@@ -16,7 +16,7 @@ from metier.cli.console import clean, output, reporting, span
 from metier.cli.results import json_line
 from metier.cli.run import walk
 from metier.config import Document, load_yaml
-from metier.engines import engine_of
+from metier.engines import Ray, engine_of
 from metier.project import PROJECT_FILE, Project, load_project
 from metier.training import SweepSettings
 from metier.training import sweep as sweeping
@@ -68,7 +68,9 @@ def _search(project: Project, wanted: SweepSettings, space: sweeping.Space, docu
     with project.store.lock(), reporting() as progress:
         key = flow.Stages(project.store).key(sweeping.search, (dataset, base, settings.training, wanted.identity, grid))
         folder = project.store.root / "sweep" / key[:16]
-        return sweeping.search(dataset, base, space, wanted, folder=folder, project=settings.project, engine=engine, progress=progress)
+        count = wanted.parallel
+        workers = sweeping.ray_workers(engine, count) if isinstance(engine, Ray) else sweeping.local_workers(progress, count)
+        return sweeping.search(dataset, base, space, wanted, folder=folder, project=settings.project, workers=workers, progress=progress)
 
 
 def _show_plan(project: Project, wanted: SweepSettings, space: sweeping.Space, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from metier.training.sweep.report import headline, short
     from metier.training.sweep.run import search
     from metier.training.sweep.space import Space, read_space
+    from metier.training.sweep.workers import local_workers, ray_workers
 else:
     __getattr__, _, _ = lazy_loader.attach(
         __name__,
@@ -24,7 +25,8 @@ else:
             "report": ["headline", "short"],
             "run": ["search"],
             "space": ["Space", "read_space"],
+            "workers": ["local_workers", "ray_workers"],
         },
     )
 
-__all__ = ["Space", "SweepSettings", "check_fit", "headline", "is_grid", "planned_trials", "read_space", "search", "short"]
+__all__ = ["Space", "SweepSettings", "check_fit", "headline", "is_grid", "local_workers", "planned_trials", "ray_workers", "read_space", "search", "short"]

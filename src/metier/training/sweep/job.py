@@ -31,7 +31,7 @@ _KEY = "training"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a trial is given. `share` is how many trials share this machine's threads."""
+    """What a trial is given: its settings, and a folder of its own."""
 
     number: int
     settings: TrainingSettings
@@ -39,7 +39,6 @@ class Job:
     base: Base
     folder: Path
     rule: Rule
-    share: int = 1
 
 
 def run_trial(job: Job, progress: Progress = SILENT) -> dict[str, Any]:
@@ -55,8 +54,6 @@ def run_trial(job: Job, progress: Progress = SILENT) -> dict[str, Any]:
         if (job.folder / _OUTCOME).exists():
             found: dict[str, Any] = json.loads((job.folder / _OUTCOME).read_bytes())
             return found
-        if job.share > 1:
-            torch.set_num_threads(max(1, torch.get_num_threads() // job.share))
         try:
             outcome = _trained(job, progress)
         except ModelError as error:

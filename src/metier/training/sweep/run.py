@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifacts import Artifact
-from metier.engines import Engine, Ray
 from metier.engines.attempt import Answer, result
 from metier.errors import Fault, InputError, ModelError
 from metier.models import Base
@@ -25,7 +24,7 @@ from metier.training.sweep.report import write_report
 from metier.training.sweep.settings import SweepSettings
 from metier.training.sweep.space import Space
 from metier.training.sweep.trials import Journal, Trial, failed, optuna
-from metier.training.sweep.workers import Workers, local_workers, ray_workers
+from metier.training.sweep.workers import Workers
 
 __all__ = ["search"]
 
@@ -42,7 +41,6 @@ class _Sweep:
     space: Space
     settings: SweepSettings
     folder: Path
-    local: bool
     trials: list[Trial]
 
     def job(self, trial: Trial) -> Job:
@@ -51,8 +49,7 @@ class _Sweep:
         known = tuple(settled(trial.number, sweep, self.trials))
         # What a training is like in an early stage says little of how its last one will end.
         rule = Rule("none" if training.stages else sweep.prune, self.space, trial.values, known, training.validation.times, sweep.warmup)
-        share = sweep.parallel if self.local else 1
-        return Job(trial.number, training, self.dataset, self.base, self._folder(trial.number), rule, share)
+        return Job(trial.number, training, self.dataset, self.base, self._folder(trial.number), rule)
 
     def _folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
@@ -70,12 +67,12 @@ def search(
     *,
     folder: Path,
     project: str,
-    engine: Engine | None = None,
+    workers: AbstractContextManager[Workers],
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Return the findings of a sweep as JSON values (see `conclude`), and leave `result.json` and `report.html` in its folder.
 
-    `folder` is this sweep's own: what is in it is gone on with. Trials are trained on `engine` if it is Ray, else on this machine.
+    `folder` is this sweep's own: what is in it is gone on with. `workers` are only entered if there is something to train.
     Raises InputError for a dataset without validation split, ModelError if every trial failed, MissingExtra without Optuna.
     """
     if next(dataset_records(dataset, "validation"), None) is None:
@@ -83,8 +80,7 @@ def search(
         raise InputError(Fault("the dataset has no validation split, so there is no loss to compare", remedy=remedy))
     optuna()
     journal = Journal(folder / _JOURNAL, space)
-    sweep = _Sweep(dataset, base, space, settings, folder, not isinstance(engine, Ray), journal.trials())
-    workers: AbstractContextManager[Workers] = ray_workers(engine, settings.parallel) if isinstance(engine, Ray) else local_workers(progress)
+    sweep = _Sweep(dataset, base, space, settings, folder, journal.trials())
     total = max(planned_trials(space, settings), len(sweep.trials))
     progress.start(TASK, total, "trials")
     finished = [trial for trial in sweep.trials if trial.outcome is not None]

@@ -86,7 +86,7 @@ class Space:
     def variants(self) -> Iterator[tuple[str, Any, TrainingSettings | ValidationError]]:
         """Yield (key, value, settings or why not) for every value and bound of each key, with each method that is searched."""
         methods = next((list(_corners(part)) for part in self.parts if part.key == "method"), [None])
-        firsts = {part.key: next(_corners(part)) for part in self.parts}
+        firsts = {part.key: self._sound(part) for part in self.parts}
         for method, part in itertools.product(methods, self.parts):
             for value in _corners(part):
                 given = firsts | ({} if method is None else {"method": method}) | {part.key: value}
@@ -94,6 +94,17 @@ class Space:
                     yield part.key, value, self.settings(given)
                 except ValidationError as error:
                     yield part.key, value, error
+
+    def _sound(self, part: Choices | Range) -> Any:
+        """Return the first value of a key that is not refused for itself, so that it hides no fault of the others; the first if all are."""
+        for value in _corners(part):
+            try:
+                self.settings({part.key: value})
+            except ValidationError as error:
+                if any(item["loc"] for item in error.errors()):
+                    continue
+            return value
+        return next(_corners(part))
 
 
 def _corners(part: Choices | Range) -> Iterator[Any]:
@@ -207,14 +218,15 @@ def _refused(space: Space, document: Document) -> Sequence[Fault]:
     """Return the faults of values that the training settings refuse, each once, at the key that is searched."""
     found: dict[tuple[str, str], Fault] = {}
     for key, value, outcome in space.variants():
-        if not isinstance(outcome, ValidationError):
-            continue
-        for error in outcome.errors():
+        for error in outcome.errors() if isinstance(outcome, ValidationError) else ():
             place = ".".join(str(part) for part in error["loc"])
-            # Pydantic names the branch of a union behind the key; a fault of another key is found when that key is tried.
-            if place and not place.startswith(key):
-                continue
             message, _, remedy = str(error["msg"]).removeprefix("Value error, ").partition("\n    -> ")
-            what = f"{message[0].lower()}{message[1:]}" if place == "" else f"{json.dumps(value)}: {message[0].lower()}{message[1:]}"
-            found.setdefault((key if place else "", what), document.fault(("sweep", "search", *([key] if place else [])), what, remedy or None))
+            what = f"{message[0].lower()}{message[1:]}"
+            if not place:
+                # The settings together are refused: the message names the keys that do not belong.
+                for named in [part.key for part in space.parts if part.key in message] or [""]:
+                    found.setdefault((named, what), document.fault(("sweep", "search", *([named] if named else [])), what, remedy or None))
+            elif place.startswith(key):  # behind a key pydantic names the branch of its type; another key has its own turn
+                what = f"{json.dumps(value)}: {what}"
+                found.setdefault((key, what), document.fault(("sweep", "search", key), what, remedy or None))
     return list(found.values())

@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
+import torch
+
 from metier.engines import Ray
 from metier.engines.attempt import Answer, Failure, attempt
 from metier.progress import Progress
@@ -64,17 +66,19 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _child(pipe: Connection, job: Job) -> None:
+def _child(pipe: Connection, job: Job, share: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone reacts to Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(max(1, torch.get_num_threads() // share))
     pipe.send(("end", attempt(lambda item: run_trial(item, _Reports(pipe)), job)))
 
 
 class _Local:
     """Processes on this machine. A trial whose process dies is begun once more from its last checkpoint, then it has failed."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, share: int) -> None:
         self._progress = progress
+        self._share = share
         self._running: dict[Connection, tuple[Job, BaseProcess]] = {}
         self._died: set[int] = set()
 
@@ -82,7 +86,7 @@ class _Local:
         """Begin a trial in a fresh process."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_child, args=(theirs, job), daemon=True)
+        process = context.Process(target=_child, args=(theirs, job, self._share), daemon=True)
         process.start()
         theirs.close()
         self._running[ours] = (job, process)
@@ -130,9 +134,9 @@ def _how(code: int | None) -> str:
 
 
 @contextmanager
-def local_workers(progress: Progress) -> Iterator[Workers]:
-    """Yield workers of this machine; whatever ends the block ends them too."""
-    workers = _Local(progress)
+def local_workers(progress: Progress, parallel: int) -> Iterator[Workers]:
+    """Yield workers of this machine, which share its threads; whatever ends the block ends them too."""
+    workers = _Local(progress, parallel)
     try:
         yield workers
     finally:
@@ -149,7 +153,7 @@ class _OnRay:
         if found.get("GPU"):
             share["num_gpus"] = min(1.0, found["GPU"] / parallel)
         # max_calls: a worker process serves one trial only.
-        self._task = ray.remote(attempt).options(max_retries=_RETRIES, max_calls=1, **share)
+        self._task = ray.remote(max_retries=_RETRIES, max_calls=1, **share)(attempt)
         self._running: dict[Any, int] = {}
 
     def start(self, job: Job) -> None:
