@@ -127,10 +127,12 @@ def test_values_are_tried_with_every_method_that_is_searched(tmp_path: Path) -> 
     assert space_of(tmp_path, "sweep: {search: {method: [lora, dora, rslora], adaptation.rank: [2, 4]}}\n").combinations == 6
 
 
-def test_a_key_that_every_stage_has_its_own_value_of_is_refused(tmp_path: Path) -> None:
+def test_a_key_that_nothing_would_read_is_refused(tmp_path: Path) -> None:
     stages = "training: {stages: [{name: first, learning_rate: 0.1}, {name: second, learning_rate: 0.2}]}\n"
     ((_, key, what),) = faults_of(tmp_path, stages + "sweep: {search: {learning_rate: [0.1, 0.2]}}\n")
     assert (key, what) == ("sweep.search.learning_rate", "every stage has its own, so nothing would change")
+    ((_, key, what),) = faults_of(tmp_path, "sweep: {search: {distillation.weight: [0.1, 0.2]}}\n")
+    assert (key, what) == ("sweep.search.distillation.weight", "there is no teacher, so nothing would change")
     some = "training: {stages: [{name: first, learning_rate: 0.1}, {name: second}]}\n"
     assert space_of(tmp_path, some + "sweep: {search: {learning_rate: [0.1, 0.2]}}\n").combinations == 2
 
@@ -154,5 +156,8 @@ def test_labels_are_searched_with_what_labels_are_taught_by(tmp_path: Path, enco
         check_fit(space, encoder, load_yaml(file))
     space = space_of(tmp_path, f"{task}sweep: {{search: {{method: [lora, prompt]}}}}\n")
     with pytest.raises(ConfigError, match="classification is not taught by the method 'prompt'"):
+        check_fit(space, encoder, load_yaml(file))
+    space = space_of(tmp_path, f"{task}sweep: {{search: {{objectives.kl: {{low: 0, high: 1}}}}}}\n")
+    with pytest.raises(ConfigError, match="classification is taught without `kl`"):
         check_fit(space, encoder, load_yaml(file))
     check_fit(space_of(tmp_path, f"{task}sweep: {{search: {{method: [lora, full]}}}}\n"), encoder, load_yaml(file))

@@ -59,18 +59,21 @@ def _wanted(settings: SweepSettings, trials: int | None, parallel: int | None, n
 def _search(project: Project, wanted: SweepSettings, space: sweeping.Space, document: Document, *, online: bool) -> dict[str, Any]:
     """Build the dataset if it has changed, check what is searched against the base model, and search."""
     settings = project.settings
+    named = settings.training.distillation.teacher
     with reporting() as progress:
         base = models.resolve(settings.base, root=project.root, online=online, progress=progress)
+        teacher = models.resolve(named, root=project.root, online=online, progress=progress) if named else None
     sweeping.check_fit(space, base, document)
     dataset = walk(project, "dataset", online=online).dataset
     engine = engine_of(settings.engine, processes=max(settings.engine.processes, wanted.parallel))
     grid = sweeping.is_grid(space, wanted)
     with project.store.lock(), reporting() as progress:
-        key = flow.Stages(project.store).key(sweeping.search, (dataset, base, settings.training, wanted.identity, grid))
+        key = flow.Stages(project.store).key(sweeping.search, (dataset, base, settings.training, teacher, wanted.identity, grid))
         folder = project.store.root / "sweep" / key[:16]
         count = wanted.parallel
         workers = sweeping.ray_workers(engine, count) if isinstance(engine, Ray) else sweeping.local_workers(progress, count)
-        return sweeping.search(dataset, base, space, wanted, folder=folder, project=settings.project, workers=workers, progress=progress)
+        about: dict[str, Any] = {"folder": folder, "project": settings.project, "teacher": teacher}
+        return sweeping.search(dataset, base, space, wanted, workers=workers, progress=progress, **about)
 
 
 def _show_plan(project: Project, wanted: SweepSettings, space: sweeping.Space, *, as_json: bool) -> None:

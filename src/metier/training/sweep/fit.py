@@ -10,11 +10,13 @@ import transformers
 from torch import nn
 
 from metier.config import Document
-from metier.errors import ConfigError, Fault, ModelError
+from metier.errors import ConfigError, Fault, InputError, ModelError
 from metier.models import Base
 from metier.models.heads import is_encoder
+from metier.models.labels import Labelling
 from metier.models.lora import linear_layers
 from metier.models.methods import METHODS
+from metier.training.classweights import check_objectives
 from metier.training.settings import TrainingSettings
 from metier.training.sweep.space import Space
 
@@ -62,6 +64,7 @@ def _faults(settings: TrainingSettings, model: Any, *, encoder: bool) -> Iterato
         if not METHODS[method].labels:
             yield "method", f"{settings.task} is not taught by the method {method!r}", f"use {' or '.join(_teaching_labels())}"
             return
+        yield from _of_objectives(settings)
         for key in given.unread_by(method):
             yield key, f"{method} does not use it, which {settings.task} is taught by here", "take it out, or set training.method: lora"
     if METHODS[method].family in _LOW_RANK:
@@ -69,6 +72,15 @@ def _faults(settings: TrainingSettings, model: Any, *, encoder: bool) -> Iterato
     layers = int(model.config.get_text_config().num_hidden_layers)
     if method == "partial" and given.layers > layers:
         yield "adaptation.layers", f"{given.layers} is more than the {layers} layers of the base model", f"use {layers} at most"
+
+
+def _of_objectives(settings: TrainingSettings) -> Iterator[tuple[str, str, str | None]]:
+    """Yield what this task is not taught with; which labels there are is known once the data is read."""
+    objectives = settings.objectives.model_copy(update={"class_weights": {}})
+    try:
+        check_objectives(settings.model_copy(update={"objectives": objectives}), Labelling(settings.task, (), 0))  # type: ignore[arg-type]
+    except InputError as error:
+        yield from (((fault.key or "").removeprefix("training."), fault.what, fault.remedy) for fault in error.faults)
 
 
 def _teaching_labels() -> Sequence[str]:

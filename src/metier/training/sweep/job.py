@@ -39,6 +39,7 @@ class Job:
     base: Base
     folder: Path
     rule: Rule
+    teacher: Base | None = None
 
 
 def run_trial(job: Job, progress: Progress = SILENT) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def _trained(job: Job, progress: Progress) -> dict[str, Any]:
         said.extend([] if reason is None else [f"{reason} (step {step}, loss {losses[-1]:.4g})"])
         return reason is not None
 
-    run, _ = train(job.dataset, job.base, job.settings, workspace=workspace, judge=hopeless)
+    run, _ = train(job.dataset, job.base, job.settings, job.teacher, workspace=workspace, judge=hopeless)
     best = run.facts["best_step"]
     if best is None:
         remedy = "keep some records for validation: prepare.split.validation"

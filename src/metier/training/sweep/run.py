@@ -41,6 +41,7 @@ class _Sweep:
     space: Space
     settings: SweepSettings
     folder: Path
+    teacher: Base | None
     trials: list[Trial]
 
     def job(self, trial: Trial) -> Job:
@@ -49,7 +50,7 @@ class _Sweep:
         known = tuple(settled(trial.number, sweep, self.trials))
         # What a training is like in an early stage says little of how its last one will end.
         rule = Rule("none" if training.stages else sweep.prune, self.space, trial.values, known, training.validation.times, sweep.warmup)
-        return Job(trial.number, training, self.dataset, self.base, self._folder(trial.number), rule)
+        return Job(trial.number, training, self.dataset, self.base, self._folder(trial.number), rule, self.teacher)
 
     def _folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
@@ -68,11 +69,13 @@ def search(
     folder: Path,
     project: str,
     workers: AbstractContextManager[Workers],
+    teacher: Base | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Return the findings of a sweep as JSON values (see `conclude`), and leave `result.json` and `report.html` in its folder.
 
-    `folder` is this sweep's own: what is in it is gone on with. `workers` are only entered if there is something to train.
+    `folder` is this sweep's own: what is in it is gone on with. `workers` are only entered if there is something to train; `teacher` is the model
+    that `training.distillation` names.
     Raises InputError for a dataset without validation split, ModelError if every trial failed, MissingExtra without Optuna.
     """
     if next(dataset_records(dataset, "validation"), None) is None:
@@ -80,7 +83,7 @@ def search(
         raise InputError(Fault("the dataset has no validation split, so there is no loss to compare", remedy=remedy))
     optuna()
     journal = Journal(folder / _JOURNAL, space)
-    sweep = _Sweep(dataset, base, space, settings, folder, journal.trials())
+    sweep = _Sweep(dataset, base, space, settings, folder, teacher, journal.trials())
     total = max(planned_trials(space, settings), len(sweep.trials))
     progress.start(TASK, total, "trials")
     finished = [trial for trial in sweep.trials if trial.outcome is not None]

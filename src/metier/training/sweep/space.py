@@ -26,6 +26,7 @@ _NOT_SEARCHED = {
     "validation": "losses that are measured in different ways cannot be compared",
     "batch.maximum_tokens": "it decides which validation examples count, so the losses could not be compared",
     "stages": "they decide which validation examples count, so the losses could not be compared",
+    "distillation.teacher": "one teacher is loaded for all trials",
     "checkpoint": "it changes no result",
 }
 _EXAMPLE = "sweep: {search: {learning_rate: {low: 0.0001, high: 0.005, log: true}, adaptation.rank: [1, 2, 4, 8, 16]}}"
@@ -138,7 +139,7 @@ def read_space(training: TrainingSettings, sweep: SweepSettings, document: Docum
         faults.append(document.fault(("training", "validation", "times"), what, "set training.validation.times to 1 or more"))
     known = _keys(TrainingSettings)
     for key, wanted in sweep.search.items():
-        found = [*_faults(key, wanted, known), *_overruled(key, training)]
+        found = [*_faults(key, wanted, known), *_unread(key, training)]
         faults += [document.fault(("sweep", "search", key), what, remedy) for what, remedy in found]
         if not found:
             parts.append(_part(key, wanted, known[key]))
@@ -187,8 +188,10 @@ def _faults(key: str, wanted: Searched, known: Mapping[str, Any]) -> Iterator[tu
         yield f"stands twice: {', '.join(again)}", "keep one of them"
 
 
-def _overruled(key: str, training: TrainingSettings) -> Iterator[tuple[str, str | None]]:
-    """Yield what is wrong with a key that every stage has its own value of."""
+def _unread(key: str, training: TrainingSettings) -> Iterator[tuple[str, str | None]]:
+    """Yield what is wrong with a key that nothing would read: every stage has its own value of it, or there is no teacher."""
+    if key.startswith("distillation.") and key != "distillation.teacher" and training.distillation.teacher is None:
+        yield "there is no teacher, so nothing would change", "name one under training.distillation.teacher"
     section = "dropout" if key == "adaptation.dropout" else key.split(".", maxsplit=1)[0]
     if (
         section in ("learning_rate", "objectives", "optimizer", "dropout")
