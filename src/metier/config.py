@@ -21,8 +21,9 @@ __all__ = ["Document", "Settings", "load_yaml", "parse", "settings_digest"]
 
 Path_ = tuple[str | int, ...]
 
-_EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")
-"""A number such as 1e-4, which is text in YAML 1.1 and a number in YAML 1.2 (10.3.2) and to everybody who writes one."""
+_EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+][0-9]+")
+"""A number such as 1e-4, which is text in YAML 1.1 and a number in YAML 1.2 (10.3.2) and to everybody who writes one. Without a sign, as in
+1E50, it stays text: codes look like that."""
 
 
 class Settings(BaseModel):
