@@ -52,8 +52,8 @@ def test_the_smallest_rank_within_one_standard_error_is_recommended() -> None:
     assert found["curve"][1]["difference"] == pytest.approx(0.9 * error)
     assert yaml.safe_load(found["yaml"]) == {"training": {"adaptation": {"rank": 4}, "learning_rate": 0.001}}
     words = " ".join(found["sentences"])
-    assert "The smallest rank that is within one standard error of it" in words
-    assert "It is 4 instead of 16." in words
+    assert "The smallest rank within one standard error of it is 4, with " in words
+    assert "(trial 1); the best has 16." in words
     assert "Example by example the best is clearly better all the same" in words
 
 
@@ -94,4 +94,6 @@ def test_the_report_shows_every_trial_and_what_to_take_and_asks_nobody() -> None
     assert page.count("<svg") == 2, "loss by rank, loss of each trial; importance needs ten trials"
     assert page.count('class="dot pruned"') == 1
     assert page.count('class="dot chosen"') == 2
+    far = write_report("advisor", {"base": "b", "dataset": "0" * 64, "examples": 3} | conclude(SPACE, [*trials, trial(3, 4, 0.2), trial(4, 4, 90.0)]))
+    assert "\u2191 91.6" in far, "one loss far off is drawn at the edge with its figure"
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")

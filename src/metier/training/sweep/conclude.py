@@ -81,7 +81,7 @@ def _curve(key: str, complete: Sequence[Trial], best: Trial, error: float | None
     for size in sorted({trial.values[key] for trial in complete if trial.values[key] != "auto"}):
         alike = [trial for trial in complete if trial.values[key] == size]
         trial = _best(alike)
-        difference, doubt = paired_difference(trial.examples, best.examples)
+        difference, doubt = (0.0, None) if trial is best else paired_difference(trial.examples, best.examples)
         within = trial is best or (error is not None and (trial.loss or 0.0) <= (best.loss or 0.0) + error)
         curve.append(_Size(size, len(alike), trial.number, trial.loss or 0.0, standard_error(trial.examples), difference, doubt, within))
     return curve
@@ -99,11 +99,11 @@ def _sentences(key: str | None, curve: Sequence[_Size], chosen: Trial, best: Tri
         found.append(f"No smaller {_name(key)} than {best.values[key]} comes within one standard error of it.")
     else:
         place = next(item for item in curve if item.trial == chosen.number)
-        within = f"is within one standard error of it: {place.loss:.4f} (trial {chosen.number})"
-        found.append(f"The smallest {_name(key)} that {within}. It is {place.size:g} instead of {best.values[key]}.")
+        within = f"The smallest {_name(key)} within one standard error of it is {place.size:g}, with {place.loss:.4f} (trial {chosen.number})"
+        found.append(f"{within}; the best has {best.values[key]}.")
         if place.difference_error is not None and place.difference > _CLEAR * place.difference_error:
             paired = f"{place.difference:.4f} with a standard error of {place.difference_error:.4f}"
-            found.append(f"Example by example the best is clearly better all the same (by {paired}): take it if every bit counts more than size.")
+            found.append(f"Example by example the best is clearly better all the same (by {paired}): take it if that counts more than size.")
     return found
 
 

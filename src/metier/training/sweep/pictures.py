@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from markupsafe import Markup
@@ -12,7 +13,9 @@ from metier.charts import WIDTH, Point, frame, line, number, rectangle, text, ti
 
 __all__ = ["curve_picture", "importance_picture", "trials_picture"]
 
-_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 260.0, 64.0, WIDTH - 16.0, 14.0, 212.0
+_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 268.0, 64.0, WIDTH - 16.0, 22.0, 220.0
+_FAR = 4.0
+"""Losses this many times as far from the best as the median is are drawn at the upper edge, with their figure: one of them would hide the others."""
 _FEW = 24
 """Places across up to which each is named."""
 
@@ -30,8 +33,16 @@ def _upward(values: Sequence[float]) -> tuple[Callable[[float], float], list[Mar
     return place, drawn
 
 
-def _dot(point: Point, kind: str) -> Markup:
-    return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="5" class="dot {}"/>').format(*point, kind)
+def _edge(losses: Sequence[float]) -> float:
+    """Return the highest loss that is drawn in its place."""
+    best, middle, most = min(losses), median(losses), max(losses)
+    return min(most, best + _FAR * (middle - best)) if middle > best else most
+
+
+def _dot(point: Point, kind: str, beyond: float | None = None) -> Markup:
+    """Return a dot; `beyond` is the figure of one that belongs further up."""
+    told = Markup("") if beyond is None else text(point[0], point[1] - 9, f"\u2191 {beyond:.3g}", "tick", "middle")
+    return told + Markup('<circle cx="{:.1f}" cy="{:.1f}" r="5" class="dot {}"/>').format(*point, kind)
 
 
 def trials_picture(rows: Sequence[Mapping[str, Any]], recommended: int | None) -> Markup:
@@ -39,7 +50,8 @@ def trials_picture(rows: Sequence[Mapping[str, Any]], recommended: int | None) -
     shown = [row for row in rows if row["loss"] is not None and math.isfinite(row["loss"])]
     if not shown:
         return Markup("")
-    place, body = _upward([row["loss"] for row in shown])
+    edge = _edge([row["loss"] for row in shown])
+    place, body = _upward([min(row["loss"], edge) for row in shown])
     pitch = (_RIGHT - _LEFT) / max(1, len(rows))
     every = math.ceil(len(rows) / _FEW)
 
@@ -51,13 +63,14 @@ def trials_picture(rows: Sequence[Mapping[str, Any]], recommended: int | None) -
     for row in shown:
         if row["state"] == "complete" and row["loss"] < best:
             path += [f"{across(row):.1f},{place(best):.1f}"] if path else []
-            best = row["loss"]
+            best = min(row["loss"], edge)
             path.append(f"{across(row):.1f},{place(best):.1f}")
     if path:
         path.append(f"{_RIGHT:.1f},{place(best):.1f}")
         body.append(Markup('<polyline points="{}" class="curve best"/>').format(" ".join(path)))
     for row in shown:
-        body.append(_dot((across(row), place(row["loss"])), "chosen" if row["number"] == recommended else row["state"]))
+        kind, beyond = "chosen" if row["number"] == recommended else row["state"], row["loss"] if row["loss"] > edge else None
+        body.append(_dot((across(row), place(min(row["loss"], edge))), kind, beyond))
     body.append(text((_LEFT + _RIGHT) / 2, _HEIGHT - 6, "trial", "axis", "middle"))
     return frame(_HEIGHT, "validation loss of each trial", body)
 
@@ -67,17 +80,21 @@ def curve_picture(curve: Sequence[Mapping[str, Any]], limit: float | None, *, la
     if not curve:
         return Markup("")
     spread = [item["standard_error"] or 0.0 for item in curve]
-    bounds = [item["loss"] + sign * error for item, error in zip(curve, spread, strict=True) for sign in (-1, 1)]
+    edge = _edge([item["loss"] for item in curve])
+    losses = [min(item["loss"], edge) for item in curve]
+    bounds = [loss + sign * error for loss, error in zip(losses, spread, strict=True) for sign in (-1, 1)]
     place, body = _upward([*bounds, *([] if limit is None else [limit])])
     pitch = (_RIGHT - _LEFT) / len(curve)
-    points = [(_LEFT + pitch * (index + 0.5), place(item["loss"])) for index, item in enumerate(curve)]
+    points = [(_LEFT + pitch * (index + 0.5), place(loss)) for index, loss in enumerate(losses)]
     if limit is not None:
         body += [line((_LEFT, place(limit)), (_RIGHT, place(limit)), "limit"), text(_RIGHT, place(limit) - 6, "best + one standard error", "tick", "end")]
     body.append(Markup('<polyline points="{}" class="curve"/>').format(" ".join(f"{x:.1f},{y:.1f}" for x, y in points)))
     chosen = next((item for item in curve if item["within"]), None)
     for item, error, (x, y) in zip(curve, spread, points, strict=True):
-        body.append(line((x, place(item["loss"] - error)), (x, place(item["loss"] + error)), "whisker"))
-        body.append(_dot((x, y), "chosen" if item is chosen else "complete"))
+        beyond = item["loss"] if item["loss"] > edge else None
+        if beyond is None:
+            body.append(line((x, place(item["loss"] - error)), (x, place(item["loss"] + error)), "whisker"))
+        body.append(_dot((x, y), "chosen" if item is chosen else "complete", beyond))
         body.append(text(x, _BOTTOM + 18, f"{item['size']:g}", "tick", "middle"))
     body.append(text((_LEFT + _RIGHT) / 2, _HEIGHT - 6, label, "axis", "middle"))
     return frame(_HEIGHT, f"{label} and validation loss", body)
