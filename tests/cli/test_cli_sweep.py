@@ -33,8 +33,9 @@ sweep:
 def searched(base: Base, tmp_path: Path) -> Path:
     folder = write_project(tmp_path / "hives", base.folder, count=60, training=SWEEP)
     file = folder / "metier.yaml"
-    # What is searched is not set as well.
-    file.write_text(file.read_text(encoding="utf-8").replace("  adaptation: {rank: 4}\n", ""), encoding="utf-8")
+    # What is searched is not set as well, and a trial lasts long enough to be met on its way.
+    text = file.read_text(encoding="utf-8").replace("  adaptation: {rank: 4}\n", "").replace("epochs: 1\n", "epochs: 10\n")
+    file.write_text(text, encoding="utf-8")
     return folder
 
 
@@ -52,16 +53,16 @@ def _until(words: bytes, log: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
-def _begin(project: Path, log: Path) -> subprocess.Popen[bytes]:
+def _begin(project: Path, log: Path, *options: str) -> subprocess.Popen[bytes]:
     with log.open("wb") as stream:
-        return subprocess.Popen([*COMMAND, "sweep", str(project)], stderr=stream, stdout=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True)
+        return subprocess.Popen([*COMMAND, "sweep", str(project), *options], stderr=stream, stdout=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True)
 
 
-def _of_group(group: int) -> list[str]:
-    """Return the commands of the processes of a group that still live."""
-    listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(maxsplit=2) for line in listed.splitlines()]
-    return [row[-1] for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+def _of_group(group: int) -> dict[int, str]:
+    """Return the commands of the processes of a group that still live, by process id."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=3) for line in listed.splitlines()]
+    return {int(row[0]): row[3] for row in rows if row[1] == str(group) and not row[2].startswith("Z")}
 
 
 def test_a_sweep_that_is_killed_goes_on_where_it_was_and_finds_the_same(searched: Path, tmp_path: Path, invoke: Invoke) -> None:
@@ -99,6 +100,17 @@ def test_a_sweep_that_is_asked_to_stop_ends_with_3_and_leaves_no_process(searche
     while _of_group(process.pid):
         assert time.monotonic() < deadline, _of_group(process.pid)
         time.sleep(0.1)
+
+
+def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(searched: Path, tmp_path: Path) -> None:
+    process = _begin(searched, tmp_path / "log", "--trials", "1")
+    _until(b"trial 0: validation", tmp_path / "log", process)
+    (worker,) = [pid for pid, command in _of_group(process.pid).items() if "spawn_main" in command]
+    os.kill(worker, signal.SIGKILL)
+    assert process.wait(120) == 0
+    log = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "trial 0: its process was killed by signal 9; it goes on from its last checkpoint" in log
+    assert log.count("trial 0: validation: ") == 3, "what was measured before is not measured again"
 
 
 def test_what_a_sweep_prints_for_people(searched: Path, invoke: Invoke) -> None:

@@ -86,15 +86,23 @@ def test_trials_that_run_beside_each_other_do_not_know_each_other() -> None:
 
 
 def test_a_trial_above_the_median_is_given_up_once_enough_have_ended() -> None:
-    known = tuple(ended(Trial(number, draw(number, SPACE, SWEEP, [])), loss, losses=(loss + 1, loss)) for number, loss in enumerate((1.0, 2.0, 3.0)))
-    values = draw(3, SPACE, SWEEP, [])
-    rule = Rule("median", SPACE, values, known, times=3, warmup=3)
-    assert rule.judge(3, [2.9]) is None
-    assert rule.judge(3, [3.1]) == "worse than the median of the trials before it at validation 1 of 3"
-    assert rule.judge(3, [2.9, 2.5]) == "worse than the median of the trials before it at validation 2 of 3"
+    values = {"learning_rate": 0.001, "adaptation.rank": 4, "batch.rows": 1}
+    known = tuple(ended(Trial(number, values), loss, losses=(loss + 1, loss, loss)) for number, loss in enumerate((1.0, 2.0, 3.0)))
+    rule = Rule("median", SPACE, values, known, times=4, warmup=3)
+    assert rule.judge(3, [99.0]) is None, "nothing is said in the first half"
+    assert rule.judge(3, [2.9, 2.1]) == "worse than the median of trials no larger at validation 2 of 4"
+    assert rule.judge(3, [2.9, 2.0]) is None
     assert rule.judge(3, [1.5, 2.5]) is None, "the best loss so far counts"
-    assert replace(rule, warmup=4).judge(3, [99.0]) is None
-    assert replace(rule, kind="none").judge(3, [99.0]) is None
+    assert replace(rule, warmup=4).judge(3, [99.0, 99.0]) is None
+    assert replace(rule, kind="none").judge(3, [99.0, 99.0]) is None
+
+
+def test_a_small_rank_is_not_given_up_for_what_larger_ones_can_do() -> None:
+    small, large = ({"learning_rate": 0.001, "adaptation.rank": rank, "batch.rows": 1} for rank in (1, 8))
+    known = tuple(ended(Trial(number, large), 1.0, losses=(2.0, 1.0)) for number in range(4))
+    assert Rule("median", SPACE, small, known, times=3, warmup=1).judge(4, [9.0, 9.0]) is None
+    known = tuple(ended(Trial(number, small), 1.0, losses=(2.0, 1.0)) for number in range(4))
+    assert Rule("median", SPACE, large, known, times=3, warmup=1).judge(4, [9.0, 9.0]) is not None, "a large one has to be better than small ones"
 
 
 def test_hyperband_lets_a_third_of_a_bracket_go_on() -> None:

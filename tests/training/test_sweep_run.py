@@ -94,7 +94,7 @@ def test_the_settings_that_learn_are_found_and_the_rest_of_the_project_stays_cle
     folder = store.root / "sweep" / "one"
     found = sweep(dataset, base, folder, RANKS, RATES)
     assert [row["state"] for row in found["trials"]] == ["complete"] * 4
-    assert found["best"]["settings"]["learning_rate"] == 2e-2
+    assert found["best"]["settings"] == found["recommended"]["settings"] == {"adaptation.rank": 8, "learning_rate": 2e-2}
     slow = [row["loss"] for row in found["trials"] if row["settings"]["learning_rate"] == 1e-5]
     assert found["best"]["loss"] < min(slow) - 1
     assert found["examples"] == 4
@@ -103,6 +103,16 @@ def test_the_settings_that_learn_are_found_and_the_rest_of_the_project_stays_cle
     assert sorted(path.name for path in folder.iterdir()) == ["journal.log", "report.html", "result.json", "trials"]
     assert list((folder / "trials").iterdir()) == [], "what was trained is not kept"
     assert json.loads((folder / "result.json").read_bytes()) == found
+
+
+def test_a_search_over_ranges_finds_the_rate_that_learns_and_gives_the_others_up(dataset: Artifact, base: Base, store: Store) -> None:
+    found = sweep(dataset, base, store.root / "sweep", Range("learning_rate", 1e-5, 3e-2, True, False), RANKS, trials=12, prune="median", warmup=3)
+    assert found["best"]["settings"]["learning_rate"] > 5e-3
+    assert found["best"]["settings"]["adaptation.rank"] == 8
+    pruned = [row for row in found["trials"] if row["state"] == "pruned"]
+    assert pruned
+    assert all(row["loss"] > found["best"]["loss"] and len(row["losses"]) < 3 for row in pruned)
+    assert next(iter(found["importance"]), "learning_rate") == "learning_rate"
 
 
 def test_the_losses_are_those_of_the_same_training_outside_of_the_sweep(dataset: Artifact, base: Base, store: Store) -> None:
@@ -186,8 +196,8 @@ def test_a_hopeless_trial_is_given_up_with_its_reason_also_after_an_interruption
     known = [trial for trial in good if trial.values["learning_rate"] == 2e-2]
     assert space.settings(known[0].values).learning_rate == 2e-2
     whole = run_trial(_job(dataset, base, store.root / "whole", prune="median", known=known))
-    assert (whole["state"], whole["examples"], len(whole["losses"])) == ("pruned", [], 1)
-    assert whole["reason"].startswith("worse than the median of the trials before it at validation 1 of 3 (step ")
+    assert (whole["state"], whole["examples"], len(whole["losses"])) == ("pruned", [], 2)
+    assert whole["reason"].startswith("worse than the median of trials no larger at validation 2 of 3 (step ")
     folder = store.root / "stopped"
     with pytest.raises(_Stop):
         run_trial(_job(dataset, base, folder, prune="median", known=known), Stopping(2))

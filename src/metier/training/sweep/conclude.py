@@ -15,8 +15,6 @@ from metier.training.sweep.trials import Trial
 
 __all__ = ["conclude", "yaml_lines"]
 
-_SIZES = ("adaptation.rank", "adaptation.size", "adaptation.tokens", "adaptation.layers")
-"""Keys that say how large the trained part is; the first that is searched has a curve."""
 _CLEAR = 2.0
 """Standard errors from which a paired difference is called clear (about 95 %)."""
 _SEVERAL = 3
@@ -51,7 +49,7 @@ def conclude(space: Space, trials: Sequence[Trial]) -> dict[str, Any]:
         return found
     best = _best(complete)
     error = standard_error(best.examples)
-    key = next((key for key in _SIZES if any(part.key == key for part in space.parts)), None)
+    key = space.size
     curve = [] if key is None else _curve(key, complete, best, error)
     chosen = next((trials[item.trial] for item in curve if item.within), best)
     return found | {

@@ -49,9 +49,9 @@ class SweepSettings(Settings):
     seed: int = 0
     """Seed of the choice of settings. The seed of the trainings is `training.seed`, the same for all."""
     prune: Literal["median", "hyperband", "none"] = "median"
-    """When a trial is given up at a validation: worse than the median of the trials before it, by Hyperband, or never."""
+    """When a trial is given up at a validation: worse than the median of complete trials that are no larger, by Hyperband, or never."""
     warmup: int = Field(default=4, ge=1)
-    """median: trials that are finished before the first one is given up."""
+    """median: how many complete trials it takes to judge by."""
     parallel: int = Field(default=1, ge=1)
     """Trials at a time. A trial is chosen by the results of those before it but the last `parallel` - 1, so another number gives another sweep."""
 

@@ -29,6 +29,7 @@ _NOT_SEARCHED = {
     "distillation.teacher": "one teacher is loaded for all trials",
     "checkpoint": "it changes no result",
 }
+_SIZES = ("adaptation.rank", "adaptation.size", "adaptation.tokens", "adaptation.layers")
 _EXAMPLE = "sweep: {search: {learning_rate: {low: 0.0001, high: 0.005, log: true}, adaptation.rank: [1, 2, 4, 8, 16]}}"
 
 
@@ -66,6 +67,11 @@ class Space:
 
     training: TrainingSettings
     parts: tuple[Choices | Range, ...]
+
+    @property
+    def size(self) -> str | None:
+        """The searched key that says how large the trained part is, None if there is none."""
+        return next((key for key in _SIZES if any(part.key == key for part in self.parts)), None)
 
     @property
     def combinations(self) -> int | None:
