@@ -34,7 +34,7 @@ def searched(base: Base, tmp_path: Path) -> Path:
     folder = write_project(tmp_path / "hives", base.folder, count=60, training=SWEEP)
     file = folder / "metier.yaml"
     # What is searched is not set as well, and a trial lasts long enough to be met on its way.
-    text = file.read_text(encoding="utf-8").replace("  adaptation: {rank: 4}\n", "").replace("epochs: 1\n", "epochs: 10\n")
+    text = file.read_text(encoding="utf-8").replace("  adaptation: {rank: 4}\n", "").replace("epochs: 1\n", "epochs: 4\n")
     file.write_text(text, encoding="utf-8")
     return folder
 
@@ -60,7 +60,7 @@ def _begin(project: Path, log: Path, *options: str) -> subprocess.Popen[bytes]:
 
 def _of_group(group: int) -> dict[int, str]:
     """Return the commands of the processes of a group that still live, by process id."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=3) for line in listed.splitlines()]
     return {int(row[0]): row[3] for row in rows if row[1] == str(group) and not row[2].startswith("Z")}
 
@@ -110,7 +110,7 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(search
     assert process.wait(120) == 0
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert "trial 0: its process was killed by signal 9; it goes on from its last checkpoint" in log
-    assert log.count("trial 0: validation: ") == 3, "what was measured before is not measured again"
+    assert 3 <= log.count("trial 0: validation: ") <= 4, "at most the validation that was under way is measured again"
 
 
 def test_what_a_sweep_prints_for_people(searched: Path, invoke: Invoke) -> None:
