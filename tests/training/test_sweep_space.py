@@ -100,6 +100,13 @@ sweep:
     assert said["sweep.search.optimizer.clip"] == "-1: input should be greater than 0"
 
 
+def test_a_private_training_is_not_searched(tmp_path: Path) -> None:
+    private = "training: {privacy: {epsilon: 3}, validation: {times: 0}}\n"
+    ((line, key, what),) = faults_of(tmp_path, private + "sweep: {search: {learning_rate: [0.1, 0.2]}}\n")
+    assert (line, key) == (5, "training.privacy.epsilon")
+    assert "the guarantee would not cover a search" in what
+
+
 def test_an_empty_search_says_how_to_write_one(tmp_path: Path) -> None:
     ((line, key, what),) = faults_of(tmp_path, "sweep: {trials: 3}\n")
     assert (line, key, what) == (5, "sweep.search", "nothing is searched")

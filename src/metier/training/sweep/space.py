@@ -26,6 +26,7 @@ _NOT_SEARCHED = {
     "validation": "losses that are measured in different ways cannot be compared",
     "batch.maximum_tokens": "it decides which validation examples count, so the losses could not be compared",
     "stages": "they decide which validation examples count, so the losses could not be compared",
+    "privacy": "what is promised to people is decided, not searched",
     "distillation.teacher": "one teacher is loaded for all trials",
     "checkpoint": "it changes no result",
 }
@@ -140,7 +141,10 @@ def read_space(training: TrainingSettings, sweep: SweepSettings, document: Docum
     parts: list[Choices | Range] = []
     if not sweep.search:
         faults.append(document.fault(("sweep", "search"), "nothing is searched", f"name keys of training:, such as {_EXAMPLE}"))
-    if not training.validation.times:
+    if training.privacy.epsilon is not None:
+        what = "the guarantee would not cover a search: settings would be chosen by what the records of people do to a loss"
+        faults.append(document.fault(("training", "privacy", "epsilon"), what, "search with public data, or decide the settings beforehand"))
+    elif not training.validation.times:
         what = "without validation there is no loss to compare"
         faults.append(document.fault(("training", "validation", "times"), what, "set training.validation.times to 1 or more"))
     known = _keys(TrainingSettings)
