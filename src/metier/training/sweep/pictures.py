@@ -14,7 +14,7 @@ from metier.charts import WIDTH, Point, frame, line, number, rectangle, text, ti
 __all__ = ["curve_picture", "importance_picture", "trials_picture"]
 
 _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 268.0, 64.0, WIDTH - 16.0, 22.0, 220.0
-_FAR = 4.0
+_FAR = 6.0
 """Losses this many times as far from the best as the median is are drawn at the upper edge, with their figure: one of them would hide the others."""
 _FEW = 24
 """Places across up to which each is named."""
