@@ -15,9 +15,9 @@ from metier.cli import options
 from metier.cli.console import clean, output, reporting, span
 from metier.cli.results import json_line
 from metier.cli.run import walk
-from metier.config import Document, load_yaml
+from metier.config import Document
 from metier.engines import Ray, engine_of
-from metier.project import PROJECT_FILE, Project, load_project
+from metier.project import PROJECT_FILE, Project, load_project, read_project_file
 from metier.training import SweepSettings
 from metier.training import sweep as sweeping
 
@@ -38,7 +38,7 @@ def sweep(
 ) -> None:
     """Search the settings that the project file names under `sweep:` for the lowest validation loss, and say which to take."""
     loaded = load_project(project)
-    document = load_yaml(project / PROJECT_FILE if project.is_dir() else project)
+    document = read_project_file(project / PROJECT_FILE if project.is_dir() else project)
     wanted = _wanted(loaded.settings.sweep, trials, parallel, no_prune)
     space = sweeping.read_space(loaded.settings.training, wanted, document)
     if dry_run:

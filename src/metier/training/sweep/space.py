@@ -29,6 +29,7 @@ _NOT_SEARCHED = {
     "privacy": "what is promised to people is decided, not searched",
     "distillation.teacher": "one teacher is loaded for all trials",
     "checkpoint": "it changes no result",
+    "monitor": "it changes no result",
 }
 _SIZES = ("adaptation.rank", "adaptation.size", "adaptation.tokens", "adaptation.layers")
 _EXAMPLE = "sweep: {search: {learning_rate: {low: 0.0001, high: 0.005, log: true}, adaptation.rank: [1, 2, 4, 8, 16]}}"
