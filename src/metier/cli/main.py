@@ -15,7 +15,27 @@ from typing import Annotated, NoReturn
 import typer
 
 import metier
-from metier.cli import attention, audit, chat, comply, data, demo, doctor, export, gateway, import_config, init, packs, plan, release, run, serve, sweep, trace, vault
+from metier.cli import (
+    attention,
+    audit,
+    chat,
+    comply,
+    data,
+    demo,
+    doctor,
+    export,
+    gateway,
+    import_config,
+    init,
+    packs,
+    plan,
+    release,
+    run,
+    serve,
+    sweep,
+    trace,
+    vault,
+)
 from metier.errors import MetierError
 
 __all__ = ["app", "main"]

@@ -45,7 +45,7 @@ class Job:
 def run_trial(job: Job, progress: Progress = SILENT) -> dict[str, Any]:
     """Train, and return what came of it as JSON values; started again it goes on where it was stopped, and once it is done it says so at once.
 
-    `losses` are the validation losses in order, `loss` the lowest (nats a learnt token), `examples` the summed loss and the learnt tokens of each
+    `losses` are the validation losses in order, `loss` that of what is kept (nats a learnt token), `examples` the summed loss and the learnt tokens of each
     validation example at its best step, `reason` why it was given up or failed. A training that fails by its settings (the loss is no
     number, a rank is too large, memory runs out) is an outcome; other errors are raised.
     """

@@ -44,7 +44,7 @@ class Trial:
 
     @property
     def loss(self) -> float | None:
-        """The best validation loss, in nats a learnt token; None if there is none."""
+        """The validation loss of what was kept, in nats a learnt token; None if there is none."""
         return None if self.outcome is None else self.outcome["loss"]
 
     @property
