@@ -138,8 +138,8 @@ def test_a_key_that_nothing_would_read_is_refused(tmp_path: Path) -> None:
     stages = "training: {stages: [{name: first, learning_rate: 0.1}, {name: second, learning_rate: 0.2}]}\n"
     ((_, key, what),) = faults_of(tmp_path, stages + "sweep: {search: {learning_rate: [0.1, 0.2]}}\n")
     assert (key, what) == ("sweep.search.learning_rate", "every stage has its own, so nothing would change")
-    ((_, key, what),) = faults_of(tmp_path, "sweep: {search: {distillation.weight: [0.1, 0.2]}}\n")
-    assert (key, what) == ("sweep.search.distillation.weight", "there is no teacher, so nothing would change")
+    ((_, key, what),) = faults_of(tmp_path, "sweep: {search: {objectives.distillation.weight: [0.1, 0.2]}}\n")
+    assert (key, what) == ("sweep.search.objectives.distillation.weight", "there is no teacher, so nothing would change")
     some = "training: {stages: [{name: first, learning_rate: 0.1}, {name: second}]}\n"
     assert space_of(tmp_path, some + "sweep: {search: {learning_rate: [0.1, 0.2]}}\n").combinations == 2
 

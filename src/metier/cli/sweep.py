@@ -59,7 +59,7 @@ def _wanted(settings: SweepSettings, trials: int | None, parallel: int | None, n
 def _search(project: Project, wanted: SweepSettings, space: sweeping.Space, document: Document, *, online: bool) -> dict[str, Any]:
     """Build the dataset if it has changed, check what is searched against the base model, and search."""
     settings = project.settings
-    named = settings.training.distillation.teacher
+    named = settings.training.teacher
     with reporting() as progress:
         base = models.resolve(settings.base, root=project.root, online=online, progress=progress)
         teacher = models.resolve(named, root=project.root, online=online, progress=progress) if named else None

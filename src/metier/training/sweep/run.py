@@ -75,7 +75,7 @@ def search(
     """Return the findings of a sweep as JSON values (see `conclude`), and leave `result.json` and `report.html` in its folder.
 
     `folder` is this sweep's own: what is in it is gone on with. `workers` are only entered if there is something to train; `teacher` is the model
-    that `training.distillation` names.
+    that `training.teacher` names.
     Raises InputError for a dataset without validation split, ModelError if every trial failed, MissingExtra without Optuna.
     """
     if next(dataset_records(dataset, "validation"), None) is None:

@@ -27,7 +27,7 @@ _NOT_SEARCHED = {
     "batch.maximum_tokens": "it decides which validation examples count, so the losses could not be compared",
     "stages": "they decide which validation examples count, so the losses could not be compared",
     "privacy": "what is promised to people is decided, not searched",
-    "distillation.teacher": "one teacher is loaded for all trials",
+    "objectives.distillation.teacher": "one teacher is loaded for all trials",
     "checkpoint": "it changes no result",
     "monitor": "it changes no result",
 }
@@ -201,8 +201,8 @@ def _faults(key: str, wanted: Searched, known: Mapping[str, Any]) -> Iterator[tu
 
 def _unread(key: str, training: TrainingSettings) -> Iterator[tuple[str, str | None]]:
     """Yield what is wrong with a key that nothing would read: every stage has its own value of it, or there is no teacher."""
-    if key.startswith("distillation.") and key != "distillation.teacher" and training.distillation.teacher is None:
-        yield "there is no teacher, so nothing would change", "name one under training.distillation.teacher"
+    if key.startswith("objectives.distillation.") and not key.endswith(".teacher") and training.teacher is None:
+        yield "there is no teacher, so nothing would change", "name one under training.objectives.distillation.teacher"
     section = "dropout" if key == "adaptation.dropout" else key.split(".", maxsplit=1)[0]
     if (
         section in ("learning_rate", "objectives", "optimizer", "dropout")
