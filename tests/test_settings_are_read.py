@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -19,14 +20,19 @@ from endpoint import endpoint
 from metier import flow, packs
 from metier.artifacts import Artifact
 from metier.cli.chain import chain
-from metier.config import Settings
+from metier.config import Settings, load_yaml
 from metier.digest import digest_file
 from metier.engines import engine_of
+from metier.engines.attempt import Answer
+from metier.errors import ModelError
 from metier.models import Base
 from metier.prepare.language import detect
 from metier.project import Project, ProjectSettings, load_project
 from metier.serving import ApiKeys, Engine, Guard, Served, Service, build_app
 from metier.serving.server import configure
+from metier.training.sweep import read_space, search
+from metier.training.sweep.job import Job
+from metier.training.sweep.trials import failed
 
 PROJECT = """metier: 1
 project: everything
@@ -54,8 +60,10 @@ prepare:
     question: {{lowest: 0, highest: 1, shortest: 0.01, longest: 50}}}}
   writer: {{use: endpoint, endpoint: {{url: '{url}', model: written, tries: 1}}}}
   mix: {{replay: {{share: 0.1, task: talk}}, curriculum: {{by: nothing, missing: hard}}}}
-training: {{epochs: 2, learning_rate: 0.3, rank: 2, alpha: 4, dropout: 0.1, batch: {{row_tokens: 2048, rows: 2, order: dataset}}, precision: float32,
+training: {{epochs: 2, learning_rate: 0.3, adaptation: {{rank: 2, alpha: 4, dropout: 0.1}},
+  batch: {{row_tokens: 2048, rows: 2, order: dataset}}, precision: float32,
   objectives: {{smoothing: 0.1, focal: 1.0, kl: 0.1, start: 0.001}}}}
+sweep: {{trials: 1, search: {{learning_rate: {{low: 0.1, high: 0.3}}}}}}
 evaluation: {{retention_items: 20, limit: 4, free_text_limit: 1, resamples: 100, max_new_tokens: 4, examples: 1, question: 为什么？}}
 serving: {{port: 0, rows: 2, context: 128, max_new_tokens: 8}}
 """
@@ -131,6 +139,24 @@ def _serve(project: Project, base: Base, adapter: Artifact) -> None:
     assert asyncio.run(ask()).status_code == 200
 
 
+class _Untrained:
+    """Workers of a sweep that train nothing."""
+
+    def start(self, job: Job) -> None:
+        self.number = job.number
+
+    def next(self) -> tuple[int, Answer]:
+        return self.number, (True, failed("not trained"))
+
+
+def _sweep(project: Project, base: Base, dataset: Artifact) -> None:
+    """Draw a trial as the project's settings say."""
+    settings = project.settings
+    space = read_space(settings.training, settings.sweep, load_yaml(project.root / "metier.yaml"))
+    with pytest.raises(ModelError, match="not trained"):
+        search(dataset, base, space, settings.sweep, folder=project.root / ".metier" / "sweep", project="x", workers=nullcontext(_Untrained()))
+
+
 def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with endpoint(_reply) as (url, _, _):
         _write(tmp_path / "project", base, url)
@@ -160,6 +186,7 @@ def _run_and_compare(project: Project, base: Base, monkeypatch: pytest.MonkeyPat
         outcome = flow.run(project, recorder=tied.keep, ledger=tied.verified, engine=engine_of(project.settings.engine))
     assert outcome.adapter is not None
     _serve(project, base, outcome.adapter)
+    _sweep(project, base, outcome.dataset)
     torch.set_num_threads(threads)
     monkeypatch.undo()
     assert outcome.evaluation is not None

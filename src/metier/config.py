@@ -6,6 +6,7 @@ knows how to read a file into such classes and how to say what is wrong with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,10 @@ from metier.errors import ConfigError, Fault, InputError, nearest
 __all__ = ["Document", "Settings", "load_yaml", "parse", "settings_digest"]
 
 Path_ = tuple[str | int, ...]
+
+_EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+][0-9]+")
+"""A number such as 1e-4, which is text in YAML 1.1 and a number in YAML 1.2 (10.3.2) and to everybody who writes one. Without a sign, as in
+1E50, it stays text: codes look like that."""
 
 
 class Settings(BaseModel):
@@ -91,6 +96,8 @@ class _Reader:
             return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
+        if isinstance(node, yaml.ScalarNode) and node.style is None and _EXPONENT.fullmatch(node.value):
+            return float(node.value)
         return self._scalars.construct_object(node)
 
     def _mapping(self, node: yaml.MappingNode, location: Path_) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from metier.prepare import PrepareSettings
 from metier.serving import ServingSettings
 from metier.sources import SourceSettings
 from metier.store import Store, write_atomically
-from metier.training import TrainingSettings
+from metier.training import SweepSettings, TrainingSettings
 
 __all__ = ["PROJECT_FILE", "Project", "ProjectSettings", "load_project", "new_project", "new_project_text", "read_project_file"]
 
@@ -49,6 +49,7 @@ class ProjectSettings(Settings):
     """Where the data comes from."""
     prepare: PrepareSettings = PrepareSettings()
     training: TrainingSettings = TrainingSettings()
+    sweep: SweepSettings = SweepSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     compliance: ComplianceSettings = ComplianceSettings()
     serving: ServingSettings = ServingSettings()

@@ -52,6 +52,12 @@ def test_a_wrong_type_is_never_converted(tmp_path: Path, text: str, line: int) -
     assert [fault.line for fault in faults(tmp_path, text)] == [line]
 
 
+def test_a_small_number_may_be_written_with_an_exponent_and_a_code_stays_text(tmp_path: Path) -> None:
+    assert read(tmp_path, "project: 1E50\ninner: {threshold: 1e-4, names: ['1e-4', 5e3]}\n") == Outer(
+        project="1E50", inner=Inner(threshold=0.0001, names=("1e-4", "5e3"))
+    )
+
+
 def test_a_key_that_stands_twice_is_a_fault(tmp_path: Path) -> None:
     assert "stands twice" in str(faults(tmp_path, "project: a\nproject: b\n")[0])
 

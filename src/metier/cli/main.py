@@ -15,7 +15,27 @@ from typing import Annotated, NoReturn
 import typer
 
 import metier
-from metier.cli import attention, audit, chat, comply, data, demo, doctor, export, gateway, import_config, init, packs, plan, release, run, serve, trace, vault
+from metier.cli import (
+    attention,
+    audit,
+    chat,
+    comply,
+    data,
+    demo,
+    doctor,
+    export,
+    gateway,
+    import_config,
+    init,
+    packs,
+    plan,
+    release,
+    run,
+    serve,
+    sweep,
+    trace,
+    vault,
+)
 from metier.errors import MetierError
 
 __all__ = ["app", "main"]
@@ -33,6 +53,7 @@ app.command()(run.train)
 app.command()(run.evaluate)
 app.command()(attention.attention)
 app.command()(plan.plan)
+app.command()(sweep.sweep)
 app.command()(comply.comply)
 app.command()(comply.approve)
 app.command()(release.release)

@@ -8,6 +8,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from metier.engines.attempt import attempt, result
@@ -49,11 +50,7 @@ class Ray:
 
         Raises MetierError if the function fails, if no Ray answers at the address, or if workers die again and again.
         """
-        ray = _package()
-        owned = not ray.is_initialized()
-        if owned:
-            self._connect(ray)
-        try:
+        with self.session() as ray:
             task = ray.remote(attempt).options(max_retries=_RETRIES)
             shared = ray.put(function)
             most = max(1, int(ray.cluster_resources().get("CPU", 1))) * _AHEAD
@@ -64,6 +61,19 @@ class Ray:
                 waiting.append(task.remote(shared, item))
             while waiting:
                 yield _fetch(ray, waiting.popleft())
+
+    @contextmanager
+    def session(self) -> Iterator[Any]:
+        """Yield the package `ray`, connected; a connection that was made here ends with the block.
+
+        Raises MissingExtra if the package is not installed, MetierError if no Ray answers at the address.
+        """
+        ray = _package()
+        owned = not ray.is_initialized()
+        if owned:
+            self._connect(ray)
+        try:
+            yield ray
         finally:
             if owned:
                 ray.shutdown()

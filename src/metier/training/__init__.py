@@ -9,6 +9,7 @@ import lazy_loader
 
 from metier.training.launch import following, processes
 from metier.training.settings import TrainingSettings
+from metier.training.sweep.settings import SweepSettings
 
 if TYPE_CHECKING:
     from metier.training.crew import dismiss
@@ -16,4 +17,4 @@ if TYPE_CHECKING:
 else:
     __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"crew": ["dismiss"], "stage": ["follow", "train"]})
 
-__all__ = ["TrainingSettings", "dismiss", "follow", "following", "processes", "train"]
+__all__ = ["SweepSettings", "TrainingSettings", "dismiss", "follow", "following", "processes", "train"]

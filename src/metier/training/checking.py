@@ -25,6 +25,10 @@ class Checked:
     labels: tuple[int, ...]
     tokens: tuple[int, ...]
 
+    def at(self, places: Sequence[int]) -> Checked:
+        """Return what was found for the examples at these places."""
+        return Checked(*(tuple(values[place] for place in places) for values in (self.losses, self.labels, self.tokens)))  # type: ignore[arg-type]
+
     def mean(self, places: Sequence[int] | None = None) -> float:
         """Return the mean loss in nats a learnt token of the examples at these places (default: all)."""
         places = range(len(self.losses)) if places is None else places

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from metier.artifacts import Artifact
+from metier.errors import InputError
 from metier.models import Base
 from metier.progress import SILENT
 from metier.store import Store, Workspace
 from metier.training.answers import Answering, prepare_answers
 from metier.training.crew import Job, followed, leading, receive
+from metier.training.launch import processes
 from metier.training.settings import TrainingSettings
 from metier.training.taught import Labelling, prepare_labels
+from metier.training.trainer import Judge
 
 __all__ = ["follow", "train"]
 
 
-def train(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None = None, *, workspace: Workspace) -> tuple[Artifact, Artifact]:
+def train(
+    dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None = None, *, workspace: Workspace, judge: Judge | None = None
+) -> tuple[Artifact, Artifact]:
     """Train a base model on a dataset's training split and return the run and what was trained (an adapter, or a model with a head).
 
     Started again in the same workspace it continues from the last checkpoint with the very numbers that an
-    uninterrupted run would have had (same machine, same number of threads). `teacher` is the model that `settings.teacher` names. Raises
-    InputError if nothing can be trained, ModelError if another process of the same training ends.
+    uninterrupted run would have had (same machine, same number of threads). `teacher` is the model that `settings.teacher` names. `judge` is told
+    the step and the losses of each validation; where it returns True the training ends as pruned, which the run's facts say. Raises
+    InputError if nothing can be trained or a judge is given to one of several processes, ModelError if another process of the same training ends.
     """
+    if judge is not None and processes() > 1:
+        raise InputError("a training that is judged on its way is not shared by several processes\n    -> run metier sweep without a launcher")
     named = None if teacher is None else (teacher.name, teacher.digest)
     with leading(Job(workspace.key, dataset.digest, settings.model_dump_json(), (base.name, base.digest), named)):
         prepared = _prepare(dataset, base, settings, teacher, workspace)
+        prepared.trainer.judge = judge
         prepared.trainer.run()
     return prepared.commit(workspace)
 

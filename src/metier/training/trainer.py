@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import Accelerator
@@ -32,10 +32,13 @@ from metier.training.private import PrivateSteps, Promise
 from metier.training.settings import ObjectiveSettings, TrainingSettings
 from metier.training.trackers import Trackers
 
-__all__ = ["METRICS", "TASK", "Trainer"]
+__all__ = ["METRICS", "TASK", "Judge", "Trainer"]
 
 TASK = "training"
 METRICS = "metrics.jsonl"
+
+Judge: TypeAlias = Callable[[int, Checked], bool]
+"""Is told the step of each validation and what was found for the examples of its stage, and says whether the training ends there, as pruned."""
 
 
 class Trainer:
@@ -63,6 +66,8 @@ class Trainer:
         self.course = course
         self.tuned = tuned
         self.watcher = tuned if isinstance(tuned, Watched) else None
+        self.judge: Judge | None = None
+        self.pruned = False
         self.settings = settings
         self.accelerator = accelerator
         self.progress: Progress = workspace.progress
@@ -122,7 +127,7 @@ class Trainer:
                 self._steps(stage)
             self._take_best()
             self.groups = self._by_group()
-            if stage is self.stages[-1]:
+            if stage is self.stages[-1] or self.pruned:
                 break
             self._enter(self.stages[self.position.stage + 1])
         if self.private is not None:
@@ -165,7 +170,7 @@ class Trainer:
             "tokens_per_second": round(position.tokens / position.seconds, 2),
             "peak_memory_bytes": peak_memory(),
             "environment": environment_of(self.accelerator),
-        }
+        } | ({} if self.judge is None else {"pruned": self.pruned})
 
     def _say(self) -> None:
         processes, rows = self.accelerator.num_processes, self.settings.batch.rows
@@ -260,6 +265,10 @@ class Trainer:
             self._write(stage, result, checked)
             rate = result.tokens / result.seconds
             self.progress.advance(TASK, 1, f"loss {result.loss:.3f}, {rate:.0f} tokens/s")
+            if checked is not None and self.judge is not None and self.judge(self.position.step, checked.at(stage.checks)):
+                # Not saved: a training that is resumed here validates again, asks again and hears the same.
+                self.pruned = True
+                break
             due = self.position.step % settings.checkpoint.steps == 0 or time.monotonic() - self._saved_at > settings.checkpoint.seconds
             if due or checked is not None or self.position.step == stage.end:
                 self._save()
