@@ -26,10 +26,16 @@ from metier.engines import engine_of
 from metier.engines.attempt import Answer
 from metier.errors import ModelError
 from metier.models import Base
+from metier.models.labels import Labelling
 from metier.prepare.language import detect
 from metier.project import Project, ProjectSettings, load_project
 from metier.serving import ApiKeys, Engine, Guard, Served, Service, build_app
 from metier.serving.server import configure
+from metier.store import Store
+from metier.training import TrainingSettings, train
+from metier.training.batches import Labelled
+from metier.training.classweights import class_weights
+from metier.training.settings import ObjectiveSettings
 from metier.training.sweep import read_space, search
 from metier.training.sweep.job import Job
 from metier.training.sweep.trials import failed
@@ -60,9 +66,10 @@ prepare:
     question: {{lowest: 0, highest: 1, shortest: 0.01, longest: 50}}}}
   writer: {{use: endpoint, endpoint: {{url: '{url}', model: written, tries: 1}}}}
   mix: {{replay: {{share: 0.1, task: talk}}, curriculum: {{by: nothing, missing: hard}}}}
-training: {{epochs: 2, learning_rate: 0.3, adaptation: {{rank: 2, alpha: 4, dropout: 0.1}},
-  batch: {{row_tokens: 2048, rows: 2, order: dataset}}, precision: float32,
-  objectives: {{smoothing: 0.1, focal: 1.0, kl: 0.1, start: 0.001}}}}
+training: {{learning_rate: 0.3, adaptation: {{rank: 2, alpha: 4, dropout: 0.1}}, batch: {{row_tokens: 2048, rows: 2}}, precision: float32,
+  objectives: {{smoothing: 0.1, focal: 1.0, kl: 0.1, start: 0.001, ewc: 0.1, distillation: {{teacher: {base}, weight: 0.1, temperature: 2.0}}}},
+  replay: {{share: 0.1, written: 2, max_new_tokens: 8}},
+  stages: [{{name: all, epochs: 2, records: {{source: ['*']}}, shares: {{by: language, alpha: 0.5}}}}]}}
 sweep: {{trials: 1, search: {{learning_rate: {{low: 0.1, high: 0.3}}}}}}
 evaluation: {{retention_items: 20, limit: 4, free_text_limit: 1, resamples: 100, max_new_tokens: 4, examples: 1, question: 为什么？}}
 serving: {{port: 0, rows: 2, context: 128, max_new_tokens: 8}}
@@ -96,7 +103,9 @@ def _write_documents(folder: Path) -> None:
     (folder / "rules.md").write_text("# Rules\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n" + "Bees are kept in hives of wood. " * 6, encoding="utf-8")
     (folder / "elsewhere.txt").write_text("How is bread baked?\n面包怎么烤？\n", encoding="utf-8")
     (folder / "knowledge").mkdir()
-    (folder / "knowledge" / "hives.md").write_text("# Hives\n\nBees are kept in hives of wood.\n\n蜂箱用木头做成。\n", encoding="utf-8")
+    (folder / "knowledge" / "hives.md").write_text(
+        "# Hives\n\nBees are kept in hives of wood. A comb without varroa is made of wax.\n\n蜂箱用木头做成。\n", encoding="utf-8"
+    )
     term = "{code: B9, system: own, preferred: {en: queen mandibular pheromone}, variants: [QMP]}"
     (folder / "terms.yaml").write_text(f"lexicon:\n  - {term}\n", encoding="utf-8")
     book = openpyxl.Workbook()
@@ -152,9 +161,19 @@ class _Untrained:
 def _sweep(project: Project, base: Base, dataset: Artifact) -> None:
     """Draw a trial as the project's settings say."""
     settings = project.settings
-    space = read_space(settings.training, settings.sweep, load_yaml(project.root / "metier.yaml"))
+    # With stages nothing is pruned.
+    training = settings.training.model_copy(update={"stages": ()})
+    space = read_space(training, settings.sweep, load_yaml(project.root / "metier.yaml"))
     with pytest.raises(ModelError, match="not trained"):
         search(dataset, base, space, settings.sweep, folder=project.root / ".metier" / "sweep", project="x", workers=nullcontext(_Untrained()))
+
+
+def _otherwise(base: Base, dataset: Artifact, store: Store) -> None:
+    """Train as the project cannot at once: privately; and weigh labels, of which its answers have none."""
+    chosen = {"privacy": {"epsilon": 50.0, "accountant": "rdp", "units": 4}, "validation": {"times": 0}, "precision": "float32", "epochs": 0.1}
+    train(dataset, base, TrainingSettings.model_validate(chosen), workspace=store.workspace("private"))
+    weights = class_weights(ObjectiveSettings(class_weights={"b": 2.0}), Labelling("classification", ("a", "b"), 8), [Labelled((1,), (0,), (1,))])
+    assert weights is not None
 
 
 def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,8 +186,8 @@ def _reply(asked: str) -> str:
     """Write what the rules accept: an answer that the knowledge base holds, or a question in the language of the prompt."""
     chinese = detect(asked) == "zh"
     if asked.startswith(("Answer", "只根据")):
-        return "蜂箱用木头做成。" if chinese else "Bees are kept in hives of wood."
-    return "蜂箱是用什么做成的呢？" if chinese else "Of what are the hives of the bees made?"
+        return "蜂箱用木头做成。" if chinese else "A comb without varroa is made of wax."
+    return "蜂箱是用什么做成的呢？" if chinese else "Of what is a comb without varroa made?"
 
 
 def _run_and_compare(project: Project, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +206,7 @@ def _run_and_compare(project: Project, base: Base, monkeypatch: pytest.MonkeyPat
     assert outcome.adapter is not None
     _serve(project, base, outcome.adapter)
     _sweep(project, base, outcome.dataset)
+    _otherwise(base, outcome.dataset, project.store)
     torch.set_num_threads(threads)
     monkeypatch.undo()
     assert outcome.evaluation is not None

@@ -55,7 +55,9 @@ def _made(dossier: Dossier) -> dict[str, Any]:
     subject = dossier.subject
     dataset, run = subject.dataset, subject.run
     sources = [{"uri": entry["uri"], "digest": {"sha256": entry["sha256"]}} for entry in dataset.facts["register"]]
-    made = [{"name": name, "digest": {"sha256": digest}} for name, digest in (("dataset", dataset.digest), ("base", subject.base.digest))]
+    teacher = run.facts.get("teacher")
+    named = [("dataset", dataset.digest), ("base", subject.base.digest), *([("teacher", teacher["digest"])] if teacher else [])]
+    made = [{"name": name, "digest": {"sha256": digest}} for name, digest in named]
     return {
         "buildDefinition": {
             "buildType": "urn:metier:training:1",

@@ -83,6 +83,8 @@ def _training(dossier: Dossier) -> Iterator[str]:
     yield ""
     rows: list[tuple[str, Any]] = [("method", _method(adapter)), ("trained numbers", adapter["trainable_parameters"])]
     rows += [(name.replace("_", " "), facts[name]) for name in ("examples", "steps", "tokens", "seconds", "final_loss", "validation_loss")]
+    if teacher := facts.get("teacher"):
+        rows.append(("taught by", f"{teacher['name']}, licence {teacher['licence'] or 'not stated'}, {teacher['digest']}"))
     rows.append(("privacy", _privacy(facts.get("privacy"))))
     environment = facts["environment"]
     rows.append(("made with", ", ".join(f"{name} {version}" for name, version in environment["packages"].items())))

@@ -173,6 +173,8 @@ class _Graph:
             elif "base" in item.facts and item.facts["base"]["digest"] == parent and f"base {parent}" not in seen:
                 seen.add(f"base {parent}")
                 children.append(Node("base", parent, item.facts["base"]))
+            elif (item.facts.get("teacher") or {}).get("digest") == parent:
+                children.append(Node("teacher", parent, item.facts["teacher"]))
         if item.kind == "dataset":
             children += self._contents(item)
         return Node(item.kind, item.digest, _said(item), tuple(children))

@@ -270,6 +270,9 @@ class TrainingSettings(Settings):
             raise ValueError(f"the method {self.taught_by!r} does not use {', '.join(odd)}\n    -> take it out, or choose a method that does: {others}")
         if self.learning_rate != "auto" and self.learning_rate <= 0:
             raise ValueError("learning_rate has to be above 0")
+        given = [self.objectives, *(stage.objectives for stage in self.stages if stage.objectives is not None)]
+        if self.task == "generation" and any(found.class_weights for found in given):
+            raise ValueError("objectives.class_weights is for labels and spans, and answers in words have none\n    -> take it out")
         if self.validation.by == "score" and self.task not in ("classification", "multi-label", "tagging"):
             raise ValueError(f"validation.by: score is for labels and spans, and {self.task} has none\n    -> take it out")
         if self.adaptation.allocate != "even" and self.adaptation.ranks:

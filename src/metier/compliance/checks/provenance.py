@@ -147,8 +147,9 @@ def _manifest_fault(case: Case, item: Artifact) -> str | None:
 def _links(case: Case) -> Iterator[_Node]:
     subject = case.subject
     dataset, run, adapter, evaluation = subject.artifacts
+    teacher = run.facts.get("teacher")
     wanted = (
-        ("the run", run.parents, (dataset.digest, subject.base.digest)),
+        ("the run", run.parents, (dataset.digest, subject.base.digest, *([teacher["digest"]] if teacher else []))),
         ("the adapter", adapter.parents, (run.digest, dataset.digest, subject.base.digest)),
         ("the evaluation", evaluation.parents, (dataset.digest, adapter.digest)),
     )
