@@ -293,7 +293,7 @@ def test_a_method_that_this_version_does_not_have_is_said_and_not_written(make: 
             assert project.settings.training.method == "lora"
             assert f"does not take {method!r} in this version" in said(imported, key.split(":")[0]).note
     imported, _ = make(LLAMA_FACTORY.replace("stage: sft", "stage: dpo"))
-    assert "conversations (sft) alone" in said(imported, "stage").note
+    assert "nothing else" in said(imported, "stage").note
 
 
 def test_declared_data_becomes_sources_that_are_read(make: Make) -> None:

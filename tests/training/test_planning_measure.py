@@ -28,7 +28,7 @@ from metier.training.planning.memory import Means
 from metier.training.planning.methods import method_of
 from metier.training.planning.shape import parameters, read_shape
 from metier.training.planning.work import load_of, row_shape, training_flops
-from metier.training.settings import AdaptationSettings, BatchSettings, ValidationSettings
+from metier.training.settings import AdaptationSettings, BatchSettings, SelectionSettings, StageSettings, ValidationSettings
 
 SETTINGS = TrainingSettings(
     epochs=2.0,
@@ -218,3 +218,15 @@ def test_every_accelerator_in_the_file_is_plausible() -> None:
         assert machine.bandwidth is not None
         # No card of these years reads less than 50 or more than 600 FLOPs a byte: a slip of a unit or of sparsity would.
         assert 50 <= machine.flops / machine.bandwidth <= 600 or machine.name == "h20"
+
+
+def test_a_plan_counts_the_rows_of_every_stage(dataset: Artifact, base: Base, tmp_path: Path) -> None:
+    tasks = sorted({record.task or "" for record in RECORDS})
+    stages = [StageSettings(name="first", epochs=1.0), StageSettings(name="again", epochs=3.0, records=SelectionSettings(task=(tasks[0],)))]
+    staged = SETTINGS.model_copy(update={"stages": tuple(stages), "epochs": 2.0})
+    facts = advise(dataset, base, staged, ask(measure=False), searcher=searcher, cache=tmp_path / "plan")
+    taught = encode_records(dataset_records(dataset, "train"), Chat(load_tokenizer(base)), 1024)
+    second = sum(len(example) for example, origin in zip(taught.examples, taught.origins, strict=True) if origin.task == tasks[0])
+    assert facts["data"]["tokens"] == sum(len(example) for example in taught.examples) + 3 * second
+    seen = 80 + 3 * sum(origin.task == tasks[0] for origin in taught.origins)
+    assert facts["data"]["epochs"] == pytest.approx(seen / 80)

@@ -186,7 +186,9 @@ def _evals_per_epoch(case: Case) -> int:
 def _stage(case: Case) -> Any:
     if case.value == "sft":
         raise Same("conversations are taught, which is what this project does")
-    raise NoPlaceError(f"{case.value!r}: this version teaches conversations (sft) alone")
+    if case.value == "pt":
+        raise NoPlaceError("'pt': plain texts are taught where prepare.compose.text is keep; set it")
+    raise NoPlaceError(f"{case.value!r}: conversations and plain texts are taught, nothing else")
 
 
 CONVERSIONS: Mapping[str, Conversion] = {
