@@ -324,7 +324,7 @@ class Stages:
         return digest_of({"stage": _name(function), "code": _code(_name(function)), "inputs": [_identity(item) for item in inputs]})
 
     def _work(self, function: Callable[..., Any], inputs: Sequence[Any], means: dict[str, Any], key: str) -> tuple[Artifact, ...]:
-        workspace = self.store.workspace(key, self.progress)
+        workspace = replace(self.store.workspace(key, self.progress), code=_code(_name(function)))
         try:
             returned = function(*inputs, workspace=workspace, **means)
         except OSError as error:

@@ -99,6 +99,8 @@ class Workspace:
     store: Store
     key: str
     progress: Progress = SILENT
+    code: str = ""
+    """Digest of the code that the stage's work depends on; empty where nobody has said it."""
 
     @property
     def folder(self) -> Path:

@@ -60,7 +60,7 @@ def commit_adapter(store: Store, dataset: Artifact) -> Artifact:
     folder = store.workspace("make-adapter").folder / "adapter"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter.txt").write_text("weights")
-    return store.commit("adapter", folder, parents=(dataset.digest,), facts={})
+    return store.commit("adapter", folder, parents=(dataset.digest,), facts={"base": {"digest": "0" * 64}, "template": "1" * 64})
 
 
 def commit_run(store: Store, dataset: Artifact) -> Artifact:

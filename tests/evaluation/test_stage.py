@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,31 @@ def test_a_worse_tuned_model_is_called_a_loss(store, dataset, adapter, pack):
     assert found.facts["tasks"]["feel"]["acc"]["verdict"] == "loss"
     assert found.facts["tasks"]["held-out"]["bits_per_character"]["verdict"] == "loss"
     assert found.facts["retention"]["retention"]["value"] < 0.8
+
+
+def test_the_base_model_is_asked_once_for_all_experts_by_the_same_code(store, dataset, adapter, pack):
+    asked: list[str] = []
+
+    def base(prompt):
+        asked.append(prompt[-1].content if prompt else "text")
+        return poor(prompt)
+
+    def by(key: str, code: str, **settings):
+        chosen = EvaluationSettings(retention_items=40, question="What is a river? 河是什么？", **settings)
+        workspace = replace(store.workspace(key), code=code)
+        return evaluate(dataset, adapter, ScriptedModel(right, base), pack, chosen, BOTH, workspace=workspace)
+
+    first, once = by("one", "c"), len(asked)
+    second = by("two", "c")
+    assert len(asked) == once > 0
+    assert second.facts["tasks"] == first.facts["tasks"]
+    by("three", "other code")
+    assert len(asked) == 2 * once
+    by("four", "")
+    by("five", "")
+    assert len(asked) == 4 * once, "nothing is shared where the code is not known"
+    by("six", "c", max_new_tokens=7)
+    assert 4 * once < len(asked) < 5 * once, "only what is written out is asked anew"
 
 
 CHILD = """

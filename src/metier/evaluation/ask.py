@@ -30,7 +30,8 @@ def ask(model: LanguageModel, task: Task, side: Side, folder: Path, *, batch: in
     What `folder` holds of an earlier, interrupted attempt is taken over; the rest is asked in batches of similar length, each
     written and flushed to the disk before the next. A torn last line (a kill in the middle of a write) is cut off.
     """
-    path = folder / "answers" / side / f"{digest_of(task.name)[:16]}.jsonl"
+    asked = [task.name, task.kind, task.max_new_tokens, task.stop, [[item.id, item.prompt_hash] for item in task.items]]
+    path = folder / "answers" / side / f"{digest_of(asked)[:16]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     answers = _finished(path, {item.id: item for item in task.items})
     waiting = sorted((item for item in task.items if item.id not in answers), key=lambda item: (_length(item), item.id))

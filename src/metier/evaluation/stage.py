@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from metier.artifacts import Artifact
+from metier.digest import digest_of
 from metier.evaluation.ask import Side, ask
 from metier.evaluation.compare import Compared, chance_facts, compare_task, format_split, retention_facts, settle
 from metier.evaluation.items import Answer, Item, Task, conversation
@@ -49,7 +51,8 @@ def evaluate(
     for note in notes:
         workspace.progress.say(note)
     asked = [*tasks, _question(settings)] if settings.question else tasks
-    answers = _ask_both(model, asked, workspace.folder, settings.batch, workspace.progress)
+    folders: dict[Side, Path] = {"base": _of_base(workspace, adapter), "tuned": workspace.folder}
+    answers = _ask_both(model, asked, folders, settings.batch, workspace.progress)
     tools = Tools(pack)
     count = sum(len(task.metrics) for task in tasks)
     compared = [compare_task(task, answers[task.name], tools, settings, count) for task in tasks]
@@ -80,13 +83,24 @@ def _question(settings: EvaluationSettings) -> Task:
     return Task(_QUESTION, "generate", (item,), (), max_new_tokens=settings.max_new_tokens)
 
 
-def _ask_both(model: LanguageModel, tasks: Sequence[Task], folder: Path, batch: int, progress: Progress) -> dict[str, dict[Side, dict[str, Answer]]]:
+def _of_base(workspace: Workspace, adapter: Artifact) -> Path:
+    """Return where the base model's answers are kept: beside all evaluations on it by the same code and packages, so that it is asked once for all experts."""
+    if not workspace.code:
+        return workspace.folder
+    made_with = {name: version(name) for name in ("torch", "transformers")}
+    key = digest_of({"code": workspace.code, "base": adapter.facts["base"]["digest"], "template": adapter.facts["template"], "packages": made_with})
+    return workspace.store.root / "asked" / key[:32]
+
+
+def _ask_both(
+    model: LanguageModel, tasks: Sequence[Task], folders: Mapping[Side, Path], batch: int, progress: Progress
+) -> dict[str, dict[Side, dict[str, Answer]]]:
     answers: dict[str, dict[Side, dict[str, Answer]]] = {task.name: {} for task in tasks}
     with model.without_adapter():
         for task in tasks:
-            answers[task.name]["base"] = ask(model, task, "base", folder, batch=batch, progress=progress)
+            answers[task.name]["base"] = ask(model, task, "base", folders["base"], batch=batch, progress=progress)
     for task in tasks:
-        answers[task.name]["tuned"] = ask(model, task, "tuned", folder, batch=batch, progress=progress)
+        answers[task.name]["tuned"] = ask(model, task, "tuned", folders["tuned"], batch=batch, progress=progress)
     return answers
 
 
