@@ -117,7 +117,8 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
     with joined.main_process_first():
         answers = _written(base, model, taught, settings, workspace, joined.device)
     taught_by = _teacher(teacher, chat, effective.dtype, joined.device)
-    promise, course = _private(taught, settings, workspace) if settings.privacy.epsilon else (None, plan_course(taught, checks, settings))
+    with joined.main_process_first():
+        promise, course = _private(taught, settings, workspace) if settings.privacy.epsilon else (None, plan_course(taught, checks, settings))
     with joined.main_process_first():
         effective = effective.with_ranks(_allocated(model.to(joined.device), taught, settings, effective.shape, workspace))
     tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ import torch
 from accelerate import Accelerator
 
 from metier.errors import MissingExtra, ModelError
-from metier.store import write_atomically
 from metier.training.batches import Examples, Row, row_of
 from metier.training.curriculum import Course, Plan, Stage
 from metier.training.gather import Gather, Gathered, to_device
@@ -33,7 +33,7 @@ from metier.training.settings import PrivacySettings, TrainingSettings
 __all__ = ["Guarantee", "PrivateSteps", "Promise", "guarantee_for", "private_course", "remark"]
 
 _SMALL = 2000
-"""Fewer units than this, and noise that keeps epsilon at 8 hurts badly (Li et al. 2021, arXiv 2110.05679, and METRICS of the field agree)."""
+"""Fewer units than this, and noise that keeps epsilon at 8 hurts badly (see Li et al. 2021, arXiv 2110.05679)."""
 
 _BYTES = 32
 
@@ -128,9 +128,12 @@ class Promise:
     @property
     def secret(self) -> bytes:
         """The secret, made on first use; only the owner can read the file."""
-        if not self.file.exists():
-            write_atomically(self.file, secrets.token_bytes(_BYTES))
-            self.file.chmod(0o600)
+        if not self.file.exists() or self.file.stat().st_size != _BYTES:
+            self.file.unlink(missing_ok=True)
+            with os.fdopen(os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+                stream.write(secrets.token_bytes(_BYTES))
+                stream.flush()
+                os.fsync(stream.fileno())
         return self.file.read_bytes()
 
 
