@@ -119,7 +119,8 @@ class _Stops(Silent):
 @pytest.mark.parametrize("method", ["lora", "adalora", "full"])
 def test_stages_interrupted_at_any_step_are_the_same_training(dataset: Artifact, base: Base, store: Store, method: str) -> None:
     sizes = {} if method == "full" else {"adaptation": {"rank": 4, "dropout": 0.2}}
-    stages = TWO if method == "full" else (TWO[0], TWO[1] | {"dropout": 0.0})
+    own = {"optimizer": {"weight_decay": 0.3, "betas": [0.7, 0.9], "schedule": "constant"}}
+    stages = (TWO[0], TWO[1] | own) if method == "full" else (TWO[0], TWO[1] | own | {"dropout": 0.0})
     chosen = settings(*stages, method=method, **sizes) if sizes else settings(*stages, method=method, adaptation={})
     run, adapter = train(dataset, base, chosen, workspace=store.workspace("straight"))
     losses = [row["loss"] for row in rows_of(run)]

@@ -196,7 +196,10 @@ class Trainer:
         torch.manual_seed(self.settings.seed)
         found = latest(self.checkpoints)
         if found is not None:
-            self.position = restore(found, self.kept, self.optimizer)
+            # Which stage it is in says which optimiser its moments belong to.
+            self.position = restore(found, self.kept, None)
+            self.optimizer = _optimizer(self.parameters.values(), self.stages[self.position.stage].settings)
+            restore(found, self.kept, self.optimizer)
         # Nothing is written before every process has read what there is.
         self.accelerator.wait_for_everyone()
         set_dropout(self.model, self.stages[self.position.stage].settings.adaptation.dropout)
