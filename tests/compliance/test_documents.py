@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,22 @@ def test_the_same_dossier_and_key_give_the_same_bytes(project: Project) -> None:
 
 def test_the_files_of_a_bundle_have_plain_names(files: dict[str, bytes]) -> None:
     assert all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in files)
+
+
+def test_a_teacher_and_what_was_promised_to_persons_stand_in_card_and_statement(project: Project) -> None:
+    plain = dossier(project)
+    assert "no bound on what one person's records can change" in compliance.payload(plain, decided.Key())["model-card.md"].decode()
+    run = plain.subject.run
+    told = {
+        "teacher": {"name": "large", "digest": "ab" * 32, "licence": "apache-2.0"},
+        "privacy": {"epsilon": 3.0, "delta": 1e-5, "unit": "subject", "covers": "the adapter"},
+    }
+    changed = replace(plain, subject=replace(plain.subject, run=replace(run, facts=run.facts | told)))
+    made = compliance.payload(changed, decided.Key())
+    card = made["model-card.md"].decode()
+    assert "large, licence apache-2.0" in card
+    assert "epsilon 3.00 at delta 1e-05 for each unit (subject)" in card
+    payloads = [
+        base64.b64decode(json.loads(line)["payload"]) for name, text in made.items() if "intoto" in name or "statement" in name for line in text.splitlines()
+    ]
+    assert any(b'"name":"teacher"' in payload for payload in payloads)
