@@ -131,7 +131,7 @@ def test_asked_and_effective_settings_stand_side_by_side(dataset: Artifact, base
     assert run.facts["settings"]["effective"]["adaptation"]["rank"] == 8
     assert run.facts["settings"]["effective"]["adaptation"]["alpha"] == 16
     assert run.facts["settings"]["effective"]["precision"] in {"bfloat16", "float32"}
-    assert run.facts["flops_per_second"] == pytest.approx(run.facts["flops"] / run.facts["seconds"], rel=0.01)
+    assert run.facts["flops_per_second"] == pytest.approx(run.facts["flops"] / run.facts["seconds"], rel=0.1)
     assert 0 < run.facts["share_of_peak"] < 1
 
 
