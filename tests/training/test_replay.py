@@ -242,3 +242,8 @@ def test_methods_that_move_no_weights_know_no_such_penalty(base: Base, method: s
         if method != "gated-lora":
             with pytest.raises(ModelError, match=r"training\.objectives\.kl"):
                 adapted_layers(model)
+
+
+def test_answers_that_nothing_would_use_are_not_asked_for() -> None:
+    with pytest.raises(ValueError, match=r"used by replay\.share or objectives\.ewc"):
+        settings(replay={"written": 8})

@@ -110,15 +110,19 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
         longest = f"; all {len(taught.drops)} were left out (first: {taught.drops[0].reason})" if taught.drops else ""
         raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
     # Stages that cannot be are refused before a model is loaded.
-    plan_course(taught, checks, settings, coming=settings.replay.written > 0)
+    course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     joined = accelerator()
     effective = _resolve(settings, len(taught.examples), joined.device.type)
     model = load_weights(base, effective.dtype)
     with joined.main_process_first():
         answers = _written(base, model, taught, settings, workspace, joined.device)
     taught_by = _teacher(teacher, chat, effective.dtype, joined.device)
-    with joined.main_process_first():
-        promise, course = _private(taught, settings, workspace) if settings.privacy.epsilon else (None, plan_course(taught, checks, settings))
+    if answers:
+        course = plan_course(taught, checks, settings)
+    promise = None
+    if settings.privacy.epsilon:
+        with joined.main_process_first():
+            promise, course = _private(taught, settings, workspace)
     with joined.main_process_first():
         effective = effective.with_ranks(_allocated(model.to(joined.device), taught, settings, effective.shape, workspace))
     tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)

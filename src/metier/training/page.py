@@ -18,6 +18,7 @@ from metier.store import write_atomically
 __all__ = ["Page"]
 
 _SECONDS = 5.0
+_SHARE = 50
 _POINTS = 400
 _COLOURS = 6
 _ALARMS = 8
@@ -29,13 +30,13 @@ class Page:
     def __init__(self, file: Path, metrics: Path, *, total: int) -> None:
         self.file = file
         self._metrics, self._total = metrics, total
-        self._written = 0.0
+        self._due = 0.0
 
     def update(self, alarms: Sequence[str], *, ended: bool = False) -> None:
         """Draw the page if it is time to."""
-        if not ended and time.monotonic() - self._written < _SECONDS:
+        began = time.monotonic()
+        if not ended and began < self._due:
             return
-        self._written = time.monotonic()
         rows = [json.loads(line) for line in self._metrics.read_bytes().splitlines() if line.endswith(b"}")]
         loader = FileSystemLoader(Path(__file__).parent / "data")
         environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -43,6 +44,8 @@ class Page:
             headline=_headline(rows, self._total, ended=ended), alarms=alarms[-_ALARMS:], pictures=_pictures(rows), ended=ended, seconds=round(_SECONDS)
         )
         write_atomically(self.file, page.encode())
+        # Every step of a long training is read for it: drawing takes at most a fiftieth of the time.
+        self._due = time.monotonic() + max(_SECONDS, _SHARE * (time.monotonic() - began))
 
 
 def _pictures(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup, Sequence[str]]]:

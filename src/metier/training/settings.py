@@ -292,6 +292,9 @@ class TrainingSettings(Settings):
             raise ValueError("epochs is not used where there are stages\n    -> take it out; each stage has its own")
         if self.replay.share and self.batch.order == "dataset":
             raise ValueError("replay.share is drawn at random, batch.order keeps the dataset's order\n    -> take one of them out")
+        measured = [self.objectives, *(stage.objectives for stage in self.stages if stage.objectives is not None)]
+        if self.replay.written and not self.replay.share and not any(found.ewc for found in measured):
+            raise ValueError("replay.written is used by replay.share or objectives.ewc, and neither is set\n    -> set one of them, or take it out")
         for stage in self.stages:
             own = None if stage.objectives is None else stage.objectives.distillation.teacher
             if own is not None and own != self.teacher:
