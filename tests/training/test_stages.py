@@ -242,3 +242,19 @@ def test_a_loss_that_is_no_number_names_the_records_and_nothing_of_their_text(ba
         next(steps)
     assert all(record.id in str(caught.value) for record in BOOKS[:3])
     assert "在哪里" not in str(caught.value)
+
+
+def test_a_stage_that_begins_takes_no_checkpoint_of_the_one_before(dataset: Artifact, base: Base, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = Trainer._enter
+    there: list[tuple[set[str], set[str]]] = []
+
+    def enter(self: Trainer, stage: Any) -> None:
+        before = {path.name for path in self.checkpoints.iterdir()}
+        entered(self, stage)
+        there.append((before, {path.name for path in self.checkpoints.iterdir()}))
+
+    monkeypatch.setattr(Trainer, "_enter", enter)
+    train(dataset, base, settings(*TWO), workspace=store.workspace("kept"))
+    ((before, after),) = there
+    newest = max(before)
+    assert {newest, f"{newest}-0001"} <= after

@@ -1,7 +1,7 @@
 """The state of a training, saved so that an interrupted run continues with the very same numbers.
 
-A checkpoint is a folder `checkpoint-STEP` with `tensors.safetensors` (adapter, optimiser, random state) and `state.json`;
-it is written aside and renamed into place, so one that exists is whole. The newest two are kept, and the best.
+A checkpoint is a folder `checkpoint-STEP` (of a later stage `checkpoint-STEP-STAGE`) with `tensors.safetensors` (adapter, optimiser, random state)
+and `state.json`; it is written aside and renamed into place, so one that exists is whole. The newest two are kept, and the best.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def save(folder: Path, position: Position, parameters: Mapping[str, torch.Tensor
         tensors[f"parameter.{name}"] = parameter.detach().contiguous()
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value.detach().contiguous()
-    aside, target = folder / ".writing", folder / f"checkpoint-{position.step:08d}"
+    # A stage begins at the step where the one before it ended: a name of its own, so that neither is ever taken away for the other.
+    name = f"checkpoint-{position.step:08d}" + (f"-{position.stage:04d}" if position.stage else "")
+    aside, target = folder / ".writing", folder / name
     remove_folder(aside)
     # Not save_file: the error that it raises on a full disk is no OSError and says nothing of which disk.
     write_atomically(aside / _TENSORS, serialize(tensors))
@@ -67,11 +69,11 @@ def save(folder: Path, position: Position, parameters: Mapping[str, torch.Tensor
 
 
 def _step(path: Path) -> int:
-    return int(path.name.rsplit("-", 1)[1])
+    return int(path.name.split("-")[1])
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d{8}", path.name))
+    return sorted(path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d{8}(-\d{4})?", path.name))
 
 
 def latest(folder: Path, step: int | None = None) -> Path | None:
