@@ -18,8 +18,9 @@ from metier.models.words import TextReader
 from metier.records import Record, Span, identify
 from metier.store import Store
 from metier.training import TrainingSettings, train
-from metier.training.batches import Examples, Row, row_of
+from metier.training.batches import Row, row_of
 from metier.training.classweights import check_objectives, class_weights
+from metier.training.examples import Examples
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
 from metier.training.scoring import f1_of

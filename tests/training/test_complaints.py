@@ -219,13 +219,11 @@ def test_13_packages_are_asked_for_by_their_lowest_version_and_pinned_in_one_fil
 
 
 def test_14_a_validation_keeps_no_logits(base: Base) -> None:
-    taught = encode_records(ROWS, Chat(load_tokenizer(base)), 128)
     model = load_weights(base, torch.float32)
     vocabulary = len(model.get_output_embeddings().weight)  # type: ignore[arg-type]
-    taken = taught.examples * 20
-    many = replace(taught, examples=taken, origins=taught.origins * 20)
+    many = encode_records(ROWS * 20, Chat(load_tokenizer(base)), 128)
     checked = check(model, many, answer_losses, row_tokens=128, accelerator=Accelerator(cpu=True), seen=lambda _: None)
-    assert len(checked.losses) == len(taken)
+    assert len(checked.losses) == len(ROWS) * 20
     known = {id(parameter) for parameter in model.parameters()}
     left = [item for item in gc.get_objects() if isinstance(item, torch.Tensor) and id(item) not in known and vocabulary in item.shape]
     assert [item.shape for item in left if item.numel() > vocabulary * 1000] == []

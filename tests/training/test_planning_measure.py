@@ -63,23 +63,24 @@ def ask(**changes: Any) -> Ask:
 def test_the_rows_of_the_plan_are_those_that_are_trained(dataset: Artifact, base: Base) -> None:
     taught = encode_records(dataset_records(dataset, "train"), Chat(load_tokenizer(base)), 1024)
     plan, examples = plan_steps(taught, SETTINGS), taught.examples
-    load = load_of(examples, plan, [examples[:3]])
+    few = encode_records(RECORDS[80:83], Chat(load_tokenizer(base)), 1024)
+    load = load_of(taught, plan, few, row_tokens=4096)
     for step, rows in zip(plan.steps, load.steps, strict=True):
         for indices, found in zip(step, rows, strict=True):
             row = row_of([examples[index] for index in indices])
             assert (found.tokens, found.labels, found.examples, found.longest) == (len(row.tokens), len(row.labels), len(row.lengths), max(row.lengths))
             assert found.pairs == sum(length**2 for length in row.lengths)
     assert load.tokens == 2 * sum(map(len, examples))
-    assert load.checks == (row_shape(examples[:3]),)
+    assert load.checks == (row_shape(few, range(3)),)
 
 
 def test_calibration_measures_ten_steps_and_leaves_the_base_model_as_it_was(dataset: Artifact, base: Base) -> None:
     taught = encode_records(dataset_records(dataset, "train"), Chat(load_tokenizer(base)), 1024)
     examples = taught.examples
     shape, method, means = read_shape(base.folder), method_of(SETTINGS, len(examples)), Means(4)
-    rows = chosen_rows(plan_steps(taught, SETTINGS), examples, shape, method, means)
+    rows = chosen_rows(plan_steps(taught, SETTINGS), taught, shape, method, means)
     assert len(rows) == STEPS + 1
-    work = [training_flops(shape, method, row_shape([examples[index] for index in row])) for row in rows]
+    work = [training_flops(shape, method, row_shape(taught, row)) for row in rows]
     assert rows[0] == rows[1]
     assert work[2:] == sorted(work[2:])
     before = base.folder.joinpath("model.safetensors").read_bytes()
@@ -94,7 +95,7 @@ def test_a_plan_with_fewer_rows_than_ten_measures_those_that_there_are(make_data
     taught = encode_records(RECORDS[:6], Chat(load_tokenizer(base)), 1024)
     settings = SETTINGS.model_copy(update={"epochs": 1.0})
     shape, method = read_shape(base.folder), method_of(settings, 6)
-    rows = chosen_rows(plan_steps(taught, settings), taught.examples, shape, method, Means(4))
+    rows = chosen_rows(plan_steps(taught, settings), taught, shape, method, Means(4))
     assert {index for row in rows for index in row} == set(range(6))
 
 

@@ -26,7 +26,7 @@ from metier.training import TrainingSettings, train
 from metier.training.batches import WRITTEN, Row, encode_records, row_of
 from metier.training.curriculum import general_of, plan_course
 from metier.training.objectives import cross_entropy
-from metier.training.replay import Answered, add_written, general_prompts, write_answers
+from metier.training.replay import Answered, encode_written, general_prompts, write_answers
 from metier.training.settings import ReplaySettings
 
 PLACES = (("红", "左边"), ("绿", "右边"))
@@ -109,7 +109,7 @@ def test_an_answer_that_was_cut_is_learnt_without_an_end(base: Base) -> None:
     chat = Chat(load_tokenizer(base))
     taught = encode_records(ROWS[:1], chat, 128)
     answers = [Answered("en", "Say it.", "bees fly", True), Answered("en", "Say it.", "bees fly", False), Answered("en", "Say it.", "bees " * 200, True)]
-    assert add_written(taught, answers, chat, 128) == 2
+    taught = taught.joined(encode_written(answers, chat, 128))
     ended, cut = taught.examples[1:]
     assert ended.tokens[: len(cut)] == cut.tokens
     stops = [[token for token in row_of([item]).labels.tolist() if token in chat.stop_tokens] for item in (ended, cut)]

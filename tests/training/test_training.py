@@ -229,7 +229,7 @@ def test_a_torn_checkpoint_is_not_believed(dataset: Artifact, base: Base, store:
 
 def test_rows_hold_every_example_once_and_never_more_than_their_capacity() -> None:
     lengths = [3, 60, 17, 40, 8, 90, 33, 21, 5, 64] * 7
-    rows = pack(lengths, order(len(lengths), 1, 0), 100)
+    rows = list(pack(lengths, order(len(lengths), 1, 0), 100))
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
     assert all(sum(lengths[index] for index in row) <= 100 for row in rows)
     assert sum(lengths) / (100 * len(rows)) > 0.85
@@ -253,7 +253,7 @@ def test_an_epoch_has_its_own_order_and_a_share_of_an_epoch_its_share_of_rows(ba
     assert order(100, 0, 1) == order(100, 0, 1)
     whole = plan_steps(taught, SETTINGS.model_copy(update={"epochs": 1.0}))
     half = plan_steps(taught, SETTINGS.model_copy(update={"epochs": 0.5}))
-    assert half.steps == whole.steps[: -(-len(whole.steps) // 2)]
+    assert list(half.steps) == whole.steps[: -(-len(whole.steps) // 2)]
 
 
 def test_the_learning_rate_rises_and_falls_as_the_schedule_says() -> None:

@@ -7,8 +7,9 @@ answer are therefore the same whether the answer follows (training) or is to be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from metier.digest import digest_of
@@ -49,7 +50,7 @@ class Chat:
             raise ModelError("the tokenizer has no end-of-sequence token, so an answer could never end\n    -> use a tokenizer with eos_token")
         if not tokenizer.chat_template:
             tokenizer.chat_template = PLAIN_TEMPLATE
-        self._special = sorted((text for text in tokenizer.get_added_vocab() if text), key=len, reverse=True)
+        self._special = _by_beginning(text for text in tokenizer.get_added_vocab() if text and not text.isspace())
         self.stop_tokens = self._find_stop_tokens()
         self.broken_up = 0
         """How many control tokens were found in contents so far and broken up there."""
@@ -82,8 +83,9 @@ class Chat:
 
     def _neutral(self, content: str) -> str:
         # Control tokens inside data must not act as control tokens: a word joiner breaks them up and stays readable.
-        for token in self._special:
-            if token in content and not token.isspace():
+        begun = [tokens for beginning, tokens in self._special.items() if beginning in content]
+        for token in sorted(chain.from_iterable(begun), key=len, reverse=True):
+            if token in content:
                 self.broken_up += content.count(token)
                 content = content.replace(token, f"{token[:1]}\u2060{token[1:]}")
         return content
@@ -94,8 +96,9 @@ class Chat:
         except Exception as error:  # noqa: BLE001 - templates are programs of the model's author and raise what they like
             raise ModelError(f"the base model's chat template cannot render this conversation: {error}") from None
 
-    def _answer(self, before: list[dict[str, str]], content: str) -> str:
-        start = self._render(before, True)
+    def _answer(self, before: list[dict[str, str]], content: str, start: str | None = None) -> str:
+        """Return the text of an answer to these messages; `start` is what stands before it, where that is known."""
+        start = self._render(before, True) if start is None else start
         whole = self._render([*before, {"role": "assistant", "content": content}], False)
         if not whole.startswith(start):
             raise ModelError("the base model's chat template renders a question differently once it is answered, so training and serving would differ")
@@ -107,7 +110,7 @@ class Chat:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens of a conversation up to where the next answer begins."""
-        encoded = self._encode(self._plain(messages), [False] * len(messages), answering=True)
+        (encoded,) = self._encode([self._pieces(self._plain(messages), [False] * len(messages), answering=True)])
         return list(encoded.tokens)
 
     def answer(self, messages: Sequence[Message], content: str) -> list[int]:
@@ -116,7 +119,11 @@ class Chat:
 
     def encode(self, messages: Sequence[Message]) -> Encoded:
         """Return tokens and loss mask of a conversation: of a learnt message the content and its stop token are learnt."""
-        return self._encode(self._plain(messages), [message.learn for message in messages], answering=False)
+        return self.encode_all([messages])[0]
+
+    def encode_all(self, conversations: Sequence[Sequence[Message]]) -> list[Encoded]:
+        """Return tokens and loss mask of each conversation; the tokenizer is given all of them at once, which is much quicker than one by one."""
+        return self._encode([self._pieces(self._plain(messages), [message.learn for message in messages], answering=False) for messages in conversations])
 
     def encode_text(self, text: str, maximum: int) -> list[Encoded]:
         """Return a plain text as windows of at most `maximum` tokens, one after the other: nothing of it is left out.
@@ -133,38 +140,51 @@ class Chat:
         pieces = [tokens[start : start + room] for start in range(0, len(tokens), room)]
         return [Encoded((*opening, *piece), (False,) * len(opening) + (True,) * len(piece)) for piece in pieces]
 
-    def _encode(self, messages: list[dict[str, str]], learnt: Sequence[bool], *, answering: bool) -> Encoded:
-        tokens: list[int] = [-1 - number for number in range(self.virtual)]
-        learn: list[bool] = [False] * self.virtual
+    def _pieces(self, messages: list[dict[str, str]], learnt: Sequence[bool], *, answering: bool) -> list[tuple[str, bool]]:
+        """Return the texts that a conversation is tokenised as, and which of them are learnt."""
+        pieces: list[tuple[str, bool]] = []
         done = ""
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
             before = self._render(messages[:index], True)
-            self._extend(tokens, learn, self._rest(before, done), None)
-            answer = self._answer(messages[:index], message["content"])
-            self._extend(tokens, learn, answer, learnt[index])
+            answer = self._answer(messages[:index], message["content"], before)
+            pieces += [(self._rest(before, done), False), (answer, learnt[index])]
             done = before + answer
         if answering or messages[-1]["role"] != "assistant":
-            self._extend(tokens, learn, self._rest(self._render(messages, answering), done), None)
-        return Encoded(tuple(tokens), tuple(learn))
+            pieces.append((self._rest(self._render(messages, answering), done), False))
+        return [piece for piece in pieces if piece[0]]
+
+    def _encode(self, conversations: Sequence[Sequence[tuple[str, bool]]]) -> list[Encoded]:
+        texts = [text for pieces in conversations for text, _ in pieces]
+        tokenised: Iterator[list[int]] = iter(self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
+        found = []
+        for pieces in conversations:
+            tokens: list[int] = [-1 - number for number in range(self.virtual)]
+            learn: list[bool] = [False] * self.virtual
+            for _, learnt in pieces:
+                piece = next(tokenised)
+                kept = len(self._until_stop(piece)) if learnt else 0
+                tokens.extend(piece)
+                learn.extend([True] * kept + [False] * (len(piece) - kept))
+            found.append(Encoded(tuple(tokens), tuple(learn)))
+        return found
 
     def _rest(self, text: str, done: str) -> str:
         if not text.startswith(done):
             raise ModelError("the base model's chat template changes earlier turns of a conversation, so they cannot be learnt turn by turn")
         return text[len(done) :]
 
-    def _extend(self, tokens: list[int], learn: list[bool], text: str, learnt: bool | None) -> None:
-        piece = self._tokenize(text) if text else []
-        tokens.extend(piece)
-        if not learnt:
-            learn.extend([False] * len(piece))
-            return
-        kept = len(self._until_stop(piece))
-        learn.extend([True] * kept + [False] * (len(piece) - kept))
-
     def _until_stop(self, piece: list[int]) -> list[int]:
         for index in range(len(piece) - 1, -1, -1):
             if piece[index] in self.stop_tokens:
                 return piece[: index + 1]
         raise ModelError("an answer lost its stop token while it was encoded")
+
+
+def _by_beginning(tokens: Iterable[str]) -> dict[str, list[str]]:
+    """Return tokens by their first two characters: a text in which none of these stands is soon done with, however many tokens there are."""
+    found: dict[str, list[str]] = {}
+    for token in tokens:
+        found.setdefault(token[:2], []).append(token)
+    return found

@@ -6,35 +6,38 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from metier.artifacts import Artifact
 from metier.digest import canonical_json
-from metier.errors import InputError, ModelError
-from metier.models import Base, Chat, Encoded, LocalModel, load_tokenizer, load_weights
+from metier.errors import ModelError
+from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
 from metier.models.lora import linear_layers
 from metier.models.methods import METHODS, Shape, Tuned, attach_method
 from metier.models.precision import fastest_dtype, measured_rates
 from metier.models.saved import write_saved
 from metier.models.sensitivity import allocate, layer_gradients
-from metier.shards import dataset_records, write_drops
+from metier.shards import write_drops
 from metier.store import Workspace, write_atomically
-from metier.training.batches import Examples, encode_records, order, row_of
+from metier.training.batches import order, row_of
 from metier.training.crew import accelerator
 from metier.training.curriculum import Course, plan_course
+from metier.training.examples import Examples
 from metier.training.gather import to_device
 from metier.training.objectives import answer_losses, answers_objective, cross_entropy
 from metier.training.planning.methods import method_of
 from metier.training.planning.shape import read_shape
 from metier.training.planning.work import row_shape, training_flops
 from metier.training.private import Promise, guarantee_for, private_course, remark
-from metier.training.replay import Answered, add_written, write_answers
+from metier.training.reading import examples_of
+from metier.training.replay import Answered, encode_written, write_answers
 from metier.training.settings import TrainingSettings
+from metier.training.tokenised import FOLDER
 from metier.training.trainer import Trainer
 
-__all__ = ["Answering", "prepare_answers", "validation_sample"]
+__all__ = ["Answering", "prepare_answers"]
 
 _SAMPLE = 32
 """Examples whose gradients share out ranks."""
@@ -74,8 +77,6 @@ class Answering:
     effective: _Effective
     answers: list[Answered]
     """What the base model wrote to be learnt along."""
-    broken_up: int
-    """Control tokens that stood in the texts."""
 
     def commit(self, workspace: Workspace) -> tuple[Artifact, Artifact]:
         """Hand in the run and the adapter of a training that has ended."""
@@ -99,23 +100,18 @@ class Answering:
 def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, *, workspace: Workspace) -> Answering:
     """Return the training of a base model on a dataset's training split. Raises InputError if nothing can be trained."""
     chat = Chat(load_tokenizer(base), virtual=settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0)
-    taught = encode_records(dataset_records(dataset, "train"), chat, settings.batch.maximum_tokens)
-    broken_up = chat.broken_up
-    if broken_up:
-        workspace.progress.say(f"{broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
+    taught, checks = examples_of(dataset, base, chat, settings, kept=workspace.store.root / FOLDER, progress=workspace.progress)
+    if taught.broken_up:
+        workspace.progress.say(f"{taught.broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
     if settings.batch.order == "shuffled" and _has_curriculum(dataset):
         workspace.progress.say("note: the dataset is ordered by a curriculum, and another order is drawn in each epoch; training.batch.order: dataset keeps it")
-    checks = encode_records(validation_sample(dataset, settings.validation.limit), chat, settings.batch.maximum_tokens)
-    if not taught.examples:
-        longest = f"; all {len(taught.drops)} were left out (first: {taught.drops[0].reason})" if taught.drops else ""
-        raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
     # Stages that cannot be are refused before a model is loaded.
     course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     joined = accelerator()
-    effective = _resolve(settings, len(taught.examples), joined.device.type)
+    effective = _resolve(settings, len(taught), joined.device.type)
     model = load_weights(base, effective.dtype)
     with joined.main_process_first():
-        answers = _written(base, model, taught, settings, workspace, joined.device)
+        taught, answers = _with_written(base, model, taught, settings, workspace, joined.device)
     taught_by = _teacher(teacher, chat, effective.dtype, joined.device)
     if answers:
         course = plan_course(taught, checks, settings)
@@ -137,7 +133,7 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
         tuned=tuned,
         promise=promise,
     )
-    return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers, broken_up)
+    return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers)
 
 
 def _allocated(model: Any, taught: Examples, settings: TrainingSettings, shape: Shape, workspace: Workspace) -> Mapping[str, int]:
@@ -148,7 +144,7 @@ def _allocated(model: Any, taught: Examples, settings: TrainingSettings, shape: 
     if file.exists():
         return dict(json.loads(file.read_bytes()))
     names = linear_layers(model.eval().requires_grad_(False), shape.targets)
-    chosen = order(len(taught.examples), settings.seed, "ranks")[:_SAMPLE]
+    chosen = order(len(taught), settings.seed, "ranks")[:_SAMPLE]
     device = next(model.parameters()).device
     rows = [to_device(row_of([taught.examples[index]]), device) for index in chosen]
     task, progress = "sensitivity", workspace.progress
@@ -180,28 +176,25 @@ def _teacher(teacher: Base | None, chat: Chat, dtype: torch.dtype, device: torch
     return model
 
 
-def _written(base: Base, model: Any, taught: Examples, settings: TrainingSettings, workspace: Workspace, device: torch.device) -> list[Answered]:
-    """Add the base model's own answers to the examples, if they are wanted, and return them."""
+def _with_written(
+    base: Base, model: Any, taught: Examples, settings: TrainingSettings, workspace: Workspace, device: torch.device
+) -> tuple[Examples, list[Answered]]:
+    """Return the examples with the base model's own answers behind them, if they are wanted, and these answers."""
     if not settings.replay.written:
-        return []
+        return taught, []
     chat = Chat(load_tokenizer(base))
     writer = LocalModel(model.to(device).eval(), chat, device=str(device))
-    languages = {origin.language for origin in taught.origins}
+    languages = taught.groups("language")
     answers = write_answers(writer, base, settings.replay, languages, folder=workspace.store.root / "replay", progress=workspace.progress)
     chat.virtual = settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0
-    added = add_written(taught, answers, chat, settings.batch.maximum_tokens)
-    workspace.progress.say(f"{added} of {settings.replay.written} answers of the base model are learnt along")
-    return answers
+    written = encode_written(answers, chat, settings.batch.maximum_tokens)
+    workspace.progress.say(f"{len(written)} of {settings.replay.written} answers of the base model are learnt along")
+    return taught.joined(written), answers
 
 
 def _has_curriculum(dataset: Artifact) -> bool:
     settings = next((step["settings"] for step in dataset.facts.get("steps", ()) if step["name"] == "mix"), None)
     return settings is not None and settings["curriculum"]["by"] is not None
-
-
-def validation_sample(dataset: Artifact, limit: int) -> list[Any]:
-    """Return the validation examples in the order of their ids, which are digests: a fixed random sample."""
-    return sorted(dataset_records(dataset, "validation"), key=lambda record: record.id)[:limit]
 
 
 def _resolve(settings: TrainingSettings, examples: int, device: str) -> _Effective:
@@ -231,10 +224,9 @@ def _work(made: Answering) -> dict[str, Any]:
         shape = read_shape(made.base.folder)
     except ModelError:
         return {}
-    taught, method = trainer.course.taught.examples, method_of(trainer.settings, len(trainer.course.taught.examples))
-    rows = [row for step in trainer.steps_taken for row in step]
-    diverging = trainer.settings.objectives.kl > 0
-    flops = sum(training_flops(shape, method, row_shape([cast("Encoded", taught[index]) for index in row]), diverging=diverging) for row in rows)
+    taught, diverging = trainer.course.taught, trainer.settings.objectives.kl > 0
+    method = method_of(trainer.settings, len(taught))
+    flops = sum(training_flops(shape, method, row_shape(taught, row), diverging=diverging) for step in trainer.steps_taken for row in step)
     rate = flops / trainer.position.seconds
     peak = measured_rates().get(str(made.effective.dtype).removeprefix("torch.")) if trainer.accelerator.device.type == "cpu" else None
     return {
@@ -261,7 +253,7 @@ def _facts(made: Answering) -> dict[str, Any]:
             "template": made.chat.digest,
             "settings": {"asked": settings.model_dump(mode="json", exclude_unset=True), "effective": resolved},
             "dropped": len(made.trainer.course.taught.drops),
-            "control_tokens_broken_up": made.broken_up,
+            "control_tokens_broken_up": made.trainer.course.taught.broken_up,
         }
         | made.trainer.facts()
     )

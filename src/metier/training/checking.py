@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from metier.training.batches import Example, Examples, Origin, owners, pack, row_of
+from metier.training.batches import owners, pack, row_of
+from metier.training.examples import Examples, Origin
 from metier.training.gather import to_device
 from metier.training.objectives import Losses
 
@@ -63,11 +64,11 @@ class Checked:
 @torch.no_grad()
 def check(model: Any, checks: Examples, losses: Losses, *, row_tokens: int, accelerator: Accelerator, seen: Callable[[int], None]) -> Checked:
     """Measure a model on validation examples, each process on its own rows; `seen` is told how many examples each row held."""
-    examples: list[Example] = checks.examples
-    sums = torch.zeros(len(examples), dtype=torch.float32)
-    counts = torch.zeros(len(examples), dtype=torch.int64)
-    for number, indices in enumerate(pack([len(example) for example in examples], range(len(examples)), row_tokens)):
-        row = row_of([examples[index] for index in indices])
+    lengths = checks.lengths.tolist()
+    sums = torch.zeros(len(lengths), dtype=torch.float32)
+    counts = torch.zeros(len(lengths), dtype=torch.int64)
+    for number, indices in enumerate(pack(lengths, range(len(lengths)), row_tokens)):
+        row = row_of([checks.examples[index] for index in indices])
         places = torch.tensor(indices)[owners(row)]
         counts.index_add_(0, places, torch.ones_like(places))
         if number % accelerator.num_processes == accelerator.process_index:
@@ -76,4 +77,4 @@ def check(model: Any, checks: Examples, losses: Losses, *, row_tokens: int, acce
     if accelerator.num_processes > 1:
         # An example is in one row and so at one process: the sums of the others are zero.
         sums = accelerator.reduce(sums.to(accelerator.device), reduction="sum").cpu()
-    return Checked(tuple(sums.tolist()), tuple(counts.tolist()), tuple(len(example) for example in examples))
+    return Checked(tuple(sums.tolist()), tuple(counts.tolist()), tuple(lengths))

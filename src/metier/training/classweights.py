@@ -9,7 +9,7 @@ import torch
 
 from metier.errors import Fault, InputError, nearest
 from metier.models.labels import Labelling
-from metier.training.batches import Example, Labelled
+from metier.training.examples import Example, Labelled
 from metier.training.settings import ObjectiveSettings, TrainingSettings
 
 __all__ = ["check_objectives", "class_weights"]

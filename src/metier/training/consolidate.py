@@ -14,7 +14,8 @@ from metier.models.importance import adapted_layers, consolidation, measure_fish
 from metier.models.methods import Tuned
 from metier.progress import Progress
 from metier.store import write_atomically
-from metier.training.batches import Examples, Row, order, row_of
+from metier.training.batches import Row, order, row_of
+from metier.training.examples import Examples
 from metier.training.gather import to_device
 from metier.training.objectives import cross_entropy
 

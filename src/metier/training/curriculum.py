@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
 
 from metier.errors import Fault, InputError
 from metier.proportions import apportion, shares
-from metier.training.batches import WRITTEN, Examples, Origin, order, pack
+from metier.training.batches import WRITTEN, order, pack
+from metier.training.examples import GROUPS, Examples
 from metier.training.settings import SelectionSettings, ShareSettings, StageSettings, TrainingSettings
+from metier.training.steps import Step, Steps
 
 __all__ = ["Course", "Plan", "Stage", "general_of", "plan_course", "plan_steps"]
 
-_FIELDS = ("task", "domain", "language", "source")
 _SHOWN = 6
 
 
@@ -22,7 +27,7 @@ _SHOWN = 6
 class Plan:
     """Which examples each optimiser step sees: `steps[i]` is a list of packed rows of example indices."""
 
-    steps: tuple[tuple[tuple[int, ...], ...], ...]
+    steps: Steps
     steps_an_epoch: int
 
 
@@ -32,8 +37,8 @@ class Stage:
 
     name: str
     settings: TrainingSettings
-    chosen: tuple[int, ...]
-    checks: tuple[int, ...]
+    chosen: Sequence[int]
+    checks: Sequence[int]
     plan: Plan
     start: int
     """Steps of the stages before it."""
@@ -55,22 +60,30 @@ class Course:
     @property
     def plan(self) -> Plan:
         """The steps of all stages, one after the other."""
-        return Plan(tuple(step for stage in self.stages for step in stage.plan.steps), self.stages[0].plan.steps_an_epoch)
+        if len(self.stages) == 1:
+            return self.stages[0].plan
+        return Plan(Steps(step for stage in self.stages for step in stage.plan.steps), self.stages[0].plan.steps_an_epoch)
 
     @property
     def unused(self) -> int:
-        """How many examples no stage learns from."""
-        read = {index for step in self.plan.steps for row in step for index in row}
-        # What the base model wrote for a penalty alone was never meant to be learnt, and part of an epoch leaves out what more epochs would reach.
-        meant = read | {index for stage in self.stages for index in stage.chosen}
-        return sum(1 for place, origin in enumerate(self.taught.origins) if place not in meant and origin.source != WRITTEN)
+        """How many examples no stage learns from; what the base model wrote for a penalty alone was never meant to be learnt."""
+        unread = np.ones(len(self.taught), dtype=bool)
+        unread[_written(self.taught)] = False
+        # Part of an epoch leaves out what more epochs would reach: what is chosen counts as read.
+        for places in chain.from_iterable((stage.chosen, stage.plan.steps.places) for stage in self.stages):
+            unread[np.asarray(places, dtype=np.int64)] = False
+        return int(unread.sum())
+
+
+def _written(taught: Examples) -> np.ndarray[Any, Any]:
+    return taught.fitting({"source": [WRITTEN]})
 
 
 def general_of(taught: Examples, settings: TrainingSettings) -> list[int]:
     """Return the places of the general examples: the dataset's, and those that the base model wrote."""
     described = settings.replay.records
-    fitting = set(_fitting(taught.origins, described)) if described != SelectionSettings() else set()
-    return [place for place, origin in enumerate(taught.origins) if place in fitting or origin.source == WRITTEN]
+    fitting = _fitting(taught, described) if described != SelectionSettings() else ()
+    return sorted({*fitting, *_written(taught).tolist()})
 
 
 def plan_course(taught: Examples, checks: Examples, settings: TrainingSettings, *, coming: bool = False) -> Course:
@@ -85,12 +98,14 @@ def plan_course(taught: Examples, checks: Examples, settings: TrainingSettings, 
     general = general_of(taught, settings)
     if not general and not coming:
         faults.extend(_nothing_general(settings))
-    apart = {place for place in general if settings.replay.share or taught.origins[place].source == WRITTEN}
+    apart = np.zeros(len(taught), dtype=bool)
+    apart[general if settings.replay.share else _written(taught)] = True
     for number, own in enumerate(settings.stages or (StageSettings(name="training", epochs=settings.epochs),)):
         key = f"training.stages.{number}"
-        chosen = tuple(place for place in _fitting(taught.origins, own.records) if place not in apart)
+        fitting = np.asarray(_fitting(taught, own.records), dtype=np.int64)
+        chosen = array("q", fitting[~apart[fitting]].tobytes())
         if not chosen:
-            faults.append(_empty(own, key, taught.origins))
+            faults.append(_empty(own, key, taught))
             continue
         start = found[-1].end if found else 0
         here = _settings_of(own, settings)
@@ -99,7 +114,7 @@ def plan_course(taught: Examples, checks: Examples, settings: TrainingSettings, 
         except InputError as error:
             faults.extend(error.faults)
             continue
-        found.append(Stage(own.name, here, chosen, _fitting(checks.origins, own.records) or tuple(range(len(checks.origins))), plan, start))
+        found.append(Stage(own.name, here, chosen, _fitting(checks, own.records) or range(len(checks)), plan, start))
     if faults:
         raise InputError(faults)
     return Course(taught, checks, tuple(found))
@@ -123,29 +138,34 @@ def plan_steps(
     number: int = 0,
 ) -> Plan:
     """Return the steps of one stage, the `number`-th, over the `chosen` examples (default: all), with their share of `general` ones."""
-    chosen = range(len(taught.examples)) if chosen is None else chosen
-    lengths = [len(example) for example in taught.examples]
-    epochs = math.ceil(settings.epochs)
+    chosen = range(len(taught)) if chosen is None else chosen
+    lengths = array("i", taught.lengths.tobytes())
     mixed = shared is not None and shared != ShareSettings()
-    drawn = _drawn(taught.origins, chosen, shared, (settings.seed, number), epochs) if shared is not None and mixed else None
+    drawn = _drawn(taught, chosen, shared, (settings.seed, number), math.ceil(settings.epochs)) if shared is not None and mixed else None
     share = settings.replay.share
     replayed, stream = round(len(chosen) * share / (1 - share)) if general else 0, _Stream(general, (settings.seed, number, "replay"))
-    steps: list[tuple[tuple[int, ...], ...]] = []
     first_epoch = 0
-    for epoch in range(epochs):
-        if settings.batch.order == "dataset":
-            # Packing closes rows as they fill; a row stands where its first example does.
-            rows = sorted(pack(lengths, chosen, settings.batch.row_tokens), key=lambda row: row[0])
-        else:
-            seen = [*(chosen if drawn is None else drawn[epoch]), *stream.take(replayed)]
-            # The first stage is drawn as a training without stages is.
-            places = order(len(seen), settings.seed, epoch, *([number] if number else []))
-            rows = pack(lengths, [seen[place] for place in places], settings.batch.row_tokens)
-        wanted = math.ceil(len(rows) * min(1.0, settings.epochs - epoch))
-        window = settings.batch.rows
-        steps.extend(tuple(tuple(row) for row in rows[start : min(start + window, wanted)]) for start in range(0, wanted, window))
-        first_epoch = first_epoch or len(steps)
-    return Plan(tuple(steps), max(1, first_epoch))
+
+    def epochs() -> Iterator[Step]:
+        nonlocal first_epoch
+        for epoch in range(math.ceil(settings.epochs)):
+            if settings.batch.order == "dataset":
+                # Packing closes rows as they fill; a row stands where its first example does.
+                rows = sorted(pack(lengths, chosen, settings.batch.row_tokens), key=lambda row: row[0])
+            else:
+                seen = array("q", chosen if drawn is None else drawn[epoch])
+                seen.extend(stream.take(replayed))
+                # The first stage is drawn as a training without stages is.
+                places = order(len(seen), settings.seed, epoch, *([number] if number else []))
+                rows = list(pack(lengths, (seen[place] for place in places), settings.batch.row_tokens))
+            wanted = math.ceil(len(rows) * min(1.0, settings.epochs - epoch))
+            window = settings.batch.rows
+            first_epoch = first_epoch or math.ceil(wanted / window)
+            for start in range(0, wanted, window):
+                yield tuple(tuple(row) for row in islice(rows, start, min(start + window, wanted)))
+
+    steps = Steps(epochs())
+    return Plan(steps, max(1, first_epoch))
 
 
 def _settings_of(own: StageSettings, settings: TrainingSettings) -> TrainingSettings:
@@ -157,30 +177,27 @@ def _settings_of(own: StageSettings, settings: TrainingSettings) -> TrainingSett
     return settings.model_copy(update=changes)
 
 
-def _fitting(origins: Sequence[Origin], wanted: SelectionSettings) -> tuple[int, ...]:
-    given = [(name, patterns) for name in _FIELDS if (patterns := getattr(wanted, name))]
-    return tuple(place for place, origin in enumerate(origins) if all(_fits(getattr(origin, name), patterns) for name, patterns in given))
+def _fitting(examples: Examples, wanted: SelectionSettings) -> array[int]:
+    """Return the places of the examples that a description fits."""
+    given = {name: patterns for name in GROUPS if (patterns := getattr(wanted, name))}
+    return array("q", examples.fitting(given).tobytes())
 
 
-def _fits(value: str, patterns: Sequence[str]) -> bool:
-    return any(value == pattern or fnmatchcase(value, pattern) for pattern in patterns)
-
-
-def _empty(own: StageSettings, key: str, origins: Sequence[Origin]) -> Fault:
+def _empty(own: StageSettings, key: str, taught: Examples) -> Fault:
     """Return what is wrong with a stage that no example fits, and which values there are."""
     there = []
-    for name in _FIELDS:
+    for name in GROUPS:
         if getattr(own.records, name):
-            values = sorted({getattr(origin, name) for origin in origins})
+            values = sorted(taught.groups(name))
             there.append(f"{name}: {', '.join(values[:_SHOWN])}{' ...' if len(values) > _SHOWN else ''}")
     return Fault(f"no training example fits the stage {own.name!r}", key=f"{key}.records", remedy=f"there are {'; '.join(there)}")
 
 
-def _drawn(origins: Sequence[Origin], chosen: Sequence[int], shared: ShareSettings, key: tuple[int, int], epochs: int) -> list[list[int]]:
+def _drawn(taught: Examples, chosen: Sequence[int], shared: ShareSettings, key: tuple[int, int], epochs: int) -> list[array[int]]:
     """Return the examples of each epoch: as many as are chosen, by the groups' shares. A group goes through all of its own before it repeats one."""
-    groups: dict[str, list[int]] = {}
-    for index in chosen:
-        groups.setdefault(getattr(origins[index], shared.by), []).append(index)
+    here = np.asarray(chosen, dtype=np.int64)
+    found = {name: np.intersect1d(places, here, assume_unique=True) for name, places in taught.groups(shared.by).items()}
+    groups = {name: array("q", places.tobytes()) for name, places in found.items() if len(places)}
     place = f"training.stages.{key[1]}.shares"
     wanted = shares({name: len(found) for name, found in sorted(groups.items())}, alpha=shared.alpha, weights=shared.weights, key=place)
     streams = {name: _Stream(found, (*key, name)) for name, found in groups.items()}
@@ -189,7 +206,7 @@ def _drawn(origins: Sequence[Origin], chosen: Sequence[int], shared: ShareSettin
     drawn = []
     for epoch in range(1, epochs + 1):
         upto = apportion(epoch * len(chosen), wanted)
-        drawn.append([index for name in sorted(groups) for index in streams[name].take(max(0, upto[name] - taken[name]))])
+        drawn.append(array("q", chain.from_iterable(streams[name].take(max(0, upto[name] - taken[name])) for name in sorted(groups))))
         taken = {name: max(taken[name], upto[name]) for name in groups}
     return drawn
 
@@ -199,12 +216,12 @@ class _Stream:
 
     def __init__(self, members: Sequence[int], key: tuple[object, ...]) -> None:
         self._members, self._key, self._passes = members, key, 0
-        self._waiting: list[int] = []
+        self._waiting: array[int] = array("q")
 
-    def take(self, count: int) -> list[int]:
+    def take(self, count: int) -> array[int]:
         """Return the next examples."""
         while len(self._waiting) < count:
-            self._waiting += [self._members[place] for place in order(len(self._members), *self._key, self._passes)]
+            self._waiting.extend(self._members[place] for place in order(len(self._members), *self._key, self._passes))
             self._passes += 1
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         return taken

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 
-from metier.training.batches import Examples, Row, row_of
+from metier.training.batches import Row, row_of
+from metier.training.examples import Examples
 from metier.training.objectives import Objective
 
 __all__ = ["Gather", "Gathered", "Summing", "to_device"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from metier.errors import Fault, InputError
@@ -16,25 +18,34 @@ from metier.models.labels import Labelling, LabelTask
 from metier.models.tags import crossing, tags_of
 from metier.models.words import Reading, TextReader
 from metier.records import Record
-from metier.training.batches import Examples, Labelled
+from metier.training.examples import Collector, Examples, Labelled, Targets
 
 __all__ = ["encode_labelled", "fit_labelling"]
 
 _SHOWN = 10
+_BATCH = 1000
+_KINDS: dict[LabelTask, Targets] = {"tagging": "classes", "classification": "classes", "multi-label": "rows", "regression": "numbers", "pair": "numbers"}
 
 
-def fit_labelling(records: Sequence[Record], task: LabelTask, maximum_tokens: int) -> Labelling:
+def fit_labelling(records: Iterable[Record], task: LabelTask, maximum_tokens: int) -> Labelling:
     """Return what a head has to answer, read off the training records.
 
     Raises InputError for overlapping spans (naming the records), labels of the wrong kind, no label at all, or one label only.
     """
-    faults = list(chain.from_iterable(_faults(record, task) for record in records))
+    faults: list[Fault] = []
+    numbers, answers, more = array("d"), Counter[tuple[str, ...]](), 0
+    for record in records:
+        for fault in _faults(record, task):
+            more += len(faults) == _SHOWN
+            faults = [*faults, fault][:_SHOWN]
+        if task in ("regression", "pair"):
+            numbers.extend([] if (value := number_of(record)) is None else [value])
+        elif (answer := answer_of(record, task)) is not None:
+            answers[answer] += 1
     if faults:
-        more = [Fault(f"... and {len(faults) - _SHOWN} more")] if len(faults) > _SHOWN else []
-        raise InputError([*faults[:_SHOWN], *more])
+        raise InputError([*faults, *([Fault(f"... and {more} more")] if more else [])])
     if task in ("regression", "pair"):
-        return _of_numbers([value for record in records if (value := number_of(record)) is not None], task, maximum_tokens)
-    answers = Counter(answer for record in records if (answer := answer_of(record, task)) is not None)
+        return _of_numbers(numbers, task, maximum_tokens)
     labels = sorted({label for answer in answers for label in answer})
     if not labels:
         raise InputError(_without(task))
@@ -94,27 +105,34 @@ def _faults(record: Record, task: LabelTask) -> Iterable[Fault]:
         yield Fault(f"record {record.id} has no second text", path, key=key, remedy="map its column: columns: {pair: NAME}")
 
 
-def encode_labelled(records: Sequence[Record], reader: TextReader, labelling: Labelling, layout: Layout) -> Examples:
-    """Return the examples of the records that have an answer and fit; nothing is cut."""
-    found = Examples()
+def encode_labelled(records: Iterable[Record], reader: TextReader, labelling: Labelling, layout: Layout, *, path: Path | None = None) -> Examples:
+    """Return the examples of the records that have an answer and fit; nothing is cut. They are kept in the file `path`, or (None) in memory."""
+    with Collector(_KINDS[labelling.task], path) as found:
+        for record, reading in _readings(records, reader, labelling):
+            targets = _targets(record, reading, labelling, found)
+            if isinstance(targets, str):
+                found.drop(record, targets)
+            elif len(reading) > labelling.maximum_tokens:
+                found.drop(record, f"too_many_tokens:{len(reading)}>{labelling.maximum_tokens}")
+            elif not targets:
+                found.drop(record, "nothing_to_learn")
+            else:
+                found.take(record, Labelled(reading.tokens, tuple(answer_places(reading, layout)), targets, reading.kinds))
+    return found.collected()
+
+
+def _readings(records: Iterable[Record], reader: TextReader, labelling: Labelling) -> Iterator[tuple[Record, Reading]]:
+    """Yield records with what is read of them; texts that are read whole go to the tokenizer many at a time."""
     if labelling.by_word:
-        readings = [reader.by_word(record.text) for record in records]
-    else:
-        readings = reader.whole([text_of(record) for record in records], [pair_of(record) for record in records])
-    for record, reading in zip(records, readings, strict=True):
-        targets = _targets(record, reading, labelling, found)
-        if isinstance(targets, str):
-            found.drop(record, targets)
-        elif len(reading) > labelling.maximum_tokens:
-            found.drop(record, f"too_many_tokens:{len(reading)}>{labelling.maximum_tokens}")
-        elif not targets:
-            found.drop(record, "nothing_to_learn")
-        else:
-            found.take(record, Labelled(reading.tokens, tuple(answer_places(reading, layout)), targets, reading.kinds))
-    return found
+        yield from ((record, reader.by_word(record.text)) for record in records)
+        return
+    stream = iter(records)
+    while batch := list(islice(stream, _BATCH)):
+        readings = reader.whole([text_of(record) for record in batch], [pair_of(record) for record in batch])
+        yield from zip(batch, readings, strict=True)
 
 
-def _targets(record: Record, reading: Reading, labelling: Labelling, found: Examples) -> tuple[Any, ...] | str:
+def _targets(record: Record, reading: Reading, labelling: Labelling, found: Collector) -> tuple[Any, ...] | str:
     """Return what is to be answered, or why the record is left out."""
     labels = labelling.labels
     if labelling.task in ("regression", "pair"):

@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 
 from metier.errors import ModelError
-from metier.training.batches import Examples
 from metier.training.curriculum import Plan
+from metier.training.examples import Examples
 from metier.training.gather import Gather
 from metier.training.settings import OptimizerSettings, TrainingSettings
 

@@ -24,11 +24,13 @@ import torch
 from accelerate import Accelerator
 
 from metier.errors import MissingExtra, ModelError
-from metier.training.batches import Examples, Row, row_of
+from metier.training.batches import Row, row_of
 from metier.training.curriculum import Course, Plan, Stage
+from metier.training.examples import Examples
 from metier.training.gather import Gather, Gathered, to_device
 from metier.training.objectives import Objective
 from metier.training.settings import PrivacySettings, TrainingSettings
+from metier.training.steps import Steps
 
 __all__ = ["Guarantee", "PrivateSteps", "Promise", "guarantee_for", "private_course", "remark"]
 
@@ -113,9 +115,8 @@ def private_course(taught: Examples, settings: TrainingSettings, guarantee: Guar
     for step in range(guarantee.steps):
         drawn = torch.rand(len(units), generator=_generator(secret, "draw", step), dtype=torch.float64) < guarantee.sample_rate
         steps.append(tuple(units[place] for place in drawn.nonzero()[:, 0].tolist()))
-    plan = Plan(tuple(steps), max(1, round(1 / guarantee.sample_rate)))
-    chosen = tuple(range(len(taught.examples)))
-    return Course(taught, Examples(), (Stage("training", settings, chosen, (), plan, 0),))
+    plan = Plan(Steps(steps), max(1, round(1 / guarantee.sample_rate)))
+    return Course(taught, Examples.none(), (Stage("training", settings, range(len(taught)), (), plan, 0),))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ from metier.digest import canonical_json, digest_of
 from metier.models import Base, Chat, Encoded, GenerationSettings, LocalModel
 from metier.progress import Progress
 from metier.records import Message, Record, identify
-from metier.training.batches import WRITTEN, Examples
+from metier.training.batches import WRITTEN
+from metier.training.examples import Collector, Examples
 from metier.training.settings import ReplaySettings
 
-__all__ = ["Answered", "add_written", "general_prompts", "write_answers"]
+__all__ = ["Answered", "encode_written", "general_prompts", "write_answers"]
 
 _TASK = "replay"
 _LANGUAGES = ("zh", "en")
@@ -99,18 +100,17 @@ def _read(path: Path, count: int) -> list[Answered]:
     return [Answered(**json.loads(line)) for line in whole]
 
 
-def add_written(taught: Examples, answers: Sequence[Answered], chat: Chat, maximum: int) -> int:
-    """Add answers to the examples and return how many fitted. One that was cut at its largest length is learnt without its end."""
-    added = 0
-    for item in answers:
-        messages = (Message("user", item.prompt), Message("assistant", item.answer, learn=True))
-        encoded = chat.encode(messages)
-        encoded = encoded if item.ended else _without_end(encoded)
-        if len(encoded) <= maximum and any(encoded.learn[1:]):
-            record = Record(id="", messages=messages, task=_TASK, domain="general", language=item.language)
-            taught.take(replace(record, id=identify(record)), encoded, source=WRITTEN)
-            added += 1
-    return added
+def encode_written(answers: Sequence[Answered], chat: Chat, maximum: int) -> Examples:
+    """Return the answers that fit as examples. One that was cut at its largest length is learnt without its end."""
+    with Collector() as found:
+        for item in answers:
+            messages = (Message("user", item.prompt), Message("assistant", item.answer, learn=True))
+            encoded = chat.encode(messages)
+            encoded = encoded if item.ended else _without_end(encoded)
+            if len(encoded) <= maximum and any(encoded.learn[1:]):
+                record = Record(id="", messages=messages, task=_TASK, domain="general", language=item.language)
+                found.take(replace(record, id=identify(record)), encoded, source=WRITTEN)
+    return found.collected()
 
 
 def _without_end(encoded: Encoded) -> Encoded:

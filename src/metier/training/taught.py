@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from metier.artifacts import Artifact
 from metier.digest import digest_of
 from metier.errors import Fault, InputError
 from metier.models import Base, load_tokenizer
-from metier.models.heads import is_encoder, layout_of, load_with_head, longest, whole_in_single_precision
+from metier.models.heads import Layout, is_encoder, layout_of, load_with_head, longest, whole_in_single_precision
 from metier.models.labelfiles import LowRank, save_trained
 from metier.models.labels import Labelling as Labels
 from metier.models.labels import LabelTask
@@ -21,15 +22,16 @@ from metier.models.precision import fastest_dtype
 from metier.models.words import TextReader
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder
-from metier.training.answers import validation_sample
-from metier.training.batches import Examples
 from metier.training.classweights import check_objectives, class_weights
 from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
+from metier.training.examples import Examples
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective, taught_losses
+from metier.training.reading import noted, nothing_to_train, validation_sample
 from metier.training.scoring import scorer
 from metier.training.settings import AdaptationSettings, ObjectiveSettings, ReplaySettings, TrainingSettings
+from metier.training.tokenised import FOLDER, tokenised
 from metier.training.trainer import Trainer
 
 __all__ = ["Labelling", "prepare_labels"]
@@ -90,17 +92,16 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
     is loaded.
     """
     encoder = is_encoder(base)
-    records = list(dataset_records(dataset, "train"))
-    labels = fit_labelling(records, task, min(settings.batch.maximum_tokens, longest(base)))
+    labels = fit_labelling(dataset_records(dataset, "train"), task, min(settings.batch.maximum_tokens, longest(base)))
     check_objectives(settings, labels)
     joined = accelerator()
-    effective = _resolve(settings, len(records), encoder=encoder, device=joined.device.type)
+    effective = _resolve(settings, sum(1 for _ in dataset_records(dataset, "train")), encoder=encoder, device=joined.device.type)
     model = _prepared(base, labels, effective)
     layout = layout_of(model, labels)
     tokenizer = load_tokenizer(base)
     reader = TextReader(tokenizer)
-    taught = encode_labelled(records, reader, labels, layout)
     sample = validation_sample(dataset, settings.validation.limit)
+    taught = _taught(dataset, base, labels, reader, layout, workspace=workspace)
     checks = encode_labelled(sample, reader, labels, layout)
     _say(taught, workspace)
     half = effective.dtype if effective.adapter is None and effective.dtype != torch.float32 else None
@@ -120,6 +121,20 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
         score=scorer(model, labels, reader, sample, device=str(joined.device)),
     )
     return Labelling(trainer, dataset, base, labels, effective, tokenizer)
+
+
+def _taught(dataset: Artifact, base: Base, labels: Labels, reader: TextReader, layout: Layout, *, workspace: Workspace) -> Examples:
+    """Return the examples of the training split; what was tokenised before is found again. Raises InputError where there are none."""
+    about = {"dataset": dataset.digest, "labelling": asdict(labels), "layout": asdict(layout), "reading": _READING}
+    kept, progress = workspace.store.root / FOLDER, workspace.progress
+
+    def train(path: Path | None) -> Examples:
+        return encode_labelled(noted(dataset_records(dataset, "train"), progress), reader, labels, layout, path=path)
+
+    taught = tokenised(kept, base, about | {"split": "train"}, train)
+    if not len(taught):
+        raise nothing_to_train(taught, "look at the data with: metier data inspect, or split long records: prepare.lengths.over: split")
+    return taught
 
 
 def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device: str) -> _Effective:
@@ -156,10 +171,6 @@ def _prepared(base: Base, labelling: Labels, effective: _Effective) -> Any:
 
 
 def _say(taught: Examples, workspace: Workspace) -> None:
-    if not taught.examples:
-        longest_reason = f"; all {len(taught.drops)} were left out (first: {taught.drops[0].reason})" if taught.drops else ""
-        remedy = "look at the data with: metier data inspect, or split long records: prepare.lengths.over: split"
-        raise InputError(Fault(f"there is no example to train on{longest_reason}", remedy=remedy))
     if taught.widened:
         workspace.progress.say(f"note: {taught.widened} spans begin or end inside a word; the whole word is taught")
     if taught.drops:

@@ -149,7 +149,7 @@ class Trainer:
         position = self.position
         ended = [*position.ended, self._ended()]
         return {
-            "examples": len(self.course.taught.examples),
+            "examples": len(self.course.taught),
             "steps": len(self.losses),
             "stages": [{key: value for key, value in stage.items() if key != "validation_by_group"} for stage in ended] if self.settings.stages else [],
             "interference": [
@@ -177,7 +177,7 @@ class Trainer:
         if rows < processes:
             self.progress.say(f"note: a step has {rows} rows for {processes} processes, the others have nothing to do: raise training.batch.rows")
         if left := self.course.unused:
-            self.progress.say(f"note: {left} of {len(self.course.taught.examples)} training examples belong to no stage")
+            self.progress.say(f"note: {left} of {len(self.course.taught)} training examples belong to no stage")
 
     def _look_inside(self) -> None:
         """Begin to watch: gradients, the page, trackers."""
@@ -240,7 +240,7 @@ class Trainer:
 
     def _by_group(self) -> dict[str, float]:
         """Return the validation loss of each group as the model is now, where there are stages to compare."""
-        if not self.settings.stages or not self.course.checks.examples:
+        if not self.settings.stages or not len(self.course.checks):
             return {}
         return self._check().by_group(self.course.checks.origins)
 
@@ -320,7 +320,7 @@ class Trainer:
 
     def _check(self) -> Checked:
         task = "validation"
-        self.progress.start(task, len(self.course.checks.examples), "examples")
+        self.progress.start(task, len(self.course.checks), "examples")
         self.model.eval()
         checked = check(
             self.model,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -14,13 +14,12 @@ import metier
 from metier.artifacts import Artifact
 from metier.digest import canonical_json, digest_of
 from metier.errors import InputError
-from metier.models import Base, Chat, Encoded, LocalModel, load_tokenizer
+from metier.models import Base, Chat, LocalModel, load_tokenizer
 from metier.progress import SILENT, Progress
-from metier.records import Record
 from metier.shards import dataset_records
 from metier.store import write_atomically
-from metier.training.batches import encode_records, pack
 from metier.training.curriculum import Course, plan_course
+from metier.training.examples import Examples
 from metier.training.planning.decide import Aims, Decision, Situation, decide
 from metier.training.planning.hardware import Machine, accelerators, resident_bytes, this_machine
 from metier.training.planning.measure import Calibration, calibrate, chosen_rows
@@ -29,11 +28,11 @@ from metier.training.planning.methods import Method, available, check_targets, m
 from metier.training.planning.prompting import Searcher, conclude, families, measure_prompting, verdict
 from metier.training.planning.shape import ModelShape, parameters, read_shape
 from metier.training.planning.work import Load, forward_flops, load_of, training_flops
+from metier.training.reading import examples_of
 from metier.training.settings import TrainingSettings
+from metier.training.tokenised import FOLDER
 
 __all__ = ["Ask", "advise"]
-
-_READING = "reading"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +70,14 @@ class _Case:
     virtual: int = 0
 
     @property
-    def examples(self) -> Sequence[Encoded]:
-        """The conversations that are learnt from."""
-        return cast("Sequence[Encoded]", self.course.taught.examples)
+    def taught(self) -> Examples:
+        """What is learnt from."""
+        return self.course.taught
 
     @property
     def passes(self) -> float:
         """How often an example is read on average."""
-        seen = sum(len(row) for step in self.course.plan.steps for row in step)
-        return seen / len(self.examples) if self.settings.stages else self.settings.epochs
+        return len(self.course.plan.steps.places) / len(self.taught) if self.settings.stages else self.settings.epochs
 
     def rows(self, method: Method) -> list[RowShape]:
         """The rows of all steps as this method would read them, with its own virtual tokens."""
@@ -109,8 +107,8 @@ def advise(
     `searcher` makes the search that finds the nearest solved examples. `cache` is a folder in which measurements are kept and found again.
     Raises InputError if nothing can be trained, ModelError if the model cannot be planned for or loaded.
     """
-    case = _case(dataset, base, settings, progress)
-    asked = method_of(settings, len(case.examples))
+    case = _case(dataset, base, settings, None if cache is None else cache.parent / FOLDER, progress)
+    asked = method_of(settings, len(case.taught))
     check_targets(case.shape, asked)
     measured = _calibration(case, asked, cache if ask.measure else None, progress) if ask.measure else None
     decision = _decision(case, ask.aims, measured)
@@ -147,31 +145,15 @@ def advise(
     }
 
 
-def _case(dataset: Artifact, base: Base, settings: TrainingSettings, progress: Progress) -> _Case:
+def _case(dataset: Artifact, base: Base, settings: TrainingSettings, kept: Path | None, progress: Progress) -> _Case:
     if settings.task != "generation":
         raise InputError(f"training.task is {settings.task}, and only the teaching of answers can be planned\n    -> start it with: metier train")
     shape = read_shape(base.folder)
     chat = Chat(load_tokenizer(base), virtual=method_of(settings, 0).virtual)
-    progress.start(_READING, None, "examples")
-    taught = encode_records(_counted(dataset_records(dataset, "train"), progress), chat, settings.batch.maximum_tokens)
-    progress.finish(_READING)
-    examples, drops = taught.examples, taught.drops
-    if not examples:
-        longest = f"; all {len(drops)} were left out (first: {drops[0].reason})" if drops else ""
-        raise InputError(f"there is no example to train on{longest}\n    -> look at the data with: metier data inspect, or raise training.batch.maximum_tokens")
-    sample = sorted(dataset_records(dataset, "validation"), key=lambda record: record.id)[: settings.validation.limit]
-    checks = encode_records(sample, chat, settings.batch.maximum_tokens)
+    taught, checks = examples_of(dataset, base, chat, settings, kept=kept, progress=progress)
     course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
-    held = checks.examples
-    rows = [[held[index] for index in row] for row in pack([len(example) for example in held], range(len(held)), settings.batch.row_tokens)]
-    load = load_of(cast("Sequence[Encoded]", examples), course.plan, cast("Sequence[Sequence[Encoded]]", rows), dropped=len(drops))
+    load = load_of(taught, course.plan, checks, row_tokens=settings.batch.row_tokens)
     return _Case(base, shape, settings, course, load, this_machine(settings.precision), resident_bytes() or (0, 0), chat.virtual)
-
-
-def _counted(records: Iterable[Record], progress: Progress) -> Iterator[Record]:
-    for record in records:
-        yield record
-        progress.advance(_READING)
 
 
 def _known(cache: Path | None, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -198,13 +180,13 @@ def _calibration(case: _Case, method: Method, cache: Path | None, progress: Prog
     if most.total + case.held[0] > case.machine.memory:
         progress.say(f"not calibrated: training would need {(most.total + case.held[0]) / 1e9:.1f} GB of {case.machine.memory / 1e9:.1f} GB")
         return None
-    rows = chosen_rows(case.course.plan, case.examples, case.shape, method, case.means)
+    rows = chosen_rows(case.course.plan, case.taught, case.shape, method, case.means)
     about = [asdict(method), case.settings.adaptation.dropout, case.machine.precision, case.machine.name, torch.__version__, metier.__version__]
     about.append(case.settings.objectives.model_dump(mode="json"))
-    key = {"calibration": about, "base": case.base.digest, "rows": [[len(case.examples[index]) for index in row] for row in rows]}
+    key = {"calibration": about, "base": case.base.digest, "rows": [case.taught.lengths[list(row)].tolist() for row in rows]}
 
     def measure() -> dict[str, Any]:
-        return calibrate(case.base, case.course.taught, rows, case.settings, case.shape, method=method, means=case.means, progress=progress).as_facts()
+        return calibrate(case.base, case.taught, rows, case.settings, case.shape, method=method, means=case.means, progress=progress).as_facts()
 
     return Calibration(**_known(cache, key, measure))
 
@@ -257,10 +239,11 @@ def _warnings(case: _Case, method: Method, measured: Calibration | None, aims: A
 def _smaller(case: _Case, method: Method) -> str:
     """Return the longest packed rows that fit, as a sentence; empty if none do."""
     batch = case.settings.batch
-    tokens, longest = batch.row_tokens // 2, max(len(example) for example in case.examples)
+    tokens, longest = batch.row_tokens // 2, int(case.taught.lengths.max())
     while tokens >= max(longest, 16):
         settings = case.settings.model_copy(update={"batch": batch.model_copy(update={"row_tokens": tokens})})
-        load = load_of(case.examples, plan_course(case.course.taught, case.course.checks, settings, coming=settings.replay.written > 0).plan, ())
+        course = plan_course(case.taught, case.course.checks, settings, coming=settings.replay.written > 0)
+        load = load_of(case.taught, course.plan, Examples.none(), row_tokens=tokens)
         if _largest(replace(case, load=load), method, case.machine).total + case.held[0] <= case.machine.memory:
             return f"It fits with training.batch.row_tokens: {tokens}."
         tokens //= 2

@@ -5,16 +5,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from metier.models import Base, Encoded, load_weights
+from metier.models import Base, load_weights
 from metier.models.methods import Shape, Watched, attach_method
 from metier.progress import SILENT, Progress
-from metier.training.batches import Examples
 from metier.training.curriculum import Plan
+from metier.training.examples import Examples
 from metier.training.gather import Summing
 from metier.training.loop import run_steps
 from metier.training.objectives import answers_objective
@@ -24,6 +24,7 @@ from metier.training.planning.methods import Method
 from metier.training.planning.shape import ModelShape
 from metier.training.planning.work import row_shape, training_flops
 from metier.training.settings import TrainingSettings
+from metier.training.steps import Steps
 
 __all__ = ["STEPS", "Calibration", "calibrate", "chosen_rows"]
 
@@ -50,13 +51,13 @@ class Calibration:
         return asdict(self)
 
 
-def chosen_rows(plan: Plan, examples: Sequence[Encoded], shape: ModelShape, method: Method, means: Means) -> list[tuple[int, ...]]:
+def chosen_rows(plan: Plan, taught: Examples, shape: ModelShape, method: Method, means: Means) -> list[tuple[int, ...]]:
     """Return the rows to measure: the one that needs most memory at either end, between them rows spread over the work of a row.
 
     The first is only there to warm up. There are fewer than `STEPS` + 1 if the plan has fewer rows.
     """
-    rows = [row for step in plan.steps for row in step]
-    shapes = [row_shape([examples[index] for index in row]) for row in rows]
+    rows = list(plan.steps.rows)
+    shapes = [row_shape(taught, row) for row in rows]
     order = sorted(range(len(rows)), key=lambda place: training_flops(shape, method, shapes[place]))
     largest = max(range(len(rows)), key=lambda place: memory(shape, method, shapes[place], means).total)
     count = min(STEPS - 1, len(rows))
@@ -89,7 +90,7 @@ def calibrate(
     model = model.to(accelerator.device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.peak_rate, betas=settings.optimizer.betas, fused=True)
-    plan = Plan(tuple((row,) for row in rows), len(rows))
+    plan = Plan(Steps((row,) for row in rows), len(rows))
     progress.start(TASK, len(rows), "steps")
     measured = []
     gather = Summing(model, answers_objective(settings.objectives, tuned), parameters, accelerator, seed=settings.seed)
@@ -101,7 +102,7 @@ def calibrate(
     after = resident_bytes()
     del model, tuned, optimizer, parameters, gather, watchers
     gc.collect()
-    shapes = [row_shape([cast("Encoded", taught.examples[index]) for index in row]) for row in rows]
+    shapes = [row_shape(taught, row) for row in rows]
     counted = measured[1:] or measured
     work = sum(training_flops(shape, method, item, diverging=settings.objectives.kl > 0) for item in shapes[-len(counted) :])
     seconds = sum(result.seconds for result in counted)

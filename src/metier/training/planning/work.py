@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metier.models import Encoded
+from metier.training.batches import pack
 from metier.training.curriculum import Plan
+from metier.training.examples import Examples
 from metier.training.planning.memory import RowShape
 from metier.training.planning.methods import Method, trainable_parameters
 from metier.training.planning.shape import ModelShape, linear_weights
@@ -39,16 +40,17 @@ class Load:
         return sum(row.labels for row in self.rows)
 
 
-def row_shape(examples: Sequence[Encoded]) -> RowShape:
-    """Return the shape of the packed row of these examples, without making it."""
-    lengths = [len(example) for example in examples]
-    return RowShape(sum(lengths), sum(length * length for length in lengths), sum(sum(example.learn[1:]) for example in examples), len(lengths), max(lengths))
+def row_shape(examples: Examples, row: Sequence[int]) -> RowShape:
+    """Return the shape of the packed row of the examples at these places, without making it."""
+    lengths = examples.lengths[list(row)].tolist()
+    return RowShape(sum(lengths), sum(length * length for length in lengths), int(examples.learnt[list(row)].sum()), len(lengths), max(lengths))
 
 
-def load_of(examples: Sequence[Encoded], plan: Plan, checks: Sequence[Sequence[Encoded]], *, dropped: int = 0) -> Load:
-    """Return what a plan of steps reads; `checks` are the rows of a validation."""
-    steps = tuple(tuple(row_shape([examples[index] for index in row]) for row in step) for step in plan.steps)
-    return Load(len(examples), dropped, steps, tuple(row_shape(row) for row in checks))
+def load_of(taught: Examples, plan: Plan, checks: Examples, *, row_tokens: int) -> Load:
+    """Return what a plan of steps reads, and one validation on the examples `checks`, whose rows hold `row_tokens` tokens."""
+    steps = tuple(tuple(row_shape(taught, row) for row in step) for step in plan.steps)
+    rows = pack(checks.lengths.tolist(), range(len(checks)), row_tokens)
+    return Load(len(taught), len(taught.drops), steps, tuple(row_shape(checks, row) for row in rows))
 
 
 def forward_flops(shape: ModelShape, row: RowShape) -> int:
