@@ -101,6 +101,12 @@ class Workspace:
     progress: Progress = SILENT
     code: str = ""
     """Digest of the code that the stage's work depends on; empty where nobody has said it."""
+    shared: Path | None = None
+    """Folder of what is kept for the next stage that needs it too (see `kept`), where that is not the store itself."""
+
+    def kept(self, name: str) -> Path:
+        """Return the folder in which stages keep something under a name for each other, such as tokenised examples."""
+        return (self.shared or self.store.root) / name
 
     @property
     def folder(self) -> Path:

@@ -96,7 +96,7 @@ def test_the_base_model_s_answers_are_written_once_and_go_on_where_they_were(bas
     whole = write_answers(model, base, chosen, ["zh", "en"], folder=tmp_path / "whole", progress=Silent())
     with pytest.raises(InterruptedError):
         write_answers(model, base, chosen, ["zh", "en"], folder=tmp_path / "parts", progress=_Stops(40))
-    (path,) = (tmp_path / "parts").iterdir()
+    (path,) = (tmp_path / "parts").glob("*.jsonl")
     with path.open("ab") as stream:
         stream.write(b'{"language": "zh", "pro')
     assert write_answers(model, base, chosen, ["zh", "en"], folder=tmp_path / "parts", progress=Silent()) == whole

@@ -42,12 +42,15 @@ def told(task: str, count: int, language: str = "zh") -> list[Record]:
 BOOKS, TALKS = told("book", 12), told("talk", 6, "en")
 
 
+BATCH = {"row_tokens": 128, "maximum_tokens": 128}
+
+
 def settings(*stages: dict[str, Any], **more: Any) -> TrainingSettings:
     common = {
         "adaptation": {"rank": 4},
         "precision": "float32",
         "learning_rate": 5e-3,
-        "batch": {"row_tokens": 128, "maximum_tokens": 128},
+        "batch": BATCH,
         "validation": {"times": 2},
         "checkpoint": {"steps": 1},
     }
@@ -164,6 +167,12 @@ def test_a_stage_s_shares_are_drawn_by_the_power_of_sizes_and_no_record_waits_tw
     assert by_task == {"book": 200, "talk": 100}, "sqrt(60) to sqrt(15) is two to one, of 4 x 75 examples"
     spread = {task: {counted[index] for index, origin in enumerate(taught.origins) if origin.task == task} for task in ("book", "talk")}
     assert spread == {"book": {3, 4}, "talk": {6, 7}}
+    whole = settings(batch=BATCH | {"shares": {"by": "task", "alpha": 0.5}}, epochs=4.0)
+    (found,) = plan_course(taught, taught, whole).stages
+    assert Counter(taught.origins[index].task for index in found.plan.steps.places) == by_task, "the same without stages"
+    stages = plan_course(taught, taught, settings({"name": "a"}, {"name": "b", "shares": {"alpha": 1}}, batch=BATCH | {"shares": {"alpha": 0}})).stages
+    seen = [Counter(taught.origins[index].task for index in stage.plan.steps.places) for stage in stages]
+    assert seen == [{"book": 38, "talk": 37}, {"book": 60, "talk": 15}], "a stage without shares takes those of the training"
     only = {"name": "only", "epochs": 1, "shares": {"weights": {"talk": 0}}}
     (found,) = plan_course(taught, taught, settings(only)).stages
     assert {taught.origins[index].task for step in found.plan.steps for row in step for index in row} == {"book"}

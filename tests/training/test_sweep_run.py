@@ -100,7 +100,8 @@ def test_the_settings_that_learn_are_found_and_the_rest_of_the_project_stays_cle
     assert found["examples"] == 4
     assert all(row["losses"][-1] >= row["loss"] == min(row["losses"]) and len(row["losses"]) == 3 for row in found["trials"])
     assert store.newest("adapter") is None, "no adapter of a trial is taken for the project's own"
-    assert sorted(path.name for path in folder.iterdir()) == ["journal.log", "report.html", "result.json", "trials"]
+    assert sorted(path.name for path in folder.iterdir()) == ["journal.log", "report.html", "result.json", "tokens", "trials"]
+    assert len(list((folder / "tokens").iterdir())) == 2, "what is read is tokenised once for all trials"
     assert list((folder / "trials").iterdir()) == [], "what was trained is not kept"
     assert json.loads((folder / "result.json").read_bytes()) == found
 
@@ -173,7 +174,7 @@ class Stopping:
 def _job(dataset: Artifact, base: Base, folder: Path, *, prune: Any = "none", known: Any = (), training: TrainingSettings = SETTINGS) -> Job:
     space = Space(training, (RANKS, RATES))
     values = {"adaptation.rank": 8, "learning_rate": 1e-5}
-    return Job(3, space.settings(values), dataset, base, folder, Rule(prune, space, values, tuple(known), 3, 1))
+    return Job(3, space.settings(values), dataset, base, folder, Rule(prune, space, values, tuple(known), 3, 1), folder.parent)
 
 
 def test_a_trial_that_is_stopped_in_the_middle_comes_to_the_same_outcome(dataset: Artifact, base: Base, store: Store) -> None:

@@ -39,16 +39,28 @@ sweep:
     adaptation.targets: [all-linear, [q_proj, v_proj]]
     optimizer.schedule: [cosine, linear]
     batch.rows: {low: 1, high: 4}
+    batch.shares.alpha: [0.3, 1.0]
+    replay.share: {low: 0.0, high: 0.3}
 """,
     )
     assert space.combinations is None
-    learning_rate, rank, targets, _, rows = space.parts
+    learning_rate, rank, targets, _, rows, _, _ = space.parts
     assert (learning_rate.low, learning_rate.high, learning_rate.whole) == (1e-4, 5e-3, False)
     assert rank.values == (1, 2, 8), "numbers are sorted, so that near ones are neighbours"
     assert targets.values == ("all-linear", ["q_proj", "v_proj"])
     assert rows.whole
-    made = space.settings({"learning_rate": 0.002, "adaptation.rank": 2, "adaptation.targets": ["q_proj", "v_proj"], "optimizer.schedule": "linear"})
+    made = space.settings(
+        {
+            "batch.shares.alpha": 0.3,
+            "replay.share": 0.1,
+            "learning_rate": 0.002,
+            "adaptation.rank": 2,
+            "adaptation.targets": ["q_proj", "v_proj"],
+            "optimizer.schedule": "linear",
+        }
+    )
     assert (made.learning_rate, made.adaptation.rank, made.adaptation.targets) == (0.002, 2, ("q_proj", "v_proj"))
+    assert (made.batch.shares.alpha, made.replay.share) == (0.3, 0.1), "how the records are mixed is a setting too"
     assert (made.epochs, made.optimizer.clip, made.optimizer.schedule) == (3, 0.5, "linear"), "what is not searched stays as it is"
 
 

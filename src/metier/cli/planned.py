@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +30,7 @@ def show_plan(console: Console, project: str, facts: Mapping[str, Any]) -> None:
     console.print(f"base       {clean(base['name'])}: {_count(base['parameters'])} parameters, {base['family']}, licence: {clean(base['licence'])}")
     console.print(f"machine    {clean(machine['name'])}, {machine['memory_bytes'] / 1e9:.1f} GB, {_format(machine['precision_bytes'])}")
     _show_prompting(console, facts)
+    _show_gaps(console, facts["gaps"] or (), facts["stages"])
     _show_decision(console, facts["decision"], facts["warnings"])
     _show_estimates(console, facts)
     for line in _notes(facts):
@@ -58,6 +60,27 @@ def _show_prompting(console: Console, facts: Mapping[str, Any]) -> None:
 
 def _interval(score: Mapping[str, float] | None) -> str:
     return "-" if score is None else f"{score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f})"
+
+
+def _show_gaps(console: Console, gaps: Sequence[Mapping[str, Any]], stages: Mapping[str, Any] | None) -> None:
+    if not gaps:
+        return
+    table = Table(title="how far from what the base model knows?", title_justify="left", box=None, pad_edge=False)
+    for name in ("task", "domain", "kind"):
+        table.add_column(name)
+    for name in ("bits a character", "everyday prose", "more", "records"):
+        table.add_column(name, justify="right")
+    table.add_column("gap")
+    for row in gaps:
+        bits = (number(row["bits_a_character"], 2), number(row["prose_bits_a_character"], 2), f"{row['share']:+.0%}")
+        table.add_row(clean(row["task"]), clean(row["domain"]), row["kind"], *bits, str(row["records"]), row["level"])
+    console.print()
+    console.print(table)
+    if stages is None:
+        console.print("One stage does: nothing here has to come before the rest.")
+        return
+    console.print("Near before far, texts before answers would be, under training: (and without epochs: there)")
+    console.print(clean(yaml.safe_dump(dict(stages), allow_unicode=True, sort_keys=False, default_flow_style=None).rstrip()), soft_wrap=True)
 
 
 def _show_decision(console: Console, decision: Mapping[str, Any], warnings: Sequence[str]) -> None:

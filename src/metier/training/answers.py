@@ -100,7 +100,7 @@ class Answering:
 def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, *, workspace: Workspace) -> Answering:
     """Return the training of a base model on a dataset's training split. Raises InputError if nothing can be trained."""
     chat = Chat(load_tokenizer(base), virtual=settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0)
-    taught, checks = examples_of(dataset, base, chat, settings, kept=workspace.store.root / FOLDER, progress=workspace.progress)
+    taught, checks = examples_of(dataset, base, chat, settings, kept=workspace.kept(FOLDER), progress=workspace.progress)
     if taught.broken_up:
         workspace.progress.say(f"{taught.broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
     if settings.batch.order == "shuffled" and _has_curriculum(dataset):
@@ -185,7 +185,7 @@ def _with_written(
     chat = Chat(load_tokenizer(base))
     writer = LocalModel(model.to(device).eval(), chat, device=str(device))
     languages = taught.groups("language")
-    answers = write_answers(writer, base, settings.replay, languages, folder=workspace.store.root / "replay", progress=workspace.progress)
+    answers = write_answers(writer, base, settings.replay, languages, folder=workspace.kept("replay"), progress=workspace.progress)
     chat.virtual = settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0
     written = encode_written(answers, chat, settings.batch.maximum_tokens)
     workspace.progress.say(f"{len(written)} of {settings.replay.written} answers of the base model are learnt along")

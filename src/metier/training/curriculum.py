@@ -110,7 +110,9 @@ def plan_course(taught: Examples, checks: Examples, settings: TrainingSettings, 
         start = found[-1].end if found else 0
         here = _settings_of(own, settings)
         try:
-            plan = plan_steps(taught, here, chosen=chosen, shared=own.shares, general=general, number=number)
+            plan = plan_steps(
+                taught, here, chosen=chosen, general=general, number=number, key="training.batch.shares" if own.shares is None else f"{key}.shares"
+            )
         except InputError as error:
             faults.extend(error.faults)
             continue
@@ -133,15 +135,17 @@ def plan_steps(
     settings: TrainingSettings,
     *,
     chosen: Sequence[int] | None = None,
-    shared: ShareSettings | None = None,
     general: Sequence[int] = (),
     number: int = 0,
+    key: str = "training.batch.shares",
 ) -> Plan:
-    """Return the steps of one stage, the `number`-th, over the `chosen` examples (default: all), with their share of `general` ones."""
+    """Return the steps of one stage, the `number`-th, over the `chosen` examples (default: all), with their share of `general` ones.
+
+    `key` is where the groups' shares stand in the project file. Raises InputError for weights of groups that are not there.
+    """
     chosen = range(len(taught)) if chosen is None else chosen
     lengths = array("i", taught.lengths.tobytes())
-    mixed = shared is not None and shared != ShareSettings()
-    drawn = _drawn(taught, chosen, shared, (settings.seed, number), math.ceil(settings.epochs)) if shared is not None and mixed else None
+    drawn = None if settings.batch.shares == ShareSettings() else _drawn(taught, chosen, settings, number, key)
     share = settings.replay.share
     replayed, stream = round(len(chosen) * share / (1 - share)) if general else 0, _Stream(general, (settings.seed, number, "replay"))
     first_epoch = 0
@@ -174,6 +178,8 @@ def _settings_of(own: StageSettings, settings: TrainingSettings) -> TrainingSett
     changes |= {name: value for name in ("learning_rate", "objectives", "optimizer") if (value := getattr(own, name)) is not None}
     if own.dropout is not None:
         changes["adaptation"] = settings.adaptation.model_copy(update={"dropout": own.dropout})
+    if own.shares is not None:
+        changes["batch"] = settings.batch.model_copy(update={"shares": own.shares})
     return settings.model_copy(update=changes)
 
 
@@ -193,18 +199,17 @@ def _empty(own: StageSettings, key: str, taught: Examples) -> Fault:
     return Fault(f"no training example fits the stage {own.name!r}", key=f"{key}.records", remedy=f"there are {'; '.join(there)}")
 
 
-def _drawn(taught: Examples, chosen: Sequence[int], shared: ShareSettings, key: tuple[int, int], epochs: int) -> list[array[int]]:
+def _drawn(taught: Examples, chosen: Sequence[int], settings: TrainingSettings, number: int, key: str) -> list[array[int]]:
     """Return the examples of each epoch: as many as are chosen, by the groups' shares. A group goes through all of its own before it repeats one."""
-    here = np.asarray(chosen, dtype=np.int64)
+    shared, here = settings.batch.shares, np.asarray(chosen, dtype=np.int64)
     found = {name: np.intersect1d(places, here, assume_unique=True) for name, places in taught.groups(shared.by).items()}
     groups = {name: array("q", places.tobytes()) for name, places in found.items() if len(places)}
-    place = f"training.stages.{key[1]}.shares"
-    wanted = shares({name: len(found) for name, found in sorted(groups.items())}, alpha=shared.alpha, weights=shared.weights, key=place)
-    streams = {name: _Stream(found, (*key, name)) for name, found in groups.items()}
+    wanted = shares({name: len(found) for name, found in sorted(groups.items())}, alpha=shared.alpha, weights=shared.weights, key=key)
+    streams = {name: _Stream(found, (settings.seed, number, name)) for name, found in groups.items()}
     # Whole numbers of all epochs together: what one epoch rounds away the next one gives back.
     taken = dict.fromkeys(groups, 0)
     drawn = []
-    for epoch in range(1, epochs + 1):
+    for epoch in range(1, math.ceil(settings.epochs) + 1):
         upto = apportion(epoch * len(chosen), wanted)
         drawn.append(array("q", chain.from_iterable(streams[name].take(max(0, upto[name] - taken[name])) for name in sorted(groups))))
         taken = {name: max(taken[name], upto[name]) for name in groups}

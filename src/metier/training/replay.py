@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from metier.digest import canonical_json, digest_of
 from metier.models import Base, Chat, Encoded, GenerationSettings, LocalModel
@@ -65,10 +66,11 @@ def write_answers(model: LocalModel, base: Base, settings: ReplaySettings, langu
     key = digest_of({"base": base.digest, "template": model.chat.digest, "prompts": prompts, "max_new_tokens": settings.max_new_tokens})
     path = folder / f"{key[:32]}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    known = _read(path, len(prompts))
     progress.start(_TASK, len(prompts), "answers")
-    progress.advance(_TASK, len(known))
-    with path.open("ab") as stream:
+    # Trainings beside each other need the same answers: one of them writes, the others wait and read.
+    with FileLock(path.with_suffix(".lock")), path.open("ab") as stream:
+        known = _read(path, len(prompts))
+        progress.advance(_TASK, len(known))
         # Whole batches alone are kept, and each has its own seed: where a run was interrupted makes no difference.
         for start in range(len(known), len(prompts), _BATCH):
             batch = prompts[start : start + _BATCH]

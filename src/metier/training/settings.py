@@ -30,6 +30,17 @@ _FEW_EXAMPLES = 500
 _RANK, _RANK_OF_FEW = 16, 8
 
 
+class ShareSettings(Settings):
+    """How often each group of records is seen: in proportion to its size to the power alpha (Conneau and Lample, 2019, 3.1)."""
+
+    by: Literal["task", "domain", "language", "source"] = "task"
+    """What makes a group."""
+    alpha: float = Field(default=1.0, ge=0, le=1)
+    """1: each record as often as every other; 0: each group as often as every other. A group's records are used up before one is repeated."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Factor on a group's share, by name; 0 leaves the group out."""
+
+
 class BatchSettings(Settings):
     """How examples are gathered into steps."""
 
@@ -41,6 +52,8 @@ class BatchSettings(Settings):
     """Longer examples are not cut: they are left out and written to the run's drop ledger."""
     order: Literal["shuffled", "dataset"] = "shuffled"
     """`shuffled`: another order in each epoch, drawn by the seed. `dataset`: as the records stand there, for a mix with a curriculum."""
+    shares: ShareSettings = ShareSettings()
+    """How often each group of the records is seen; a stage may have its own."""
 
 
 class OptimizerSettings(Settings):
@@ -123,17 +136,6 @@ class SelectionSettings(Settings):
     """Their file, by its path as the dataset shows it, or a pattern (`guidelines/*.md`)."""
 
 
-class ShareSettings(Settings):
-    """How often each group of a stage's records is seen: in proportion to its size to the power alpha (Conneau and Lample, 2019, 3.1)."""
-
-    by: Literal["task", "domain", "language", "source"] = "task"
-    """What makes a group."""
-    alpha: float = Field(default=1.0, ge=0, le=1)
-    """1: each record as often as every other; 0: each group as often as every other. A group's records are used up before one is repeated."""
-    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
-    """Factor on a group's share, by name; 0 leaves the group out."""
-
-
 class ReplaySettings(Settings):
     """General examples among those of the field, against forgetting."""
 
@@ -184,7 +186,7 @@ class StageSettings(Settings):
     """Highest learning rate; it rises and falls within the stage."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout on the input of low-rank updates."""
-    shares: ShareSettings = ShareSettings()
+    shares: ShareSettings | None = None
     """How often each group of its records is seen."""
     objectives: ObjectiveSettings | None = None
     """What is minimised beside the cross-entropy."""
@@ -295,14 +297,17 @@ class TrainingSettings(Settings):
         measured = [self.objectives, *(stage.objectives for stage in self.stages if stage.objectives is not None)]
         if self.replay.written and not self.replay.share and not any(found.ewc for found in measured):
             raise ValueError("replay.written is used by replay.share or objectives.ewc, and neither is set\n    -> set one of them, or take it out")
+        drawn = {"batch.": self.batch.shares} | {f"stages: {stage.name}: ": stage.shares for stage in self.stages if stage.shares is not None}
+        if self.batch.order == "dataset" and (first := next((place for place, found in drawn.items() if found != ShareSettings()), None)) is not None:
+            raise ValueError(f"{first}shares are drawn at random, batch.order keeps the dataset's order\n    -> take one of them out")
+        if self.stages and self.batch.shares != ShareSettings() and all(stage.shares is not None for stage in self.stages):
+            raise ValueError("batch.shares is not used where every stage has its own\n    -> take it out")
         for stage in self.stages:
             own = None if stage.objectives is None else stage.objectives.distillation.teacher
             if own is not None and own != self.teacher:
                 raise ValueError(f"stages: {stage.name}: there is one teacher, and {self.teacher!r} is named too\n    -> take one of them out")
             if stage.dropout is not None and "adaptation.dropout" not in METHODS[self.taught_by].reads:
                 raise ValueError(f"stages: {stage.name}: the method {self.taught_by!r} does not use dropout\n    -> take it out")
-            if stage.shares != ShareSettings() and self.batch.order == "dataset":
-                raise ValueError(f"stages: {stage.name}: shares are drawn at random, batch.order keeps the dataset's order\n    -> take one of them out")
 
     @property
     def teacher(self) -> str | None:
@@ -318,6 +323,7 @@ class TrainingSettings(Settings):
             "task": self.task != "generation" and "the labels themselves are read off the data",
             "validation.times": self.validation.times > 0 and "what is kept would be chosen by other persons' records; set it to 0",
             "stages": bool(self.stages) and "steps have to draw from everybody alike",
+            "batch.shares": self.batch.shares != ShareSettings() and "steps have to draw from everybody alike",
             "replay.share": self.replay.share > 0 and "steps have to draw from everybody alike",
             "adaptation.allocate": self.adaptation.allocate != "even" and "gradients would be looked at without noise",
             "objectives.ewc": self.objectives.ewc > 0 and "what matters would be measured on the data without noise",

@@ -126,7 +126,7 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
 def _taught(dataset: Artifact, base: Base, labels: Labels, reader: TextReader, layout: Layout, *, workspace: Workspace) -> Examples:
     """Return the examples of the training split; what was tokenised before is found again. Raises InputError where there are none."""
     about = {"dataset": dataset.digest, "labelling": asdict(labels), "layout": asdict(layout), "reading": _READING}
-    kept, progress = workspace.store.root / FOLDER, workspace.progress
+    kept, progress = workspace.kept(FOLDER), workspace.progress
 
     def train(path: Path | None) -> Examples:
         return encode_labelled(noted(dataset_records(dataset, "train"), progress), reader, labels, layout, path=path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache as cached
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from metier.store import write_atomically
 from metier.training.curriculum import Course, plan_course
 from metier.training.examples import Examples
 from metier.training.planning.decide import Aims, Decision, Situation, decide
+from metier.training.planning.gap import Gap, measure_gaps, propose_stages
 from metier.training.planning.hardware import Machine, accelerators, resident_bytes, this_machine
 from metier.training.planning.measure import Calibration, calibrate, chosen_rows
 from metier.training.planning.memory import Means, Memory, RowShape, cache_bytes, holes_share, lengthened, memory
@@ -104,15 +106,19 @@ def advise(
 ) -> dict[str, Any]:
     """Return the plan as JSON values.
 
-    `searcher` makes the search that finds the nearest solved examples. `cache` is a folder in which measurements are kept and found again.
+    `searcher` makes the search that finds the nearest solved examples. `cache` is a folder in which measurements are kept and found again; what
+    is tokenised is kept beside it, where training looks for it. Where nothing is measured nothing is kept.
     Raises InputError if nothing can be trained, ModelError if the model cannot be planned for or loaded.
     """
-    case = _case(dataset, base, settings, None if cache is None else cache.parent / FOLDER, progress)
+    kept = cache.parent / FOLDER if cache is not None and ask.measure else None
+    case = _case(dataset, base, settings, kept, progress)
     asked = method_of(settings, len(case.taught))
     check_targets(case.shape, asked)
     measured = _calibration(case, asked, cache if ask.measure else None, progress) if ask.measure else None
     decision = _decision(case, ask.aims, measured)
-    prompting = _prompting(dataset, base, ask, searcher, cache, progress) if ask.measure and ask.items else None
+    opened = _opening(base)
+    prompting = _prompting(dataset, base, ask, searcher, cache, opened=opened, progress=progress) if ask.measure and ask.items else None
+    gaps = _gaps(dataset, base, ask, cache, opened=opened, progress=progress) if ask.measure and ask.items else None
     methods = {"project": asked} if decision.trains == asked else {"project": asked, "nearest": decision.trains}
     if decision.method not in methods.values():
         methods["recommended"] = decision.method
@@ -137,6 +143,8 @@ def advise(
         "prompting": prompting,
         "conclusion": None if prompting is None else conclude(prompting, ask.target),
         "target": ask.target,
+        "gaps": None if gaps is None else [gap.as_facts() for gap in gaps],
+        "stages": None if gaps is None else propose_stages(gaps),
         "decision": asdict(decision),
         "warnings": _warnings(case, decision.trains, measured, ask.aims),
         "available": list(available()),
@@ -258,16 +266,21 @@ def _larger(case: _Case, method: Method) -> str:
     return f"Shorter rows do not help; {min(fitting, key=lambda item: item.memory).name} would hold it, or take a smaller base model."
 
 
-def _prompting(dataset: Artifact, base: Base, ask: Ask, searcher: Searcher, cache: Path | None, progress: Progress) -> list[dict[str, Any]]:
+def _opening(base: Base) -> Callable[[], LocalModel]:
+    """Return what opens the base model, once, when it is first needed."""
+    return cached(lambda: LocalModel.open(base, device="cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _gaps(dataset: Artifact, base: Base, ask: Ask, cache: Path | None, *, opened: Callable[[], LocalModel], progress: Progress) -> list[Gap]:
+    key = {"gaps": ask.items, "base": base.digest, "dataset": dataset.digest, "code": metier.__version__}
+    found = _known(cache, key, lambda: {"gaps": [asdict(gap) for gap in measure_gaps(dataset, opened, limit=ask.items, progress=progress)]})
+    return [Gap(**gap) for gap in found["gaps"]]
+
+
+def _prompting(
+    dataset: Artifact, base: Base, ask: Ask, searcher: Searcher, cache: Path | None, *, opened: Callable[[], LocalModel], progress: Progress
+) -> list[dict[str, Any]]:
     found = families(list(dataset_records(dataset, "train")), list(dataset_records(dataset, "validation")), limit=ask.items)
-    model: LocalModel | None = None
-
-    def opened() -> LocalModel:
-        nonlocal model
-        if model is None:
-            model = LocalModel.open(base, device="cuda" if torch.cuda.is_available() else "cpu")
-        return model
-
     results = []
     for family in found:
         key = {

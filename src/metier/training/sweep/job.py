@@ -39,6 +39,8 @@ class Job:
     base: Base
     folder: Path
     rule: Rule
+    shared: Path
+    """Folder of what all trials need alike."""
     teacher: Base | None = None
 
 
@@ -68,7 +70,7 @@ def run_trial(job: Job, progress: Progress = SILENT) -> dict[str, Any]:
 
 
 def _trained(job: Job, progress: Progress) -> dict[str, Any]:
-    workspace = Workspace(Store(job.folder), _KEY, progress)
+    workspace = Workspace(Store(job.folder), _KEY, progress, shared=job.shared)
     seen = _Seen(workspace.folder / "validations")
     whole = job.settings.validation.times
     said: list[str] = []

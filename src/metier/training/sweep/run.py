@@ -50,7 +50,7 @@ class _Sweep:
         known = tuple(settled(trial.number, sweep, self.trials))
         # What a training is like in an early stage says little of how its last one will end.
         rule = Rule("none" if training.stages else sweep.prune, self.space, trial.values, known, training.validation.times, sweep.warmup)
-        return Job(trial.number, training, self.dataset, self.base, self._folder(trial.number), rule, self.teacher)
+        return Job(trial.number, training, self.dataset, self.base, self._folder(trial.number), rule, self.folder, self.teacher)
 
     def _folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
