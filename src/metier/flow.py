@@ -73,6 +73,11 @@ def run(
     """
     began = time.monotonic()
     pack, origin = _inputs(project)
+    if goal != "dataset" and not online:
+        # Said before hours of preparation, not after them.
+        for name in (project.settings.base, project.settings.training.teacher):
+            if name is not None:
+                models.look_for(name, root=project.root)
     with project.store.lock():
         stage = Stages(project.store, recorder, progress)
         made = _walk(project, goal, stage, pack, origin, engine=engine, named=lambda name: _found(project, name, online, progress), ledger=ledger)

@@ -185,6 +185,22 @@ def test_a_base_model_without_tokenizer_is_refused_with_a_remedy(project: Path, 
     assert "-> put its tokenizer.json beside the weights" in ended.err
 
 
+@pytest.mark.parametrize("who", ["base", "teacher"])
+def test_a_model_that_is_not_there_is_said_before_anything_is_prepared(project: Path, invoke: Invoke, who: str) -> None:
+    file = project / "metier.yaml"
+    text = file.read_text(encoding="utf-8")
+    if who == "base":
+        lines = ["base: models/none" if line.startswith("base:") else line for line in text.splitlines()]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    else:
+        file.write_text(text.replace("  epochs: 1\n", "  epochs: 1\n  objectives: {distillation: {teacher: models/none}}\n"), encoding="utf-8")
+    ended = invoke("run", project)
+    assert ended.code == 2, ended.out
+    assert "models/none" in ended.err
+    assert not list((project / ".metier").glob("artifacts/dataset/*"))
+    assert invoke("data", "build", project).code == 0, "data can be built without a model"
+
+
 def test_a_record_of_a_megabyte_is_prepared_and_left_out_of_training_with_its_reason(base: Base, tmp_path: Path, invoke: Invoke) -> None:
     folder = write_project(tmp_path / "long", base.folder, count=30)
     giant = {**rows(1, seed=7)[0], "note": "蜂群" * 175_000, "keeper": "nobody else"}

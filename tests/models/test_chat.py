@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 
 from metier.models import Base, Chat, load_tokenizer
@@ -21,7 +23,7 @@ def chat(base: Base) -> Chat:
 
 @pytest.fixture
 def chatml(base: Base) -> Chat:
-    tokenizer = load_tokenizer(base)
+    tokenizer = deepcopy(load_tokenizer(base))
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = CHATML
     return Chat(tokenizer)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from metier.models.base import Base, at_hand, resolve
+from metier.models.base import Base, at_hand, look_for, resolve
 from metier.models.interface import Generation, GenerationSettings, LanguageModel, Likelihood
 from metier.models.labels import Prediction
 
@@ -46,6 +46,7 @@ __all__ = [
     "at_hand",
     "load_tokenizer",
     "load_weights",
+    "look_for",
     "matmul_peak",
     "mean_states",
     "resolve",

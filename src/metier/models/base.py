@@ -11,7 +11,7 @@ from metier.errors import MissingExtra, ModelError
 from metier.models import bundled
 from metier.progress import SILENT, Progress
 
-__all__ = ["Base", "at_hand", "resolve"]
+__all__ = ["Base", "at_hand", "look_for", "resolve"]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
@@ -37,11 +37,24 @@ def resolve(name: str, *, root: Path, online: bool = False, progress: Progress =
     if name.startswith("bundled/"):
         folder, licence = bundled.folder(name, progress=progress)
         return Base(name, folder, _digest(folder), licence)
+    folder = _folder(name, root, online=online)
+    return Base(name, folder, _digest(folder), _licence(folder))
+
+
+def look_for(name: str, *, root: Path) -> None:
+    """Raise ModelError as `resolve` would without the network, at once: before hours of other work, and without reading weights or making anything."""
+    if name.startswith("bundled/"):
+        bundled.assembled(name)
+    else:
+        _folder(name, root, online=False)
+
+
+def _folder(name: str, root: Path, *, online: bool) -> Path:
     folder = Path(name) if Path(name).is_absolute() else root / name
     if not folder.exists():
         folder = _from_hub(name, folder, online=online)
     _check(folder, name)
-    return Base(name, folder, _digest(folder), _licence(folder))
+    return folder
 
 
 def at_hand(name: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +20,19 @@ __all__ = ["check_attention", "load_tokenizer", "load_weights"]
 
 
 def load_tokenizer(base: Base) -> Any:
-    """Return the base model's tokenizer. Raises ModelError if it cannot be loaded."""
+    """Return the base model's tokenizer. Raises ModelError if it cannot be loaded.
+
+    Its vocabulary is read once, which takes seconds where it is large; tokens must not be added to it. What else is set on it is the caller's own.
+    """
     try:
-        return transformers.AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        return copy(_tokenizer(base.folder, base.digest))
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"the tokenizer of {base.name} cannot be loaded: {_first_line(error)}") from None
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(folder: Path, digest: str) -> Any:
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def load_weights(base: Base, dtype: torch.dtype) -> torch.nn.Module:
