@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -14,17 +11,15 @@ from metier.artifacts import Artifact
 from metier.digest import canonical_json
 from metier.errors import InputError, ModelError
 from metier.models import Base, Chat, Encoded, LocalModel, load_tokenizer, load_weights
-from metier.models.lora import linear_layers
-from metier.models.methods import METHODS, Shape, Tuned, attach_method
-from metier.models.precision import fastest_dtype, measured_rates
+from metier.models.methods import Tuned, attach_method
+from metier.models.precision import measured_rates
 from metier.models.saved import write_saved
-from metier.models.sensitivity import allocate, layer_gradients
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, write_atomically
-from metier.training.batches import Examples, encode_records, order, row_of
+from metier.training.batches import Examples, encode_records
 from metier.training.crew import accelerator
 from metier.training.curriculum import Course, plan_course
-from metier.training.gather import to_device
+from metier.training.effective import Effective, resolve, share_out, virtual_tokens
 from metier.training.objectives import answer_losses, answers_objective, cross_entropy
 from metier.training.planning.methods import method_of
 from metier.training.planning.shape import read_shape
@@ -35,30 +30,6 @@ from metier.training.settings import TrainingSettings
 from metier.training.trainer import Trainer
 
 __all__ = ["Answering", "prepare_answers", "validation_sample"]
-
-_SAMPLE = 32
-"""Examples whose gradients share out ranks."""
-
-_MOST = 4
-"""A layer gets at most so many times the rank."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Effective:
-    """What `auto` settings became on this data and this machine."""
-
-    shape: Shape
-    dtype: torch.dtype
-    low_rank: bool
-
-    def with_ranks(self, ranks: Mapping[str, int]) -> _Effective:
-        """Return the same with ranks of single layers."""
-        return replace(self, shape=replace(self.shape, ranks=ranks))
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """Rank and alpha, None where the method has no such thing."""
-        return {"rank": self.shape.rank if self.low_rank else None, "alpha": self.shape.alpha if self.low_rank else None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +42,7 @@ class Answering:
     base: Base
     teacher: Base | None
     chat: Chat
-    effective: _Effective
+    effective: Effective
     answers: list[Answered]
     """What the base model wrote to be learnt along."""
     broken_up: int
@@ -98,7 +69,7 @@ class Answering:
 
 def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, *, workspace: Workspace) -> Answering:
     """Return the training of a base model on a dataset's training split. Raises InputError if nothing can be trained."""
-    chat = Chat(load_tokenizer(base), virtual=settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0)
+    chat = Chat(load_tokenizer(base), virtual=virtual_tokens(settings, settings.taught_by))
     taught = encode_records(dataset_records(dataset, "train"), chat, settings.batch.maximum_tokens)
     broken_up = chat.broken_up
     if broken_up:
@@ -112,7 +83,7 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
     # Stages that cannot be are refused before a model is loaded.
     course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     joined = accelerator()
-    effective = _resolve(settings, len(taught.examples), joined.device.type)
+    effective = resolve(settings, settings.taught_by, len(taught.examples), joined.device.type)
     model = load_weights(base, effective.dtype)
     with joined.main_process_first():
         answers = _written(base, model, taught, settings, workspace, joined.device)
@@ -124,7 +95,7 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
         with joined.main_process_first():
             promise, course = _private(taught, settings, workspace)
     with joined.main_process_first():
-        effective = effective.with_ranks(_allocated(model.to(joined.device), taught, settings, effective.shape, workspace))
+        effective = share_out(effective, model.to(joined.device), taught, settings, cross_entropy, workspace)
     tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)
     trainer = Trainer(
         model.to(joined.device),
@@ -138,26 +109,6 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
         promise=promise,
     )
     return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers, broken_up)
-
-
-def _allocated(model: Any, taught: Examples, settings: TrainingSettings, shape: Shape, workspace: Workspace) -> Mapping[str, int]:
-    """Return the ranks of single layers: those that the settings give, or those that a sample's gradients say; these are kept for a later attempt."""
-    if settings.adaptation.allocate == "even":
-        return shape.ranks
-    file = workspace.folder / "ranks.json"
-    if file.exists():
-        return dict(json.loads(file.read_bytes()))
-    names = linear_layers(model.eval().requires_grad_(False), shape.targets)
-    chosen = order(len(taught.examples), settings.seed, "ranks")[:_SAMPLE]
-    device = next(model.parameters()).device
-    rows = [to_device(row_of([taught.examples[index]]), device) for index in chosen]
-    task, progress = "sensitivity", workspace.progress
-    progress.start(task, len(rows), "examples")
-    gradients = layer_gradients(model, names, rows, partial(cross_entropy, model), lambda: progress.advance(task))
-    ranks = allocate(gradients, rank=shape.rank, most=_MOST * shape.rank)
-    progress.finish(task, f"ranks of {min(ranks.values())} to {max(ranks.values())}")
-    write_atomically(file, canonical_json(ranks))
-    return ranks
 
 
 def _private(taught: Examples, settings: TrainingSettings, workspace: Workspace) -> tuple[Promise, Course]:
@@ -188,7 +139,7 @@ def _written(base: Base, model: Any, taught: Examples, settings: TrainingSetting
     writer = LocalModel(model.to(device).eval(), chat, device=str(device))
     languages = {origin.language for origin in taught.origins}
     answers = write_answers(writer, base, settings.replay, languages, folder=workspace.store.root / "replay", progress=workspace.progress)
-    chat.virtual = settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0
+    chat.virtual = virtual_tokens(settings, settings.taught_by)
     added = add_written(taught, answers, chat, settings.batch.maximum_tokens)
     workspace.progress.say(f"{added} of {settings.replay.written} answers of the base model are learnt along")
     return answers
@@ -204,26 +155,6 @@ def validation_sample(dataset: Artifact, limit: int) -> list[Any]:
     return sorted(dataset_records(dataset, "validation"), key=lambda record: record.id)[:limit]
 
 
-def _resolve(settings: TrainingSettings, examples: int, device: str) -> _Effective:
-    formats = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-    given = settings.adaptation
-    rank, alpha = given.rank_for(examples), given.alpha_for(examples)
-    shape = Shape(
-        rank=rank,
-        alpha=alpha,
-        dropout=given.dropout,
-        targets=given.targets,
-        ranks=given.ranks,
-        layers=given.layers,
-        head=given.head,
-        size=given.size,
-        tokens=given.tokens,
-        gate=given.gate,
-    )
-    dtype = fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision]
-    return _Effective(shape, dtype, METHODS[settings.taught_by].low_rank)
-
-
 def _work(made: Answering) -> dict[str, Any]:
     """Return the useful FLOPs of the steps, those a second, and their share of what the processor multiplies at best (MFU); nothing for families not known."""
     trainer = made.trainer
@@ -236,7 +167,7 @@ def _work(made: Answering) -> dict[str, Any]:
     diverging = trainer.settings.objectives.kl > 0
     flops = sum(training_flops(shape, method, row_shape([cast("Encoded", taught[index]) for index in row]), diverging=diverging) for row in rows)
     rate = flops / trainer.position.seconds
-    peak = measured_rates().get(str(made.effective.dtype).removeprefix("torch.")) if trainer.accelerator.device.type == "cpu" else None
+    peak = measured_rates().get(made.effective.precision) if trainer.accelerator.device.type == "cpu" else None
     return {
         "flops": flops,
         "flops_per_second": round(rate),
@@ -250,8 +181,7 @@ def _name(model: Base | None) -> dict[str, str] | None:
 
 def _facts(made: Answering) -> dict[str, Any]:
     settings, effective = made.trainer.settings, made.effective
-    dtype = str(effective.dtype).removeprefix("torch.")
-    resolved = settings.model_dump(mode="json") | {"method": settings.taught_by, "precision": dtype, "learning_rate": settings.peak_rate}
+    resolved = settings.model_dump(mode="json") | {"method": effective.method, "precision": effective.precision, "learning_rate": settings.peak_rate}
     resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
     return (
         _work(made)
