@@ -69,11 +69,11 @@ def run_server(folder: Path) -> None:
     pack = packs.load("medical")
     keys = ApiKeys(folder / "keys")
     secret = keys.new("benchmark")
-    full = build_app(Service(engine, Guard(pack), keys, open_project_ledger(folder, AuditSettings()).record, settings))
+    full = build_app(Service([engine], Guard(pack), keys, open_project_ledger(folder, AuditSettings()).record, settings))
     bare = Guard(pack)
     # No rule and no identifier is left to look for.
     bare.rules, bare.detector.rules = (), ()
-    plain = build_app(Service(engine, bare, Nothing(keys.find(secret)), lambda event: 0, settings))  # type: ignore[arg-type]
+    plain = build_app(Service([engine], bare, Nothing(keys.find(secret)), lambda event: 0, settings))  # type: ignore[arg-type]
 
     async def both(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/plain/"):

@@ -60,9 +60,11 @@ def run_metier(base: str, data: Path) -> dict[str, Any]:
     from metier.models import load_weights, resolve
     from metier.models.lora import attach
     from metier.models.precision import fastest_dtype, matmul_peak
+    from metier.records import Record
     from metier.training import TrainingSettings
-    from metier.training.batches import Examples, Origin, row_of
+    from metier.training.batches import row_of
     from metier.training.curriculum import plan_steps
+    from metier.training.examples import Collector
     from metier.training.gather import Summing
     from metier.training.loop import run_steps
     from metier.training.objectives import cross_entropy
@@ -76,7 +78,10 @@ def run_metier(base: str, data: Path) -> dict[str, Any]:
     settings = TrainingSettings(learning_rate=RATE, epochs=1.0, batch=BatchSettings(row_tokens=ROW_TOKENS))
     learnt = [item for item in model.parameters() if item.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=RATE, weight_decay=0.0, fused=True)
-    taught = Examples(list(encoded), [Origin(str(place), "", "", "", "", str(place)) for place in range(len(encoded))])
+    with Collector() as collector:
+        for place, item in enumerate(encoded):
+            collector.take(Record(id=str(place)), item)
+    taught = collector.collected()
     plan = plan_steps(taught, settings)
     gather = Summing(model, cross_entropy, learnt, Accelerator(), seed=SEED)
     began = time.perf_counter()

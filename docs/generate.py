@@ -132,15 +132,20 @@ def _default(value: Any) -> str:
 def _methods() -> Iterator[str]:
     yield from ("# Support matrix", "", _NOTE, "")
     yield "What goes together is data (`metier.models.methods.METHODS`); what does not is refused before a model is loaded. Every method trains on packed"
-    yield "rows, in one process or several with the same numbers, resumes exactly, and can be private. Experts that do not share a batch are served in"
-    yield "lanes of their own."
+    yield "rows, in one process or several with the same numbers, resumes exactly, and teaches answers privately where that is asked for. Experts that do not"
+    yield "share a batch are served in lanes of their own."
     yield ""
-    head = ["method", "answers and texts", "labels and spans", "base packed to four bits", "`objectives.ewc`", "ranks by layer"]
-    head += ["served in one batch, merged, exported", "source"]
+    yield "Every method teaches answers and texts on decoders, and labels, spans, numbers and pairs on decoders and on encoders built like BERT. Labels are"
+    yield "not taught privately, nor with objectives that measure a distance from the base model. An encoder whose layers are built otherwise is refused where"
+    yield "a method finds no place in them, before its weights are read, with the method to use."
+    yield ""
+    head = ["method", "learning rate", "for labels", "base packed to four bits", "`objectives.ewc`", "ranks by layer"]
+    head += ["answers served in one batch, merged, exported", "source"]
     yield from (f"| {' | '.join(head)} |", "|---" * len(head) + "|")
     for name, facts in METHODS.items():
-        marks = (True, facts.labels, name == "qlora", facts.moves, "adaptation.ranks" in facts.reads, facts.low_rank)
-        yield f"| `{name}` | {' | '.join('yes' if mark else '' for mark in marks)} | {_cell(facts.source)} |"
+        marks = (name == "qlora", facts.moves, "adaptation.ranks" in facts.reads, facts.low_rank)
+        rates = f"{facts.learning_rate:g} | {facts.rate_for_labels:g}"
+        yield f"| `{name}` | {rates} | {' | '.join('yes' if mark else '' for mark in marks)} | {_cell(facts.source)} |"
 
 
 def _commands() -> Iterator[str]:

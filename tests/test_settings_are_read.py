@@ -29,7 +29,7 @@ from metier.models import Base
 from metier.models.labels import Labelling
 from metier.prepare.language import detect
 from metier.project import Project, ProjectSettings, load_project
-from metier.serving import ApiKeys, Engine, Guard, Served, Service, build_app
+from metier.serving import ApiKeys, Guard, Served, Service, build_app, open_workers
 from metier.serving.server import configure
 from metier.store import Store
 from metier.training import TrainingSettings, train
@@ -136,8 +136,8 @@ def _serve(project: Project, base: Base, adapter: Artifact) -> None:
     settings, keys = project.settings.serving, ApiKeys(project.store.root / "keys")
     files = {path.name: digest_file(path) for path in adapter.path.iterdir()}
     released = Served("expert", adapter.path, adapter.digest, "release", base.digest, files)
-    engine = Engine.open(base, [released], settings, dtype=torch.float32)
-    app = build_app(Service(engine, Guard(packs.load(project.settings.pack)), keys, lambda event: 0, settings))
+    workers = open_workers(base, [released], settings, dtype=torch.float32)
+    app = build_app(Service(workers, Guard(packs.load(project.settings.pack)), keys, lambda event: 0, settings))
     configure(app, settings)
     headers = {"authorization": f"Bearer {keys.new('tester')}"}
 

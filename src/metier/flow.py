@@ -132,7 +132,10 @@ def open_expert(project: Project, adapter: Artifact) -> models.LocalModel:
     """Return the project's base model with an adapter. Raises ModelError if it was trained on another base model."""
     base = _base(project)
     if "task" in adapter.facts:
-        raise ModelError(f"the model labels texts ({adapter.facts['task']}) and cannot be talked to\n    -> use metier.models.Labeller in Python")
+        raise ModelError(
+            f"the model labels texts ({adapter.facts['task']}) and cannot be talked to\n"
+            "    -> ask it over HTTP (metier serve), or in Python (metier.models.Labeller)"
+        )
     trained = adapter.facts["base"]
     if trained["digest"] != base.digest:
         raise ModelError(

@@ -11,6 +11,7 @@ import yaml
 
 from cli.conftest import Invoke
 from cli.hives import rows
+from cli.test_cli_serve import serving
 from metier.models import Base, Labeller
 from metier.project import load_project
 from metier.shards import dataset_records
@@ -120,6 +121,35 @@ def test_columns_of_labels_become_an_expert(
     else:
         assert row["tuned"]["value"] > row["base"]["value"] + 0.1
     assert row["n"] >= 10
+
+
+def test_a_released_labeller_is_served_and_one_that_nobody_released_is_not(notes: list[dict[str, Any]], tmp_path: Path, encoder: Base, invoke: Invoke) -> None:
+    sizes = {"method": "adapter", "adaptation": {"size": 8}, "learning_rate": 0.01, "epochs": 12}
+    folder = project(tmp_path, encoder, "tagging", "notes.jsonl", {"text": "text", "spans": "marks"}, **sizes)
+    ended = invoke("run", folder, "--json")
+    assert ended.code == 0, ended.err
+    ungated = invoke("serve", folder)
+    assert (ungated.code, "-> make one with: metier release" in ungated.err) == (2, True)
+    controls = invoke("comply", folder, "--json").document["decision"]["controls"]
+    flags = [word for name, entry in controls.items() if entry["blocks"] and name != "SX-01" for word in ("--control", name)]
+    for arguments in (["approve", folder, "--by", "Zhang Wei", *flags], ["release", folder, "--name", "flowers"]):
+        ended = invoke(*arguments)
+        assert ended.code == 0, ended.err
+    key = invoke("keys", "new", folder, "--name", "tester").out.strip()
+    texts = [row["text"] for row in notes[:6]]
+    with serving(folder, key) as client:
+        found = client.post("/v1/spans", json={"model": "flowers", "input": texts})
+        assert found.status_code == 200, found.text
+        wrong = client.post("/v1/chat/completions", json={"model": "flowers", "messages": [{"role": "user", "content": texts[0]}]})
+        assert (wrong.status_code, "POST /v1/spans" in wrong.json()["error"]["message"]) == (400, True)
+    adapter = load_project(folder).store.newest("adapter")
+    assert adapter is not None
+    expected = Labeller.open(encoder, adapter.path).predict(texts)
+    said = [[(span["type"], span["start"], span["end"]) for span in item["spans"]] for item in found.json()["data"]]
+    assert said == [[(span.type, span.start, span.end) for span in item.spans] for item in expected]
+    assert sum(map(len, said)) > 3
+    verified = invoke("audit", "verify", folder)
+    assert verified.code == 0, verified.err
 
 
 def test_overlapping_spans_end_the_run_with_the_record_and_no_traceback(notes: list[dict[str, Any]], tmp_path: Path, encoder: Base, invoke: Invoke) -> None:

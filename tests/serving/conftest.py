@@ -25,7 +25,7 @@ from metier.models import Base, LocalModel
 from metier.models.lora import ALL_LINEAR, adapter_state, attach
 from metier.models.lorafile import save_adapter
 from metier.packs import Pack
-from metier.serving import ApiKeys, Engine, Guard, Served, Service, ServingSettings, build_app
+from metier.serving import ApiKeys, Guard, Served, Service, ServingSettings, build_app, open_workers
 from metier.serving.door import Door
 from metier.serving.server import configure
 
@@ -129,8 +129,7 @@ def running(
     """Run a real server on a free loopback port; events go to `record`, or to a file."""
     recorder, keys = FileRecorder(folder / "log.jsonl"), ApiKeys(folder / "keys")
     key, metrics_key = keys.new("tester"), keys.new("scraper", scopes=["metrics"])
-    engine = Engine.open(base, releases, settings, dtype=torch.float32)
-    service = Service(engine, Guard(pack), keys, record or recorder, settings)
+    service = Service(open_workers(base, releases, settings, dtype=torch.float32), Guard(pack), keys, record or recorder, settings)
     door = build_app(service)
     server = configure(door, settings)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)

@@ -30,7 +30,8 @@ def test_no_request_that_the_description_allows_or_forbids_is_a_server_error(ser
 
 def test_the_description_names_the_request_and_its_key(server: Running) -> None:
     description = httpx.get(f"{server.url}/openapi.json", headers={"authorization": f"Bearer {server.key}"}).json()
-    body = description["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body == {"$ref": "#/components/schemas/ChatRequest"}
-    assert description["components"]["schemas"]["ChatRequest"]["additionalProperties"] is False
+    for route, kind in {"/v1/chat/completions": "ChatRequest", "/v1/classify": "LabelRequest", "/v1/spans": "LabelRequest"}.items():
+        body = description["paths"][route]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert body == {"$ref": f"#/components/schemas/{kind}"}
+        assert description["components"]["schemas"][kind]["additionalProperties"] is False
     assert "HTTPBearer" in description["components"]["securitySchemes"]

@@ -11,6 +11,7 @@ from metier.errors import ConfigError
 from metier.models import Base
 from metier.project import load_project
 from metier.training.sweep import Space, check_fit, read_space
+from training.test_labels_methods import without_places
 
 HEAD = "metier: 1\nproject: searched\npack: example\nsources: [{path: data/a.jsonl, licence: CC0-1.0}]\n"
 
@@ -173,9 +174,12 @@ def test_labels_are_searched_with_what_labels_are_taught_by(tmp_path: Path, enco
     space = space_of(tmp_path, f"{task}sweep: {{search: {{adaptation.rank: [2, 4]}}}}\n")
     with pytest.raises(ConfigError, match="full does not use it, which classification is taught by here"):
         check_fit(space, encoder, load_yaml(file))
-    space = space_of(tmp_path, f"{task}sweep: {{search: {{method: [lora, prompt]}}}}\n")
-    with pytest.raises(ConfigError, match="classification is not taught by the method 'prompt'"):
-        check_fit(space, encoder, load_yaml(file))
+    space = space_of(tmp_path, f"{task}sweep: {{search: {{method: [lora, adapter, prefix]}}}}\n")
+    with pytest.raises(ConfigError) as raised:
+        check_fit(space, without_places(tmp_path / "model", encoder), load_yaml(file))
+    assert [fault.key for fault in raised.value.faults] == ["sweep.search.method"] * 2
+    assert "no block where a bottleneck could stand" in str(raised.value)
+    check_fit(space, encoder, load_yaml(file))
     space = space_of(tmp_path, f"{task}sweep: {{search: {{objectives.kl: {{low: 0, high: 1}}}}}}\n")
     with pytest.raises(ConfigError, match="classification is taught without `kl`"):
         check_fit(space, encoder, load_yaml(file))

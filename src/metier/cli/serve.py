@@ -62,7 +62,7 @@ def serve(
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port to listen on.", show_default="the project's")] = None,
     release: Annotated[list[str] | None, typer.Option("--release", metavar="NAME", help="Serve this release only; may be given again.")] = None,
 ) -> None:
-    """Answer questions over HTTP with the project's released experts, each answer on record."""
+    """Answer questions or label texts over HTTP with the project's released experts, each answer on record."""
     loaded = load_project(project)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = loaded.settings.serving.model_copy(update=given)
@@ -78,11 +78,11 @@ def serve(
 
 
 def application(project: Project, releases: Sequence[Served], api_keys: ApiKeys, record: Record, settings: ServingSettings) -> Door:
-    """Return the server of a project's releases, its engine loaded. Raises ModelError if a release does not fit the base model."""
+    """Return the server of a project's releases, its models loaded. Raises ModelError if a release does not fit the base model."""
     base = models.resolve(project.settings.base, root=project.root)
     try:
-        engine = serving.Engine.open(base, releases, settings)
-        service = serving.Service(engine, serving.Guard(packs.load(project.settings.pack)), api_keys, record, settings)
+        workers = serving.open_workers(base, releases, settings)
+        service = serving.Service(workers, serving.Guard(packs.load(project.settings.pack)), api_keys, record, settings)
         return serving.build_app(service)
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "fastapi", "serve", "serving") from None

@@ -21,7 +21,21 @@ from metier.models.labels import Labelling
 from metier.models.load import check_attention
 from metier.models.norms import quicken
 
-__all__ = ["HEADS", "Layout", "computing_in", "head_of", "is_encoder", "label_scores", "layout_of", "load_with_head", "longest", "whole_in_single_precision"]
+__all__ = [
+    "HEADS",
+    "Layout",
+    "computing_in",
+    "first_position",
+    "head_of",
+    "is_encoder",
+    "label_scores",
+    "layout_of",
+    "load_with_head",
+    "longest",
+    "looks_back",
+    "outline",
+    "whole_in_single_precision",
+]
 
 HEADS = ("score", "classifier")
 """Names under which transformers keeps the head of a model for labels."""
@@ -75,11 +89,7 @@ def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed
     attention.register()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    config = _config(base)
-    text = config.get_text_config()
-    text.num_labels = config.num_labels = len(labelling.classes)
-    config.id2label = dict(enumerate(labelling.classes))
-    config.label2id = {name: index for index, name in enumerate(labelling.classes)}
+    config = _labelled(base, labelling)
     try:
         model, found = _class_of(config, by_word=labelling.by_word).from_pretrained(
             base.folder,
@@ -94,14 +104,38 @@ def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the base model {base.name} cannot be loaded with a head: {_first_line(error)}") from None
     model.trained_whole = _fresh(model, found["missing_keys"], base)
+    width = float(getattr(config.get_text_config(), "initializer_range", 0.02))
     for name in model.trained_whole:
-        _draw(model.get_submodule(name), float(getattr(text, "initializer_range", 0.02)), seed)
+        _draw(model.get_submodule(name), width, seed)
     check_attention(config, base.name)
     if frozen:
         model.requires_grad_(False)
         quicken(model)
     loaded: nn.Module = model.eval()
     return loaded
+
+
+def outline(base: Base, labelling: Labelling) -> nn.Module:
+    """Return a base model with a head for a labelling, without its weights: what a method needs can be looked for before anything is loaded.
+
+    Raises ModelError if transformers has no such class for the model.
+    """
+    config = _labelled(base, labelling)
+    kind = _class_of(config, by_word=labelling.by_word)
+    with torch.device("meta"):
+        model: Any = kind._from_config(config)
+    model.trained_whole = (head_of(model)[0],)
+    shape: nn.Module = model
+    return shape
+
+
+def _labelled(base: Base, labelling: Labelling) -> Any:
+    """Return a base model's configuration with the outputs of a labelling."""
+    config = _config(base)
+    config.get_text_config().num_labels = config.num_labels = len(labelling.classes)
+    config.id2label = dict(enumerate(labelling.classes))
+    config.label2id = {name: index for index, name in enumerate(labelling.classes)}
+    return config
 
 
 def _fresh(model: Any, missing: Sequence[str], base: Base) -> tuple[str, ...]:
@@ -150,20 +184,31 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def whole_in_single_precision(model: Any) -> None:
-    """Put the parts that are trained as they are (`trained_whole`) in fp32."""
+    """Put the parts that are trained as they are (`trained_whole`) in fp32; what they are given is turned to it: a body calls its pooler by itself."""
     for name in model.trained_whole:
-        model.get_submodule(name).float()
+        model.get_submodule(name).float().register_forward_pre_hook(lambda _module, given: (given[0].float(), *given[1:]))
+
+
+def looks_back(model: Any) -> bool | None:
+    """Return whether a model's attention sees only what stands before a token; None for one that does not say."""
+    said = [bool(module.is_causal) for module in model.base_model.modules() if hasattr(module, "is_causal") and hasattr(module, "layer_idx")]
+    return all(said) if said else None
+
+
+def first_position(model: Any) -> int:
+    """Return the number of a text's first position: families with a padding token among the positions count from behind its number."""
+    padding = getattr(getattr(model.base_model, "embeddings", None), "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
 
 
 def layout_of(model: nn.Module, labelling: Labelling) -> Layout:
     """Return how a model is called. Raises ModelError for one whose attention does not say whether it is causal."""
     body: Any = model.base_model
-    said = [bool(module.is_causal) for module in body.modules() if hasattr(module, "is_causal") and hasattr(module, "layer_idx")]
-    if not said:
+    causal = looks_back(model)
+    if causal is None:
         raise ModelError(f"{type(model).__name__} does not say whether its attention looks ahead, so it cannot be called on packed rows")
-    padding = getattr(getattr(body, "embeddings", None), "padding_idx", None)
     kinds = int(getattr(body.config, "type_vocab_size", 0) or 0) > 1
-    return Layout(all(said), 0 if padding is None else int(padding) + 1, kinds, not labelling.by_word)
+    return Layout(causal, first_position(model), kinds, not labelling.by_word)
 
 
 def label_scores(
@@ -188,13 +233,14 @@ def label_scores(
     states = output.last_hidden_state[0][sources]
     pooler = getattr(body, "pooler", None)
     if layout.pooled and pooler is not None:
-        states = pooler(states[:, None].to(_dtype(pooler)))
+        states = pooler(states[:, None].to(_dtype(pooler, states)))
     dropout = getattr(model, "dropout", None)
     if dropout is not None:
         states = dropout(states)
     head = head_of(model)[1]
     flat = isinstance(head, nn.Linear)
-    scores: torch.Tensor = head(states.to(_dtype(head)) if flat else states[:, None].to(_dtype(head)))
+    states = states.to(_dtype(head, states))
+    scores: torch.Tensor = head(states if flat else states[:, None])
     return scores.float()
 
 
@@ -217,8 +263,10 @@ def computing_in(model: Any, dtype: torch.dtype | None) -> Iterator[None]:
         handle.remove()
 
 
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
+def _dtype(module: nn.Module, given: torch.Tensor) -> torch.dtype:
+    """Return the format of a module's weights; where adapters of another stand beside them, that of what it is given."""
+    formats = {parameter.dtype for parameter in module.parameters()}
+    return formats.pop() if len(formats) == 1 else given.dtype
 
 
 def _first_line(error: Exception) -> str:

@@ -1,17 +1,16 @@
-"""What training leaves of a model with a head: in PEFT's format for low-rank adapters (the head under `modules_to_save`), in that of transformers else.
+"""What training leaves of a model with a head: the method's own adapter with the head under `modules_to_save`, or all weights as transformers writes them.
 
 Either folder holds `labels.json` (see metier.models.labels) beside files that the libraries load by themselves::
 
-    lora   adapter_config.json  adapter_model.safetensors
-    full   config.json  model.safetensors  tokenizer.json  tokenizer_config.json
+    full         config.json  model.safetensors  tokenizer.json  tokenizer_config.json
+    all others   adapter_config.json  adapter_model.safetensors
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +20,33 @@ from safetensors.torch import load as parse_tensors
 from torch import nn
 
 from metier.errors import ModelError
-from metier.models import lora
-from metier.models.adapterfile import CONFIG, MODEL, TOKENIZER, WEIGHTS
+from metier.models.adapterfile import MODEL, TOKENIZER, WEIGHTS, weights_of
 from metier.models.base import Base
 from metier.models.heads import load_with_head, whole_in_single_precision
 from metier.models.labels import Labelling, read_labelling
-from metier.models.saved import check_base, write_saved, write_tensors
+from metier.models.lora import PREFIX
+from metier.models.methods import Tuned, open_saved
+from metier.models.saved import Saved, check_base, read_saved, write_saved, write_tensors
 from metier.store import write_atomically
 
-__all__ = ["LowRank", "load_trained", "save_trained"]
+__all__ = ["load_trained", "save_trained"]
 
-_PREFIX = "base_model.model."
-
-
-@dataclass(frozen=True, slots=True)
-class LowRank:
-    """Rank, strength and dropout of low-rank adapters."""
-
-    rank: int
-    alpha: float
-    dropout: float = 0.0
+_KEPT = "modules_to_save"
+"""PEFT's key for what is stored as it is beside an adapter."""
 
 
-def save_trained(model: nn.Module, folder: Path, labelling: Labelling, *, base: Base, adapter: LowRank | None, tokenizer: Any) -> None:
-    """Write a trained model with a head: its adapters and head, or (`adapter` None) all of its weights."""
+def save_trained(model: Any, folder: Path, labelling: Labelling, *, base: Base, tuned: Tuned | None, tokenizer: Any) -> None:
+    """Write a trained model with a head: what a method trained of it and the head, or (`tuned` None) all of its weights."""
     folder.mkdir(parents=True, exist_ok=True)
     labelling.write(folder)
-    if adapter is not None:
-        _save_adapter(model, folder, base.name, adapter, labelling)
+    if tuned is not None:
+        about: dict[str, Any] = {"base_model_name_or_path": base.name, "task_type": "TOKEN_CLS" if labelling.by_word else "SEQ_CLS"}
+        about[_KEPT] = [name.rsplit(".", 1)[-1] for name in model.trained_whole]
+        config = tuned.config() | about
+        write_saved(folder, config, tuned.state() | _whole_parts(model, _prefix(config)))
         return
     write_tensors(folder / MODEL, _weights(model))
-    config: Any = model.config
+    config = model.config
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         config.architectures = [type(model).__name__]
         config.save_pretrained(aside)
@@ -60,30 +55,15 @@ def save_trained(model: nn.Module, folder: Path, labelling: Labelling, *, base: 
             write_atomically(folder / name, (Path(aside) / name).read_bytes())
 
 
-def _save_adapter(model: nn.Module, folder: Path, base: str, adapter: LowRank, labelling: Labelling) -> None:
-    state = lora.adapter_state(model)
-    targets = sorted({key.removesuffix(".weight").split(".")[-2] for key in state})
-    state |= _whole_parts(model)
-    config = {
-        "peft_type": "LORA",
-        "task_type": "TOKEN_CLS" if labelling.by_word else "SEQ_CLS",
-        "base_model_name_or_path": base,
-        "r": adapter.rank,
-        "lora_alpha": adapter.alpha,
-        "lora_dropout": adapter.dropout,
-        "target_modules": targets,
-        "modules_to_save": [name.rsplit(".", 1)[-1] for name in model.trained_whole],  # type: ignore[union-attr]
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-    }
-    write_saved(folder, config, state)
+def _prefix(config: Mapping[str, Any]) -> str:
+    """Return what PEFT puts before a model's own names: it wraps a model twice, but for virtual tokens only once."""
+    return "base_model." if "num_virtual_tokens" in config else PREFIX
 
 
-def _whole_parts(model: Any) -> dict[str, torch.Tensor]:
+def _whole_parts(model: Any, prefix: str) -> dict[str, torch.Tensor]:
     """Return the tensors of what is trained as it is beside adapters, under PEFT's names."""
     parts = {name: model.get_submodule(name).state_dict() for name in model.trained_whole}
-    return {f"{_PREFIX}{name}.{key}": value.detach() for name, state in parts.items() for key, value in state.items()}
+    return {f"{prefix}{name}.{key}": value.detach() for name, state in parts.items() for key, value in state.items()}
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -92,36 +72,43 @@ def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in model.state_dict().items() if shared.setdefault(tensor.data_ptr(), name) == name}
 
 
-def load_trained(base: Base, folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Labelling]:
-    """Return base model, head and what was trained of them. Raises ModelError if the folder is not whole or was trained on another base model."""
+def load_trained(base: Base, folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Labelling, int]:
+    """Return base model, head and what was trained of them, what they answer, and how many virtual tokens begin each text.
+
+    Raises ModelError if the folder is not whole or was trained on another base model.
+    """
     labelling = read_labelling(folder)
     check_base(folder, base.digest)
-    adapted = (folder / WEIGHTS).is_file()
-    model = load_with_head(base, labelling, dtype, seed=0, frozen=adapted)
-    if adapted:
-        _put_adapter(model, folder)
-    else:
-        _fill(_weights(model), folder / MODEL)
-    return model, labelling
+    saved = read_saved(folder) if weights_of(folder) == WEIGHTS else None
+    model = load_with_head(base, labelling, dtype, seed=0, frozen=saved is not None)
+    if saved is not None:
+        return model, labelling, _put_adapter(model, saved)
+    _fill(_weights(model), _read(folder / MODEL), folder / MODEL)
+    return model, labelling, 0
 
 
-def _put_adapter(model: nn.Module, folder: Path) -> None:
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-        rank, alpha, targets = int(config["r"]), float(config["lora_alpha"]), config["target_modules"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / CONFIG} cannot be read ({error})\n    -> train again, or restore the file") from None
-    lora.attach(model, rank=rank, alpha=alpha, dropout=0.0, targets=targets, seed=0)
+def _put_adapter(model: Any, saved: Saved) -> int:
+    """Put a trained adapter and head on a model and return how many virtual tokens begin each text."""
+    prefix, path = _prefix(saved.config), saved.folder / WEIGHTS
+    names = _whole_parts(model, prefix)
+    own = {name: tensor for name, tensor in saved.tensors.items() if name not in names}
+    config = {key: value for key, value in saved.config.items() if key != _KEPT}
+    tuned = open_saved(model, replace(saved, config=config, tensors=own))
     whole_in_single_precision(model)
-    _fill(lora.adapter_state(model) | _whole_parts(model), folder / WEIGHTS)
+    _fill(_whole_parts(model, prefix), {name: saved.tensors[name] for name in names if name in saved.tensors}, path)
+    return tuned.virtual
 
 
-def _fill(places: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Copy the tensors of a file into the places of the same names. Raises ModelError for what is missing, of another shape or not finite."""
+def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
-        state = parse_tensors(path.read_bytes())
+        state: dict[str, torch.Tensor] = parse_tensors(path.read_bytes())
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as safetensors ({error})\n    -> train again, or restore the file") from None
+    return state
+
+
+def _fill(places: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Copy tensors of a file into the places of the same names. Raises ModelError for what is missing, of another shape or not finite."""
     if odd := sorted(set(places) ^ set(state)):
         raise ModelError(f"{path} does not fit this base model: {len(odd)} tensors differ, first {odd[0]!r}")
     with torch.no_grad():

@@ -17,6 +17,7 @@ from metier.models.precision import fastest_dtype
 from metier.models.tags import best_tags, spans_of
 from metier.models.words import Reading, TextReader
 from metier.progress import SILENT, Progress
+from metier.records import Span
 
 __all__ = ["Labeller", "answer_places", "packed"]
 
@@ -37,12 +38,19 @@ class Labeller:
     @classmethod
     def open(cls, base: Base, folder: Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> Labeller:
         """Load what training left in a folder, with its base model. Raises ModelError if they do not fit each other."""
-        model, labelling = load_trained(base, folder, dtype or fastest_dtype(device))
-        return cls(model.to(device).eval(), labelling, TextReader(load_tokenizer(base)), device=device)
+        model, labelling, virtual = load_trained(base, folder, dtype or fastest_dtype(device))
+        return cls(model.to(device).eval(), labelling, TextReader(load_tokenizer(base), virtual=virtual), device=device)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None, *, progress: Progress = SILENT, task: str = "label") -> list[Prediction]:
         """Return the answer to each text (with its second text, if `pairs` gives one), in order."""
-        readings = [self.reader.by_word(text) for text in texts] if self.labelling.by_word else self.reader.whole(texts, pairs)
+        return self.answer(texts, self.read(texts, pairs), progress=progress, task=task)
+
+    def read(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Reading]:
+        """Return the tokens of each text."""
+        return [self.reader.by_word(text) for text in texts] if self.labelling.by_word else self.reader.whole(texts, pairs)
+
+    def answer(self, texts: Sequence[str], readings: Sequence[Reading], *, progress: Progress = SILENT, task: str = "label") -> list[Prediction]:
+        """Return the answer to each text that was read, in order."""
         answers: list[Prediction] = [Prediction(read=False)] * len(texts)
         for batch in self._batches(readings):
             scores = self._scores([readings[index] for index in batch])
@@ -86,9 +94,12 @@ class Labeller:
     def _answers(self, texts: Sequence[str], readings: Sequence[Reading], scores: Sequence[torch.Tensor]) -> Iterator[Prediction]:
         labelling = self.labelling
         if labelling.task == "tagging":
-            rows = best_tags([torch.log_softmax(item, dim=-1).numpy() for item in scores])
-            for text, reading, tags in zip(texts, readings, rows, strict=True):
-                yield Prediction(spans=spans_of(text, reading.words, tags, labelling.labels))
+            chances = [torch.log_softmax(item, dim=-1) for item in scores]
+            rows = best_tags([item.numpy() for item in chances])
+            for text, reading, tags, chance in zip(texts, readings, rows, chances, strict=True):
+                spans = spans_of(text, reading.words, tags, labelling.labels)
+                sure = chance[torch.arange(len(tags)), torch.tensor(tags, dtype=torch.int64)].exp().tolist()
+                yield Prediction(spans=spans, certainty=tuple(_least(span, reading, sure) for span in spans))
             return
         for (item,) in scores:
             if labelling.task == "regression":
@@ -96,10 +107,15 @@ class Labeller:
             elif labelling.task == "pair":
                 yield Prediction(value=float(torch.sigmoid(item)))
             elif labelling.task == "multi-label":
-                chances = torch.sigmoid(item).tolist()
-                yield Prediction(tuple(name for name, chance in zip(labelling.labels, chances, strict=True) if chance >= _LIKELY), probabilities=tuple(chances))
+                likely = torch.sigmoid(item).tolist()
+                yield Prediction(tuple(name for name, chance in zip(labelling.labels, likely, strict=True) if chance >= _LIKELY), probabilities=tuple(likely))
             else:
                 yield Prediction((labelling.labels[int(item.argmax())],), probabilities=tuple(torch.softmax(item, dim=-1).tolist()))
+
+
+def _least(span: Span, reading: Reading, sure: Sequence[float]) -> float:
+    """Return the least probability of a tag among a span's words."""
+    return min(chance for (start, end), chance in zip(reading.words, sure, strict=True) if span.start <= start and end <= span.end)
 
 
 def packed(readings: Sequence[Reading], layout: Layout) -> dict[str, torch.Tensor]:
@@ -122,4 +138,4 @@ def answer_places(reading: Reading, layout: Layout) -> Sequence[int]:
     """Return the tokens of a text at which answers are given: one a word, or one for the text; a causal model has to have read it whole."""
     if not layout.pooled:
         return reading.lasts if layout.causal else reading.firsts
-    return [len(reading) - 1] if layout.causal else [0]
+    return [len(reading) - 1] if layout.causal else [reading.begin]

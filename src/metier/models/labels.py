@@ -56,14 +56,15 @@ class Labelling:
 class Prediction:
     """What is answered to one text. `labels`: the one label, or all that apply; `value`: the number, of a pair its score between 0 and 1.
 
-    `probabilities` has one figure a label (of tagging and numbers: none). `read` is False for a text that is longer than the model
-    takes: it has no answer.
+    `probabilities` has one figure a label (of tagging and numbers: none), `certainty` one a span: the probability of the tag of its least certain
+    word. `read` is False for a text that is longer than the model takes: it has no answer.
     """
 
     labels: tuple[str, ...] = ()
     value: float | None = None
     spans: tuple[Span, ...] = ()
     probabilities: tuple[float, ...] = ()
+    certainty: tuple[float, ...] = ()
     read: bool = True
 
 

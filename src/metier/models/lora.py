@@ -26,6 +26,8 @@ __all__ = [
     "ALL_LINEAR",
     "PREFIX",
     "LoraLinear",
+    "adaptable",
+    "adapted_layers",
     "adapter_state",
     "attach",
     "linear_layers",
@@ -126,11 +128,16 @@ def pattern_of(name: str, patterns: Mapping[str, Any]) -> str | None:
     return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", name)), None)
 
 
+def adaptable(model: nn.Module, *kinds: type[nn.Module]) -> list[str]:
+    """Return the names of a model's layers of these kinds, but for an output head and what is trained as it is beside any method."""
+    apart = ("lm_head", *getattr(model, "trained_whole", ()))
+    layers = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    return [name for name in layers if not any(f"{name}.".startswith(f"{part}.") for part in apart)]
+
+
 def linear_layers(model: nn.Module, targets: Sequence[str] | str) -> list[str]:
     """Return the names of a model's linear layers among `targets`. Raises ModelError for a target that the model does not have."""
-    apart = ("lm_head", *getattr(model, "trained_whole", ()))
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    names = [name for name in layers if not any(name == part or name.startswith(f"{part}.") for part in apart)]
+    names = adaptable(model, nn.Linear)
     if targets == ALL_LINEAR:
         return names
     endings = sorted({name.rsplit(".", 1)[-1] for name in names})
@@ -146,6 +153,14 @@ def _endings(name: str) -> list[str]:
     """Return the ways in which a layer can be named: q_proj, self_attn.q_proj, 0.self_attn.q_proj, ..."""
     parts = name.split(".")
     return [".".join(parts[start:]) for start in range(len(parts))]
+
+
+def adapted_layers(model: nn.Module, targets: Sequence[str] | str, ranks: Mapping[str, int]) -> list[str]:
+    """Return the names of the linear layers among `targets`. Raises ModelError for one that the model does not have, and for one of `ranks`."""
+    names = linear_layers(model, targets)
+    if unused := [key for key in ranks if not any(pattern_of(name, {key: 0}) for name in names)]:
+        raise ModelError(f"training.adaptation.ranks: no adapted layer is called {unused[0]!r}\n    -> {nearest(unused[0], names)}")
+    return names
 
 
 def attach(
@@ -169,11 +184,10 @@ def attach(
     that the model does not have, and for a rank that is larger than a layer.
     """
     model.requires_grad_(False)
-    names, patterns = linear_layers(model, targets), dict(ranks or {})
+    patterns = dict(ranks or {})
+    names = adapted_layers(model, targets, patterns)
     generator = torch.Generator().manual_seed(seed)
     scale = alpha / (math.sqrt(rank) if stabilised else rank)
-    if unused := [key for key in patterns if not any(pattern_of(name, {key: 0}) for name in names)]:
-        raise ModelError(f"training.adaptation.ranks: no adapted layer is called {unused[0]!r}\n    -> {nearest(unused[0], names)}")
     if packed:
         pack_weights(model, names)
     for name in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 
 from metier.errors import ModelError
 from metier.models.adapterfile import CONFIG
-from metier.models.lora import ALL_LINEAR, PREFIX, LoraLinear, adapter_state, attach, linear_layers, pattern_of
+from metier.models.lora import ALL_LINEAR, PREFIX, LoraLinear, adaptable, adapter_state, attach, linear_layers, pattern_of
 from metier.models.saved import Saved, read_saved, write_saved
 
 __all__ = ["AdapterWeights", "load_adapter", "lora_config", "lora_weights", "put", "read_adapter", "save_adapter"]
@@ -64,21 +64,27 @@ class AdapterWeights:
         return alpha / (math.sqrt(rank) if self.stabilised else rank)
 
 
-def lora_config(model: nn.Module, *, rank: int, alpha: float, dropout: float, stabilised: bool = False) -> dict[str, Any]:
-    """Return PEFT's configuration of the low-rank adapters of a model. Layers of another rank stand there with rank and alpha of their own."""
+def lora_config(
+    model: nn.Module, *, rank: int, alpha: float, dropout: float, stabilised: bool = False, ranks: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Return PEFT's configuration of the low-rank adapters of a model. Layers of another rank stand there with rank and alpha of their own.
+
+    `ranks` are the layers that are saved, and with how many directions; None: all of them, as they were trained.
+    """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+    saved = {name: len(layer.lora_a) for name, layer in layers.items()} if ranks is None else ranks
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": dropout,
-        "target_modules": sorted({name.rsplit(".", 1)[-1] for name in layers}),
+        "target_modules": _targets(model, saved),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
-    other = {name: len(layer.lora_a) for name, layer in layers.items() if len(layer.lora_a) != rank}
+    other = {name: own for name, own in saved.items() if own != rank}
     if other:
         config["rank_pattern"] = other
         config["alpha_pattern"] = {name: layers[name].scale * (math.sqrt(own) if stabilised else own) for name, own in other.items()}
@@ -87,6 +93,13 @@ def lora_config(model: nn.Module, *, rank: int, alpha: float, dropout: float, st
     if any(layer.magnitude is not None for layer in layers.values()):
         config["use_dora"] = True
     return config
+
+
+def _targets(model: nn.Module, names: Collection[str]) -> list[str]:
+    """Return what names just these layers: the last parts of their names, or the whole ones where others end so, too."""
+    last = {name.rsplit(".", 1)[-1] for name in names}
+    alike = {name for name in adaptable(model, nn.Linear, LoraLinear) if name.rsplit(".", 1)[-1] in last}
+    return sorted(last if alike == set(names) else names)
 
 
 def save_adapter(model: nn.Module, folder: Path, *, base: str, rank: int, alpha: float, dropout: float, stabilised: bool = False) -> None:

@@ -27,23 +27,32 @@ def words(text: str) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The tokens of a text, or of a pair of texts. `kinds` is 1 in the second text of a pair; `firsts[i]` and `lasts[i]` are the tokens of `words[i]`."""
+    """The tokens of a text, or of a pair of texts. `kinds` is 1 in the second text of a pair; `firsts[i]` and `lasts[i]` are the tokens of `words[i]`.
+
+    `begin` is the place of the text's own first token, behind the virtual ones.
+    """
 
     tokens: tuple[int, ...]
     kinds: tuple[int, ...] = ()
     words: tuple[tuple[int, int], ...] = ()
     firsts: tuple[int, ...] = ()
     lasts: tuple[int, ...] = ()
+    begin: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
 class TextReader:
-    """Encodes texts for a model with a head. Control tokens that stand in a text are read as the characters that they are."""
+    """Encodes texts for a model with a head. Control tokens that stand in a text are read as the characters that they are.
 
-    def __init__(self, tokenizer: Any) -> None:
+    `virtual` tokens (ids -1, -2, ...) begin every text: see `metier.models.methods.virtual`.
+    """
+
+    def __init__(self, tokenizer: Any, *, virtual: int = 0) -> None:
         self.tokenizer = tokenizer
+        self.virtual = virtual
+        self._opening = tuple(-1 - number for number in range(virtual))
         self._before, self._after = self._around()
         self._known: dict[str, tuple[int, ...]] = {}
 
@@ -57,7 +66,7 @@ class TextReader:
     def by_word(self, text: str) -> Reading:
         """Encode a text word by word."""
         places = words(text)
-        tokens = list(self._before)
+        tokens = [*self._opening, *self._before]
         firsts: list[int] = []
         lasts: list[int] = []
         end = 0
@@ -68,7 +77,7 @@ class TextReader:
             lasts.append(len(tokens) - 1)
             end = stop
         tokens.extend(self._after)
-        return Reading(tuple(tokens), words=tuple(places), firsts=tuple(firsts), lasts=tuple(lasts))
+        return Reading(tuple(tokens), words=tuple(places), firsts=tuple(firsts), lasts=tuple(lasts), begin=len(self._opening))
 
     def _tokens(self, piece: str, word: str) -> tuple[int, ...]:
         found = self._known.get(piece)
@@ -98,11 +107,15 @@ class TextReader:
         if alone:
             joined = [texts[index] if seconds[index] is None else f"{texts[index]}\n\n{seconds[index]}" for index in alone]
             for index, ids in zip(alone, self.tokenizer(joined, split_special_tokens=True)["input_ids"], strict=True):
-                found[index] = Reading(tuple(ids))
+                found[index] = self._opened(ids)
         two = [index for index, second in enumerate(seconds) if second is not None and separate]
         if two:
             both = [texts[index] for index in two], [str(seconds[index]) for index in two]
             given = self.tokenizer(*both, return_token_type_ids=True, split_special_tokens=True)
             for index, ids, kinds in zip(two, given["input_ids"], given["token_type_ids"], strict=True):
-                found[index] = Reading(tuple(ids), tuple(kinds))
+                found[index] = self._opened(ids, kinds)
         return found
+
+    def _opened(self, ids: Sequence[int], kinds: Sequence[int] = ()) -> Reading:
+        before = (0,) * len(self._opening) if kinds else ()
+        return Reading((*self._opening, *ids), (*before, *kinds), begin=len(self._opening))

@@ -1,4 +1,4 @@
-"""Serving: released experts answer over HTTP, guarded, and nothing is answered that is not on record.
+"""Serving: released experts answer and label texts over HTTP, guarded, and nothing is answered that is not on record.
 
 torch, FastAPI and uvicorn are loaded when a name that needs them is first used.
 """
@@ -16,10 +16,17 @@ if TYPE_CHECKING:
     from metier.serving.engine import Engine
     from metier.serving.guard import Guard
     from metier.serving.server import background, serve
-    from metier.serving.service import Service
+    from metier.serving.service import Service, open_workers
 else:
     __getattr__, _, _ = lazy_loader.attach(
-        __name__, submod_attrs={"app": ["build_app"], "engine": ["Engine"], "guard": ["Guard"], "server": ["background", "serve"], "service": ["Service"]}
+        __name__,
+        submod_attrs={
+            "app": ["build_app"],
+            "engine": ["Engine"],
+            "guard": ["Guard"],
+            "server": ["background", "serve"],
+            "service": ["Service", "open_workers"],
+        },
     )
 
-__all__ = ["ApiKeys", "Engine", "Guard", "Served", "Service", "ServingSettings", "background", "build_app", "serve"]
+__all__ = ["ApiKeys", "Engine", "Guard", "Served", "Service", "ServingSettings", "background", "build_app", "open_workers", "serve"]

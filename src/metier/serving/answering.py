@@ -13,20 +13,18 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from metier.errors import MetierError
 from metier.events import Event, now
 from metier.models import GenerationSettings
-from metier.serving.engine import Busy, EngineFailed
 from metier.serving.guard import Inspected, language_of, said
 from metier.serving.outgoing import Outgoing
 from metier.serving.released import Executed
+from metier.serving.service import CHAT, Service
 from metier.serving.ticket import Ticket
 from metier.serving.wire import ChatRequest, Refused, to_messages, to_settings
-
-if TYPE_CHECKING:
-    from metier.serving.service import Service
+from metier.serving.work import Busy, EngineFailed
 
 __all__ = ["Answering", "Ending", "Reason"]
 
@@ -48,12 +46,11 @@ class Answering:
     """The work on one request. `open`, then `parts`, then `close`; `abandon` instead of `close` where nobody listens any more."""
 
     def __init__(self, service: Service, request: ChatRequest, *, name: str, key: str) -> None:
-        executed = service.engine.find(request.model)
-        if executed is None:
-            raise Refused(404, "there is no such model here; GET /v1/models lists what is served", param="model", code="model_not_found")
+        executed, engine = service.find(request.model, CHAT), service.engine
+        assert engine is not None
         self.name = name
         self.stream = bool(request.stream)
-        self._service = service
+        self._service, self._engine = service, engine
         self._key = key
         self._subject = request.user or None
         self._executed = executed
@@ -80,7 +77,7 @@ class Answering:
         self._outgoing = Outgoing(service.guard, self._question, service.settings.hold_back, whole=not self.stream)
         if self._question.refusal is None:
             try:
-                tokens = await asyncio.to_thread(service.engine.encode, self._question.messages)
+                tokens = await asyncio.to_thread(self._engine.encode, self._question.messages)
             except MetierError:
                 raise Refused(400, "the base model's chat template cannot take these messages", param="messages", code="invalid_messages") from None
             self._ticket = self._submit(tokens)
@@ -92,11 +89,10 @@ class Answering:
                 raise
 
     def _submit(self, tokens: list[int]) -> Ticket:
-        service = self._service
         try:
-            return service.engine.submit(self._executed.name, tokens, self._settings)
+            return self._engine.submit(self._executed.name, tokens, self._settings)
         except ValueError:
-            limit = service.engine.context
+            limit = self._engine.context
             what = f"the question has {len(tokens)} tokens and up to {self._settings.max_new_tokens} more are asked for; together at most {limit} are possible"
             raise Refused(400, what, param="messages", code="context_length_exceeded") from None
         except Busy as busy:

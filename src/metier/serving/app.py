@@ -12,15 +12,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 import metier
 from metier.serving.answering import Answering
 from metier.serving.door import Door, Visit
 from metier.serving.exchange import Exchange, refusal
+from metier.serving.labelling import TextLabelling
 from metier.serving.released import Executed
-from metier.serving.service import Service
-from metier.serving.wire import ChatRequest, Refused, parse_chat
+from metier.serving.service import CHAT, CLASSIFY, SPANS, Service
+from metier.serving.wire import ChatRequest, LabelRequest, Refused, parse_chat, parse_labels
 
 __all__ = ["build_app"]
 
@@ -33,7 +35,7 @@ def build_app(service: Service) -> Door:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.engine.start()
+        service.start()
         try:
             yield
         finally:
@@ -52,6 +54,7 @@ def build_app(service: Service) -> Door:
     _add_status(app, service)
     _add_models(app, service)
     _add_chat(app, service)
+    _add_labels(app, service)
     _describe(app)
     return Door(app, service)
 
@@ -86,7 +89,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
     @app.head("/ready", include_in_schema=False)
     @app.get("/ready", summary="Whether questions are answered (503 if not).")
     async def ready() -> Response:
-        return JSONResponse({"status": "ok"}) if service.engine.alive else JSONResponse({"status": "no"}, 503)
+        return JSONResponse({"status": "ok"}) if service.alive else JSONResponse({"status": "no"}, 503)
 
     @app.get("/metrics", dependencies=[_BEARER], summary="Counters in Prometheus' form; needs a key with the scope metrics.")
     async def metrics() -> Response:
@@ -94,34 +97,52 @@ def _add_status(app: FastAPI, service: Service) -> None:
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
-    def card(item: Executed) -> dict[str, Any]:
-        about = {"release": item.release, "adapter": item.adapter, "base": item.base}
+    def card(item: Executed, longest: int) -> dict[str, Any]:
+        about = {"release": item.release, "adapter": item.adapter, "base": item.base, "route": service.route_of(item.name)}
         return {
             "id": item.name,
             "object": "model",
             "created": service.began,
             "owned_by": "metier",
             "parent": item.base,
-            "max_model_len": service.engine.context,
+            "max_model_len": longest,
             "metier": about,
         }
 
     @app.get("/v1/models", dependencies=[_BEARER], summary="The releases that are served.")
     async def models() -> Response:
-        return JSONResponse({"object": "list", "data": [card(item) for item in service.engine.loaded]})
+        return JSONResponse({"object": "list", "data": [card(item, longest) for item, longest in service.loaded]})
 
     @app.get("/v1/models/{name}", dependencies=[_BEARER], summary="One release.")
     async def model(name: str) -> Response:
-        item = service.engine.find(name)
-        if item is None:
-            raise Refused(404, "there is no such model here; GET /v1/models lists what is served", param="model", code="model_not_found")
-        return JSONResponse(card(item))
+        item = service.find(name, service.route_of(name))
+        return JSONResponse(next(card(*found) for found in service.loaded if found[0] == item))
+
+
+def _body(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return what the description says of a request's body; the body itself is read by hand, for the limits."""
+    schema = {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}
+    return {"requestBody": {"required": True, "content": {"application/json": schema}}}
+
+
+def _add_labels(app: FastAPI, service: Service) -> None:
+    async def labelled(request: Request, route: str) -> Response:
+        asked = parse_labels(await _read(request, service), most_texts=service.settings.max_messages)
+        visit: Visit = request.scope["metier"]
+        work = TextLabelling(service, asked, route=route, name=visit.name, key=visit.key.name if visit.key else "-")
+        return JSONResponse(await work.answer(), headers={"cache-control": "no-store"})
+
+    @app.post(CLASSIFY, dependencies=[_BEARER], summary="Labels or numbers of texts, by a release.", openapi_extra=_body(LabelRequest))
+    async def classify(request: Request) -> Response:
+        return await labelled(request, CLASSIFY)
+
+    @app.post(SPANS, dependencies=[_BEARER], summary="Typed spans in texts, by a release.", openapi_extra=_body(LabelRequest))
+    async def spans(request: Request) -> Response:
+        return await labelled(request, SPANS)
 
 
 def _add_chat(app: FastAPI, service: Service) -> None:
-    body = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}}}
-
-    @app.post("/v1/chat/completions", dependencies=[_BEARER], summary="An answer of a release.", openapi_extra={"requestBody": body})
+    @app.post(CHAT, dependencies=[_BEARER], summary="An answer of a release.", openapi_extra=_body(ChatRequest))
     async def chat(request: Request) -> Response:
         asked = parse_chat(await _read(request, service), most_messages=service.settings.max_messages)
         visit: Visit = request.scope["metier"]
@@ -154,15 +175,16 @@ async def _read(request: Request, service: Service) -> bytes:
 
 
 def _describe(app: FastAPI) -> None:
-    """Put the form of a chat request into the OpenAPI description; its body is read by hand, for the limits."""
+    """Put the forms of requests into the OpenAPI description."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
             description = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            schema = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas = description.setdefault("components", {}).setdefault("schemas", {})
-            schemas.update(schema.pop("$defs", {}))
-            schemas["ChatRequest"] = schema
+            for kind in (ChatRequest, LabelRequest):
+                schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(schema.pop("$defs", {}))
+                schemas[kind.__name__] = schema
             app.openapi_schema = description
         return app.openapi_schema
 

@@ -30,38 +30,17 @@ from metier.models.stack import stack
 from metier.models.twin import twin
 from metier.records import Message
 from metier.serving.lane import Lane, Request
-from metier.serving.released import Executed, Served, check_names
+from metier.serving.released import Executed, Served, check_base, check_names
 from metier.serving.settings import ServingSettings
 from metier.serving.text import Writer
 from metier.serving.ticket import Finish, Finished, Post, Ticket
+from metier.serving.work import Busy, EngineFailed, Load
 
-__all__ = ["Busy", "Engine", "EngineFailed", "Load"]
+__all__ = ["Engine"]
 
 _LOG = logging.getLogger("metier.serving")
 _PROMPT_TOKENS_A_STEP = 512
 """Questions of so many tokens in all are read between two steps (at least one question): a bound on how long answers stand still."""
-
-
-class Busy(Exception):
-    """All rows are taken and the queue is full; `seconds` is when it may be worth to ask again."""
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__("the queue is full")
-        self.seconds = seconds
-
-
-class EngineFailed(Exception):
-    """The step that worked on this request failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How many requests run and wait, and for which releases."""
-
-    running: int
-    waiting: int
-    running_names: tuple[str, ...]
-    waiting_names: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -162,6 +141,11 @@ class Engine:
         """Return the release that is loaded under exactly this name."""
         place = self._places.get(name)
         return None if place is None else self.loaded[place]
+
+    def longest(self, name: str) -> int:
+        """Return how many tokens question and answer may have together, for any release."""
+        del name
+        return self.context
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens of a question. Raises ModelError if the base model's chat template refuses the conversation."""
@@ -315,9 +299,7 @@ class Engine:
 
 
 def _check_release(release: Served, base: Base, chat: Chat) -> None:
-    if release.base_digest != base.digest:
-        what = f"the release {release.name} belongs to another base model ({release.base_digest[:12]}) than {base.name} ({base.digest[:12]})"
-        raise ModelError(f"{what}\n    -> serve it with the base model it was trained on")
+    check_base(release, base)
     template: Any = release.adapter / "chat_template.jinja"
     if template.is_file() and template.read_text(encoding="utf-8") != str(chat.tokenizer.chat_template):
         raise ModelError(f"{template} is not the chat template of {base.name}, so training and serving would differ\n    -> release the adapter again")

@@ -20,7 +20,7 @@ from metier.privacy import Detector, rules_of
 from metier.records import Message
 from metier.serving.folding import NEVER, fold
 
-__all__ = ["Guard", "Inspected", "language_of", "said"]
+__all__ = ["Guard", "Inspected", "Moved", "language_of", "place_before", "said"]
 
 REDACTED = "REDACTED"
 _HAN = regex.compile(r"\p{Han}")
@@ -39,6 +39,27 @@ def said(rule: GuardRule, language: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """A stretch of a text that was replaced by its kind: (start, end) where it stood, and where the kind stands now."""
+
+    kind: str
+    was: tuple[int, int]
+    now: tuple[int, int]
+
+
+def place_before(place: int, moved: Sequence[Moved], *, end: bool = False) -> int:
+    """Return where in the text as it came a place of the redacted text stands; inside of what was replaced, where that began or (`end`) ended."""
+    shift = 0
+    for item in moved:
+        if place < item.now[0] or (end and place == item.now[0]):
+            break
+        if place < item.now[1]:
+            return item.was[1] if end else item.was[0]
+        shift = item.was[1] - item.now[1]
+    return place + shift
+
+
+@dataclass(frozen=True, slots=True)
 class Inspected:
     """A question after the guard: what the model may see, what fired, and the rule that refuses it, if one does."""
 
@@ -47,6 +68,8 @@ class Inspected:
     redacted: Mapping[str, int] = field(default_factory=dict)
     refusal: GuardRule | None = None
     disclaimers: tuple[GuardRule, ...] = ()
+    moved: tuple[tuple[Moved, ...], ...] = ()
+    """What was replaced in each message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +121,7 @@ class Guard:
         for rule in self.select("input", "refuse"):
             if applies(rule.languages, language) and any(self.finds(rule, item.plain) for item in folded):
                 return Inspected((), (rule.name,), refusal=rule)
-        fired, counts, clean = [], Counter[str](), []
+        fired, counts, clean, moved = [], Counter[str](), [], []
         spans = self.detector.record([item.plain for item in folded])
         for message, item, found in zip(messages, folded, spans, strict=True):
             stretches = [Found(item.original(span.start), item.end(span.end), span.type) for span in found]
@@ -106,14 +129,15 @@ class Guard:
                 matches = list(self.patterns[rule.name].finditer(item.plain, timeout=TIMEOUT_SECONDS))
                 fired += [rule.name] if matches else []
                 stretches += [Found(item.original(match.start()), item.end(match.end()), REDACTED) for match in matches if match.group()]
-            text, kinds = redact(message.content, stretches)
-            counts.update(kinds)
+            text, replaced = redact(message.content, stretches)
+            counts.update(part.kind for part in replaced)
+            moved.append(tuple(replaced))
             clean.append(replace(message, content=text))
         disclaimers = [
             rule for rule in self.select("input", "disclaim") if applies(rule.languages, language) and any(self.finds(rule, item.plain) for item in folded)
         ]
         fired += [rule.name for rule in disclaimers]
-        return Inspected(tuple(clean), tuple(dict.fromkeys(fired)), dict(counts), None, tuple(disclaimers))
+        return Inspected(tuple(clean), tuple(dict.fromkeys(fired)), dict(counts), None, tuple(disclaimers), tuple(moved))
 
 
 def openings(pattern: regex.Pattern[str]) -> tuple[regex.Pattern[str], ...]:
@@ -137,11 +161,12 @@ def merged(found: Sequence[Found]) -> list[Found]:
     return out
 
 
-def redact(text: str, found: Sequence[Found]) -> tuple[str, list[str]]:
-    """Return the text with every stretch replaced by `[KIND]`, and the kinds."""
-    parts, end, kinds = [], 0, []
+def redact(text: str, found: Sequence[Found]) -> tuple[str, list[Moved]]:
+    """Return the text with every stretch replaced by `[KIND]`, and what was replaced, in order."""
+    out, end, moved = "", 0, []
     for item in merged(found):
-        parts += [text[end : item.start], f"[{item.kind}]"]
-        kinds.append(item.kind)
+        out += text[end : item.start]
+        begin, out = len(out), f"{out}[{item.kind}]"
+        moved.append(Moved(item.kind, (item.start, item.end), (begin, len(out))))
         end = item.end
-    return "".join([*parts, text[end:]]), kinds
+    return out + text[end:], moved

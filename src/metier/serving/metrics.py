@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from metier.serving.engine import Engine
 from metier.serving.ticket import Finished
+from metier.serving.work import Worker
 
 __all__ = ["Metrics"]
 
@@ -19,9 +20,9 @@ _SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 class Metrics:
     """All counters of one server. Labels hold only names that the server itself knows, never text of a request."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, workers: Sequence[Worker]) -> None:
         self.registry = CollectorRegistry()
-        self._engine = engine
+        self._workers = tuple(workers)
         self._running = self._gauge("num_requests_running", "Requests that are being answered.")
         self._waiting = self._gauge("num_requests_waiting", "Requests that wait for a row.")
         self._lora = self._gauge(
@@ -65,10 +66,11 @@ class Metrics:
 
     def page(self) -> bytes:
         """Return everything in Prometheus' text form."""
-        load = self._engine.load
-        self._running.set(load.running)
-        self._waiting.set(load.waiting)
+        loads = [worker.load for worker in self._workers]
+        self._running.set(sum(load.running for load in loads))
+        self._waiting.set(sum(load.waiting for load in loads))
         self._lora.clear()
-        labels: Any = (str(len(self._engine.loaded)), ",".join(load.running_names), ",".join(load.waiting_names))
+        running, waiting = [name for load in loads for name in load.running_names], [name for load in loads for name in load.waiting_names]
+        labels: Any = (str(sum(len(worker.loaded) for worker in self._workers)), ",".join(running), ",".join(waiting))
         self._lora.labels(*labels).set_to_current_time()
         return generate_latest(self.registry)

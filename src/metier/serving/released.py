@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metier.errors import Fault, InputError
+from metier.errors import Fault, InputError, ModelError
+from metier.models import Base
+from metier.models.labels import LABELS_FILE
 
-__all__ = ["Executed", "Served", "check_names"]
+__all__ = ["Executed", "Served", "check_base", "check_names"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -25,6 +27,11 @@ class Served:
     base_digest: str
     files: Mapping[str, str]
 
+    @property
+    def labels(self) -> bool:
+        """Whether it labels texts, rather than writing answers."""
+        return LABELS_FILE in self.files
+
 
 @dataclass(frozen=True, slots=True)
 class Executed:
@@ -36,6 +43,13 @@ class Executed:
     base: str
     weights: str
     """SHA-256 of the bytes that the tensors were read from."""
+
+
+def check_base(release: Served, base: Base) -> None:
+    """Raise ModelError for a release of another base model than this one."""
+    if release.base_digest != base.digest:
+        what = f"the release {release.name} belongs to another base model ({release.base_digest[:12]}) than {base.name} ({base.digest[:12]})"
+        raise ModelError(f"{what}\n    -> serve it with the base model it was trained on")
 
 
 def check_names(releases: Sequence[Served]) -> None:

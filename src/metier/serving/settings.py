@@ -23,11 +23,11 @@ class ServingSettings(Settings):
     max_new_tokens: int = Field(default=512, ge=1)
     """Tokens of an answer at most; also the length where a request asks for none."""
     max_queue: int = Field(default=64, ge=0)
-    """Requests that may wait for a row; the next one is told to come back later (429)."""
+    """Requests that may wait for a row, or for labels; the next one is told to come back later (429)."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Size of a request's body at most."""
     max_messages: int = Field(default=64, ge=1)
-    """Messages of a conversation at most."""
+    """Messages of a conversation, or texts of a request for labels, at most."""
     read_timeout: float = Field(default=10.0, gt=0)
     """Seconds that a client may take to send the head of a request, and again its body."""
     timeout: float = Field(default=120.0, gt=0)

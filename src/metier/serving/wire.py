@@ -1,4 +1,4 @@
-"""What goes over the wire: OpenAI's chat completions, read strictly, and its form of errors.
+"""What goes over the wire: OpenAI's chat completions and requests for labels, read strictly, and OpenAI's form of errors.
 
 A key that would change what is answered and is not supported is refused by name; keys that OpenAI's clients send and that change
 nothing are taken; every other key is unknown. A key whose value is null is as if it were not there.
@@ -17,7 +17,7 @@ from metier.errors import nearest
 from metier.models import GenerationSettings
 from metier.records import Message
 
-__all__ = ["ChatRequest", "Refused", "error_body", "parse_chat", "to_messages", "to_settings"]
+__all__ = ["ChatRequest", "LabelRequest", "Refused", "error_body", "parse_chat", "parse_labels", "to_messages", "to_settings"]
 
 HARMLESS = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "service_tier", "store"})
 """Keys that are taken and change nothing. What is kept of a request is the log's entry, whatever `store` says."""
@@ -91,6 +91,8 @@ class StreamOptions(_Wire):
     include_obfuscation: bool | None = None
 
 
+_Text: TypeAlias = Annotated[str, Field(min_length=1, pattern=r"\S")]
+_Pair: TypeAlias = Annotated[list[_Text], Field(min_length=2, max_length=2)]
 _Stop: TypeAlias = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -110,8 +112,47 @@ class ChatRequest(_Wire):
     user: Annotated[str, Field(max_length=256)] | None = None
 
 
+class LabelRequest(_Wire):
+    """Body of a request for labels or spans: a text, several, or pairs of a text and a second one."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    input: _Text | Annotated[list[_Text | _Pair], Field(min_length=1)]
+    user: Annotated[str, Field(max_length=256)] | None = None
+
+
 def parse_chat(body: bytes, *, most_messages: int) -> ChatRequest:
     """Read the body of a chat completion. Raises Refused (400) that names the key at fault."""
+    document = _document(body, ChatRequest, known=NEUTRAL)
+    messages = document.get("messages")
+    if isinstance(messages, list) and len(messages) > most_messages:
+        raise Refused(400, f"{len(messages)} messages are more than the {most_messages} that are allowed", param="messages", code="too_many_messages")
+    try:
+        return ChatRequest.model_validate(document)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def parse_labels(body: bytes, *, most_texts: int) -> LabelRequest:
+    """Read the body of a request for labels or spans. Raises Refused (400) that names the key at fault."""
+    document = _document(body, LabelRequest)
+    given = document.get("input")
+    if isinstance(given, list) and len(given) > most_texts:
+        raise Refused(400, f"{len(given)} texts are more than the {most_texts} that are allowed", param="input", code="too_many_inputs")
+    try:
+        return LabelRequest.model_validate(document)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        if found[0]["loc"][:1] != ("input",) or found[0]["type"] == "missing":
+            raise _invalid(error) from None
+        # Each form that input can have has its own faults; the one that lies inside of the list is the one that was meant.
+        inner = next((part for fault in found for part in fault["loc"] if isinstance(part, int)), None)
+        place = "input" if inner is None else f"input.{inner}"
+        what = "a text that is not empty, or a list of such texts; of pairs, a list of [first, second]"
+        raise Refused(400, f"{place} is not what it has to be: input is {what}", param=place, code="invalid_value") from None
+
+
+def _document(body: bytes, kind: type[_Wire], known: Mapping[str, tuple[Any, ...]] | None = None) -> dict[str, Any]:
+    """Return what a body says under the keys of a request; `known` keys are taken with the values that ask for nothing."""
     try:
         # Strict JSON: nesting is limited, lone surrogates, NaN and anything after the document are errors.
         document = from_json(body, allow_inf_nan=False)
@@ -120,29 +161,27 @@ def parse_chat(body: bytes, *, most_messages: int) -> ChatRequest:
     if not isinstance(document, dict):
         raise Refused(400, "the body has to be a JSON object", code="invalid_json")
     document = {key: value for key, value in document.items() if value is not None}
-    _check_keys(document)
-    given = {key: value for key, value in document.items() if key in ChatRequest.model_fields}
-    if isinstance(given.get("messages"), list) and len(given["messages"]) > most_messages:
-        raise Refused(400, f"{len(given['messages'])} messages are more than the {most_messages} that are allowed", param="messages", code="too_many_messages")
-    try:
-        return ChatRequest.model_validate(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in _NAMES) or None
-        raise Refused(400, f"{place or 'the body'}: {first['msg']}", param=place, code="invalid_value") from None
+    _check_keys(document, kind, known or {})
+    return {key: value for key, value in document.items() if key in kind.model_fields}
 
 
-_NAMES = {name for kind in (ChatRequest, ChatMessage, TextPart, StreamOptions) for name in kind.model_fields}
+def _invalid(error: ValidationError) -> Refused:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in _NAMES) or None
+    return Refused(400, f"{place or 'the body'}: {first['msg']}", param=place, code="invalid_value")
 
 
-def _check_keys(document: Mapping[str, Any]) -> None:
+_NAMES = {name for kind in (ChatRequest, ChatMessage, TextPart, StreamOptions, LabelRequest) for name in kind.model_fields}
+
+
+def _check_keys(document: Mapping[str, Any], kind: type[_Wire], known: Mapping[str, tuple[Any, ...]]) -> None:
     for key, value in document.items():
-        if key in NEUTRAL:
-            if not any(type(value) is type(item) and value == item for item in (*NEUTRAL[key], *([0.0] if 0 in NEUTRAL[key] else []))):
+        if key in known:
+            if not any(type(value) is type(item) and value == item for item in (*known[key], *([0.0] if 0 in known[key] else []))):
                 raise Refused(400, f"{key} is not supported with this value", param=key, code="unsupported_parameter")
-        elif key not in ChatRequest.model_fields and key not in HARMLESS:
+        elif key not in kind.model_fields and key not in HARMLESS:
             shown = visible(key)
-            raise Refused(400, f"unknown key {shown!r}: {nearest(shown, list(ChatRequest.model_fields))}", param=shown, code="unknown_parameter")
+            raise Refused(400, f"unknown key {shown!r}: {nearest(shown, list(kind.model_fields))}", param=shown, code="unknown_parameter")
 
 
 def visible(text: str) -> str:

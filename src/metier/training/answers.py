@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,18 +11,15 @@ from metier.artifacts import Artifact
 from metier.digest import canonical_json
 from metier.errors import ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
-from metier.models.lora import linear_layers
-from metier.models.methods import METHODS, Shape, Tuned, attach_method
-from metier.models.precision import fastest_dtype, measured_rates
+from metier.models.methods import Tuned, attach_method
+from metier.models.precision import measured_rates
 from metier.models.saved import write_saved
-from metier.models.sensitivity import allocate, layer_gradients
 from metier.shards import write_drops
 from metier.store import Workspace, write_atomically
-from metier.training.batches import order, row_of
 from metier.training.crew import accelerator
 from metier.training.curriculum import Course, plan_course
+from metier.training.effective import Effective, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
-from metier.training.gather import to_device
 from metier.training.objectives import answer_losses, answers_objective, cross_entropy
 from metier.training.planning.methods import method_of
 from metier.training.planning.shape import read_shape
@@ -39,30 +33,6 @@ from metier.training.trainer import Trainer
 
 __all__ = ["Answering", "prepare_answers"]
 
-_SAMPLE = 32
-"""Examples whose gradients share out ranks."""
-
-_MOST = 4
-"""A layer gets at most so many times the rank."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Effective:
-    """What `auto` settings became on this data and this machine."""
-
-    shape: Shape
-    dtype: torch.dtype
-    low_rank: bool
-
-    def with_ranks(self, ranks: Mapping[str, int]) -> _Effective:
-        """Return the same with ranks of single layers."""
-        return replace(self, shape=replace(self.shape, ranks=ranks))
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """Rank and alpha, None where the method has no such thing."""
-        return {"rank": self.shape.rank if self.low_rank else None, "alpha": self.shape.alpha if self.low_rank else None}
-
 
 @dataclass(frozen=True, slots=True)
 class Answering:
@@ -74,7 +44,7 @@ class Answering:
     base: Base
     teacher: Base | None
     chat: Chat
-    effective: _Effective
+    effective: Effective
     answers: list[Answered]
     """What the base model wrote to be learnt along."""
 
@@ -99,7 +69,7 @@ class Answering:
 
 def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, *, workspace: Workspace) -> Answering:
     """Return the training of a base model on a dataset's training split. Raises InputError if nothing can be trained."""
-    chat = Chat(load_tokenizer(base), virtual=settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0)
+    chat = Chat(load_tokenizer(base), virtual=virtual_tokens(settings, settings.taught_by))
     taught, checks = examples_of(dataset, base, chat, settings, kept=workspace.kept(FOLDER), progress=workspace.progress)
     if taught.broken_up:
         workspace.progress.say(f"{taught.broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
@@ -108,7 +78,7 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
     # Stages that cannot be are refused before a model is loaded.
     course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     joined = accelerator()
-    effective = _resolve(settings, len(taught), joined.device.type)
+    effective = resolve(settings, settings.taught_by, len(taught), joined.device.type)
     model = load_weights(base, effective.dtype)
     with joined.main_process_first():
         taught, answers = _with_written(base, model, taught, settings, workspace, joined.device)
@@ -120,7 +90,7 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
         with joined.main_process_first():
             promise, course = _private(taught, settings, workspace)
     with joined.main_process_first():
-        effective = effective.with_ranks(_allocated(model.to(joined.device), taught, settings, effective.shape, workspace))
+        effective = share_out(effective, model.to(joined.device), taught, settings, cross_entropy, workspace)
     tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)
     trainer = Trainer(
         model.to(joined.device),
@@ -134,26 +104,6 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
         promise=promise,
     )
     return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers)
-
-
-def _allocated(model: Any, taught: Examples, settings: TrainingSettings, shape: Shape, workspace: Workspace) -> Mapping[str, int]:
-    """Return the ranks of single layers: those that the settings give, or those that a sample's gradients say; these are kept for a later attempt."""
-    if settings.adaptation.allocate == "even":
-        return shape.ranks
-    file = workspace.folder / "ranks.json"
-    if file.exists():
-        return dict(json.loads(file.read_bytes()))
-    names = linear_layers(model.eval().requires_grad_(False), shape.targets)
-    chosen = order(len(taught), settings.seed, "ranks")[:_SAMPLE]
-    device = next(model.parameters()).device
-    rows = [to_device(row_of([taught.examples[index]]), device) for index in chosen]
-    task, progress = "sensitivity", workspace.progress
-    progress.start(task, len(rows), "examples")
-    gradients = layer_gradients(model, names, rows, partial(cross_entropy, model), lambda: progress.advance(task))
-    ranks = allocate(gradients, rank=shape.rank, most=_MOST * shape.rank)
-    progress.finish(task, f"ranks of {min(ranks.values())} to {max(ranks.values())}")
-    write_atomically(file, canonical_json(ranks))
-    return ranks
 
 
 def _private(taught: Examples, settings: TrainingSettings, workspace: Workspace) -> tuple[Promise, Course]:
@@ -186,7 +136,7 @@ def _with_written(
     writer = LocalModel(model.to(device).eval(), chat, device=str(device))
     languages = taught.groups("language")
     answers = write_answers(writer, base, settings.replay, languages, folder=workspace.kept("replay"), progress=workspace.progress)
-    chat.virtual = settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0
+    chat.virtual = virtual_tokens(settings, settings.taught_by)
     written = encode_written(answers, chat, settings.batch.maximum_tokens)
     workspace.progress.say(f"{len(written)} of {settings.replay.written} answers of the base model are learnt along")
     return taught.joined(written), answers
@@ -195,26 +145,6 @@ def _with_written(
 def _has_curriculum(dataset: Artifact) -> bool:
     settings = next((step["settings"] for step in dataset.facts.get("steps", ()) if step["name"] == "mix"), None)
     return settings is not None and settings["curriculum"]["by"] is not None
-
-
-def _resolve(settings: TrainingSettings, examples: int, device: str) -> _Effective:
-    formats = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-    given = settings.adaptation
-    rank, alpha = given.rank_for(examples), given.alpha_for(examples)
-    shape = Shape(
-        rank=rank,
-        alpha=alpha,
-        dropout=given.dropout,
-        targets=given.targets,
-        ranks=given.ranks,
-        layers=given.layers,
-        head=given.head,
-        size=given.size,
-        tokens=given.tokens,
-        gate=given.gate,
-    )
-    dtype = fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision]
-    return _Effective(shape, dtype, METHODS[settings.taught_by].low_rank)
 
 
 def _work(made: Answering) -> dict[str, Any]:
@@ -228,7 +158,7 @@ def _work(made: Answering) -> dict[str, Any]:
     method = method_of(trainer.settings, len(taught))
     flops = sum(training_flops(shape, method, row_shape(taught, row), diverging=diverging) for step in trainer.steps_taken for row in step)
     rate = flops / trainer.position.seconds
-    peak = measured_rates().get(str(made.effective.dtype).removeprefix("torch.")) if trainer.accelerator.device.type == "cpu" else None
+    peak = measured_rates().get(made.effective.precision) if trainer.accelerator.device.type == "cpu" else None
     return {
         "flops": flops,
         "flops_per_second": round(rate),
@@ -242,8 +172,7 @@ def _name(model: Base | None) -> dict[str, str] | None:
 
 def _facts(made: Answering) -> dict[str, Any]:
     settings, effective = made.trainer.settings, made.effective
-    dtype = str(effective.dtype).removeprefix("torch.")
-    resolved = settings.model_dump(mode="json") | {"method": settings.taught_by, "precision": dtype, "learning_rate": settings.peak_rate}
+    resolved = settings.model_dump(mode="json") | {"method": effective.method, "precision": effective.precision, "learning_rate": settings.peak_rate}
     resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
     return (
         _work(made)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from metier.config import Settings
-from metier.models.methods import METHODS
+from metier.models.methods import METHODS, MethodName
 
 __all__ = [
     "AdaptationSettings",
@@ -275,6 +275,8 @@ class TrainingSettings(Settings):
         given = [self.objectives, *(stage.objectives for stage in self.stages if stage.objectives is not None)]
         if self.task == "generation" and any(found.class_weights for found in given):
             raise ValueError("objectives.class_weights is for labels and spans, and answers in words have none\n    -> take it out")
+        if self.task != "generation" and self.adaptation.head:
+            raise ValueError(f"adaptation.head is for answers: the head of {self.task} is trained by every method\n    -> take it out")
         if self.validation.by == "score" and self.task not in ("classification", "multi-label", "tagging"):
             raise ValueError(f"validation.by: score is for labels and spans, and {self.task} has none\n    -> take it out")
         if self.adaptation.allocate != "even" and self.adaptation.ranks:
@@ -334,7 +336,7 @@ class TrainingSettings(Settings):
             raise ValueError(f"with privacy.epsilon the guarantee does not cover {'; '.join(said)}")
 
     @property
-    def taught_by(self) -> str:
+    def taught_by(self) -> MethodName:
         """The method that answers are taught by, with `auto` resolved."""
         return "lora" if self.method == "auto" else self.method
 

@@ -12,49 +12,30 @@ from metier.artifacts import Artifact
 from metier.digest import digest_of
 from metier.errors import Fault, InputError
 from metier.models import Base, load_tokenizer
-from metier.models.heads import Layout, is_encoder, layout_of, load_with_head, longest, whole_in_single_precision
-from metier.models.labelfiles import LowRank, save_trained
+from metier.models.heads import Layout, is_encoder, layout_of, load_with_head, longest, outline, whole_in_single_precision
+from metier.models.labelfiles import save_trained
 from metier.models.labels import Labelling as Labels
 from metier.models.labels import LabelTask
-from metier.models.lora import attach
-from metier.models.methods import METHODS
-from metier.models.precision import fastest_dtype
+from metier.models.methods import METHODS, MethodName, Tuned, attach_method, check_method
 from metier.models.words import TextReader
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder
 from metier.training.classweights import check_objectives, class_weights
 from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
+from metier.training.effective import Effective, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective, taught_losses
 from metier.training.reading import noted, nothing_to_train, validation_sample
 from metier.training.scoring import scorer
-from metier.training.settings import AdaptationSettings, ObjectiveSettings, ReplaySettings, TrainingSettings
+from metier.training.settings import ObjectiveSettings, ReplaySettings, TrainingSettings
 from metier.training.tokenised import FOLDER, tokenised
 from metier.training.trainer import Trainer
 
-__all__ = ["Labelling", "prepare_labels"]
+__all__ = ["Labelling", "label_method", "prepare_labels"]
 
-_FULL_RATE = 2e-4
 _READING = 1
-_OF_ANSWERS = ("ranks", "allocate")
-"""Keys of low-rank methods that only the teaching of answers reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Effective:
-    """What the settings became on this data, this base model and this machine. `adapter` None: all weights are trained."""
-
-    asked: TrainingSettings
-    settings: TrainingSettings
-    adapter: LowRank | None
-    dtype: torch.dtype
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return "full" if self.adapter is None else "lora"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +46,10 @@ class Labelling:
     dataset: Artifact
     base: Base
     labels: Labels
-    effective: _Effective
+    effective: Effective
+    tuned: Tuned | None
+    """What the method trains beside the head; None: every weight is trained."""
+    asked: TrainingSettings
     tokenizer: Any
 
     def commit(self, workspace: Workspace) -> tuple[Artifact, Artifact]:
@@ -76,98 +60,97 @@ class Labelling:
         run_folder.mkdir(exist_ok=True)
         write_drops(run_folder / "drops.parquet", taught.drops)
         trainer.hand_in(run_folder)
-        facts = _facts(trainer, base, self.labels, self.effective) | {"dropped": len(taught.drops), "widened_spans": taught.widened}
+        facts = _facts(self) | {"dropped": len(taught.drops), "widened_spans": taught.widened}
         run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
         folder = workspace.folder / "adapter"
         remove_folder(folder)
-        save_trained(trainer.model, folder, self.labels, base=base, adapter=self.effective.adapter, tokenizer=self.tokenizer)
-        about = {key: facts[key] for key in ("base", "template", "task", "labels", "trainable_parameters")} | _method(self.effective)
+        save_trained(trainer.model, folder, self.labels, base=base, tuned=self.tuned, tokenizer=self.tokenizer)
+        about = {key: facts[key] for key in ("base", "template", "task", "labels", "trainable_parameters")}
+        about |= {"method": self.effective.method} | self.effective.sizes
         return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
 
 
 def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace) -> Labelling:
     """Return the training of a model with a head on a dataset's training split.
 
-    Raises InputError for data without labels, overlapping spans or a method that does not fit, all faults of the data at once, before the model
-    is loaded.
+    Raises InputError for data without labels, overlapping spans or settings that nothing reads, all faults of the data at once, and ModelError for
+    a base model that the method cannot be put on, before the model is loaded.
     """
-    encoder = is_encoder(base)
     labels = fit_labelling(dataset_records(dataset, "train"), task, min(settings.batch.maximum_tokens, longest(base)))
     check_objectives(settings, labels)
     joined = accelerator()
-    effective = _resolve(settings, sum(1 for _ in dataset_records(dataset, "train")), encoder=encoder, device=joined.device.type)
-    model = _prepared(base, labels, effective)
+    method = label_method(settings, encoder=is_encoder(base))
+    _check_read(settings, method)
+    effective = resolve(settings, method, sum(1 for _ in dataset_records(dataset, "train")), joined.device.type)
+    check_method(outline(base, labels), method, effective.shape)
+    whole = method == "full"
+    model = load_with_head(base, labels, torch.float32 if whole else effective.dtype, seed=settings.seed, frozen=not whole).to(joined.device)
     layout = layout_of(model, labels)
     tokenizer = load_tokenizer(base)
-    reader = TextReader(tokenizer)
-    sample = validation_sample(dataset, settings.validation.limit)
+    reader = TextReader(tokenizer, virtual=virtual_tokens(settings, method))
     taught = _taught(dataset, base, labels, reader, layout, workspace=workspace)
+    sample = validation_sample(dataset, settings.validation.limit)
     checks = encode_labelled(sample, reader, labels, layout)
     _say(taught, workspace)
-    half = effective.dtype if effective.adapter is None and effective.dtype != torch.float32 else None
+    half = effective.dtype if whole and effective.dtype != torch.float32 else None
 
     def objective(objectives: ObjectiveSettings) -> Objective:
         weights = class_weights(objectives, labels, taught.examples)
         return label_objective(labels, layout, objectives, weights=weights, compute=half)
 
+    with joined.main_process_first():
+        effective = share_out(effective, model, taught, settings, objective(settings.objectives), workspace)
+    tuned = _attached(model, effective, settings.seed)
+    settled = settings.model_copy(update={"learning_rate": METHODS[method].rate_for_labels}) if settings.learning_rate == "auto" else settings
     trainer = Trainer(
         model.to(joined.device),
-        plan_course(taught, checks, effective.settings),
-        effective.settings,
+        plan_course(taught, checks, settled),
+        settled,
         workspace,
         joined,
         objective=objective,
         losses=taught_losses(labels, layout, compute=half),
+        tuned=tuned,
         score=scorer(model, labels, reader, sample, device=str(joined.device)),
     )
-    return Labelling(trainer, dataset, base, labels, effective, tokenizer)
+    return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer)
 
 
 def _taught(dataset: Artifact, base: Base, labels: Labels, reader: TextReader, layout: Layout, *, workspace: Workspace) -> Examples:
     """Return the examples of the training split; what was tokenised before is found again. Raises InputError where there are none."""
-    about = {"dataset": dataset.digest, "labelling": asdict(labels), "layout": asdict(layout), "reading": _READING}
-    kept, progress = workspace.kept(FOLDER), workspace.progress
+    about = {"dataset": dataset.digest, "labelling": asdict(labels), "layout": asdict(layout), "reading": _READING, "virtual": reader.virtual, "split": "train"}
 
     def train(path: Path | None) -> Examples:
-        return encode_labelled(noted(dataset_records(dataset, "train"), progress), reader, labels, layout, path=path)
+        return encode_labelled(noted(dataset_records(dataset, "train"), workspace.progress), reader, labels, layout, path=path)
 
-    taught = tokenised(kept, base, about | {"split": "train"}, train)
+    taught = tokenised(workspace.kept(FOLDER), base, about, train)
     if not len(taught):
         raise nothing_to_train(taught, "look at the data with: metier data inspect, or split long records: prepare.lengths.over: split")
     return taught
 
 
-def _resolve(settings: TrainingSettings, examples: int, *, encoder: bool, device: str) -> _Effective:
-    """Return what holds here: an encoder is trained whole unless the settings name a method, a decoder by low-rank adapters."""
-    method = settings.method if settings.method != "auto" else "full" if encoder else "lora"
-    if not METHODS[method].labels:
-        remedy = f"write {' or '.join(name for name, facts in METHODS.items() if facts.labels)}"
-        raise InputError(Fault(f"{settings.task} is not trained by the method {method!r}", key="training.method", remedy=remedy))
-    unset = AdaptationSettings()
-    unread = settings.adaptation.unread_by(method)
-    unread += [f"adaptation.{name}" for name in _OF_ANSWERS if getattr(settings.adaptation, name) != getattr(unset, name)]
-    unread += ["replay"] if settings.replay != ReplaySettings() else []
+def label_method(settings: TrainingSettings, *, encoder: bool) -> MethodName:
+    """Return the method that labels are taught by: without one named, an encoder is trained whole, a decoder by low-rank adapters."""
+    return "full" if settings.method == "auto" and encoder else settings.taught_by
+
+
+def _check_read(settings: TrainingSettings, method: str) -> None:
+    """Raise InputError with every setting that nothing would read."""
+    unread = settings.adaptation.unread_by(method) + (["replay"] if settings.replay != ReplaySettings() else [])
     if unread:
         raise InputError([Fault(f"{settings.task} is trained by {method} without `{key}`", key=f"training.{key}", remedy="take it out") for key in unread])
-    given = settings.adaptation
-    rank, alpha = given.rank_for(examples), given.alpha_for(examples)
-    rate = settings.learning_rate if settings.learning_rate != "auto" else _FULL_RATE if method == "full" else METHODS[method].learning_rate
-    formats = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-    dtype = fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision]
-    return _Effective(settings, settings.model_copy(update={"learning_rate": rate}), LowRank(rank, alpha, given.dropout) if method == "lora" else None, dtype)
 
 
-def _prepared(base: Base, labelling: Labels, effective: _Effective) -> Any:
-    """Return the model with what is trained in fp32: all of it, or its adapters and head beside frozen weights in the quicker format."""
-    settings, adapter = effective.settings, effective.adapter
-    if adapter is None:
-        return load_with_head(base, labelling, torch.float32, seed=settings.seed, frozen=False).requires_grad_(True)
-    model: Any = load_with_head(base, labelling, effective.dtype, seed=settings.seed, frozen=True)
-    attach(model, rank=adapter.rank, alpha=adapter.alpha, dropout=adapter.dropout, targets=settings.adaptation.targets, seed=settings.seed)
+def _attached(model: Any, effective: Effective, seed: int) -> Tuned | None:
+    """Let a model be trained: all of it, or what the method adds and, in fp32, the head, beside frozen weights in the quicker format."""
+    if effective.method == "full":
+        model.requires_grad_(True)
+        return None
+    tuned = attach_method(model, effective.method, effective.shape, seed=seed)
     whole_in_single_precision(model)
     for name in model.trained_whole:
         model.get_submodule(name).requires_grad_(True)
-    return model
+    return tuned
 
 
 def _say(taught: Examples, workspace: Workspace) -> None:
@@ -177,21 +160,15 @@ def _say(taught: Examples, workspace: Workspace) -> None:
         workspace.progress.say(f"note: {len(taught.drops)} records are left out of training; the run's drops.parquet says why")
 
 
-def _method(effective: _Effective) -> dict[str, Any]:
-    adapter = effective.adapter
-    return {"method": effective.method, "rank": None if adapter is None else adapter.rank, "alpha": None if adapter is None else adapter.alpha}
-
-
-def _facts(trainer: Trainer, base: Base, labelling: Labels, effective: _Effective) -> dict[str, Any]:
-    settings = trainer.settings
-    sizes = _method(effective)
-    resolved = settings.model_dump(mode="json") | {"method": sizes.pop("method"), "precision": str(effective.dtype).removeprefix("torch.")}
-    resolved["adaptation"] |= sizes
+def _facts(made: Labelling) -> dict[str, Any]:
+    labels, base, effective = made.labels, made.base, made.effective
+    resolved = made.trainer.settings.model_dump(mode="json") | {"method": effective.method, "precision": effective.precision}
+    resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
     return {
         "base": {"name": base.name, "digest": base.digest, "licence": base.licence},
         # How a text becomes tokens: what chat templates are for conversations.
-        "template": digest_of({"reading": _READING, "by_word": labelling.by_word}),
-        "task": labelling.task,
-        "labels": list(labelling.labels),
-        "settings": {"asked": effective.asked.model_dump(mode="json", exclude_unset=True), "effective": resolved},
-    } | trainer.facts()
+        "template": digest_of({"reading": _READING, "by_word": labels.by_word}),
+        "task": labels.task,
+        "labels": list(labels.labels),
+        "settings": {"asked": made.asked.model_dump(mode="json", exclude_unset=True), "effective": resolved},
+    } | made.trainer.facts()

@@ -12,15 +12,15 @@ from metier.models.methods.names import METHODS, MethodFacts, MethodName
 if TYPE_CHECKING:
     from metier.models.methods.adalora import AdaptiveRanks
     from metier.models.methods.interface import Shape, Tuned, Watched
-    from metier.models.methods.opening import attach_method, open_adapter, open_saved
+    from metier.models.methods.opening import attach_method, check_method, open_adapter, open_saved
 else:
     __getattr__, _, _ = lazy_loader.attach(
         __name__,
         submod_attrs={
             "adalora": ["AdaptiveRanks"],
             "interface": ["Shape", "Tuned", "Watched"],
-            "opening": ["attach_method", "open_adapter", "open_saved"],
+            "opening": ["attach_method", "check_method", "open_adapter", "open_saved"],
         },
     )
 
-__all__ = ["METHODS", "AdaptiveRanks", "MethodFacts", "MethodName", "Shape", "Tuned", "Watched", "attach_method", "open_adapter", "open_saved"]
+__all__ = ["METHODS", "AdaptiveRanks", "MethodFacts", "MethodName", "Shape", "Tuned", "Watched", "attach_method", "check_method", "open_adapter", "open_saved"]

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from metier.models.lora import PREFIX, LoraLinear, attach, product_distance, set_enabled
+from metier.models.lorafile import lora_config
 from metier.models.methods.interface import Shape
 
 __all__ = ["AdaptiveRanks", "attach_adaptive"]
@@ -121,20 +122,7 @@ class AdaptiveRanks:
     def config(self) -> dict[str, Any]:
         """Return PEFT's configuration of a LoRA with a rank for each layer."""
         ranks = {name: len(alive) for name, alive in self._alive().items() if len(alive)}
-        scale = next(iter(self._layers.values())).scale
-        return {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "r": self._shape.rank,
-            "lora_alpha": self._shape.alpha,
-            "lora_dropout": self._shape.dropout,
-            "target_modules": sorted(ranks),
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "inference_mode": True,
-            "rank_pattern": ranks,
-            "alpha_pattern": {name: scale * rank for name, rank in ranks.items()},
-        }
+        return lora_config(self._model, rank=self._shape.rank, alpha=self._shape.alpha, dropout=self._shape.dropout, ranks=ranks)
 
     def distance(self) -> torch.Tensor:
         """Return the squared distance of all adapted weights from the base's: ||scale B A||^2 = scale^2 tr(A A^T B^T B)."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from metier.errors import ModelError
 from metier.models.lora import PREFIX, LoraLinear, attach, product_distance, set_enabled
+from metier.models.lorafile import lora_config
 from metier.models.methods.interface import Shape
 
 __all__ = ["Gated", "attach_gated"]
@@ -101,20 +102,7 @@ class Gated:
     def config(self) -> dict[str, Any]:
         """Return PEFT's configuration of a LoRA on the layers that stayed."""
         ranks = {name: len(self._layers[name].lora_a) for name in self._open()}
-        other = {name: rank for name, rank in ranks.items() if rank != self._shape.rank}
-        return {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "r": self._shape.rank,
-            "lora_alpha": self._shape.alpha,
-            "lora_dropout": self._shape.dropout,
-            "target_modules": sorted(ranks),
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "inference_mode": True,
-            "rank_pattern": other,
-            "alpha_pattern": {name: self._layers[name].scale * rank for name, rank in other.items()},
-        }
+        return lora_config(self._model, rank=self._shape.rank, alpha=self._shape.alpha, dropout=self._shape.dropout, ranks=ranks)
 
     def distance(self) -> torch.Tensor:
         """Return the squared distance of all adapted weights from the base's, as if every gate were open."""

@@ -26,10 +26,15 @@ class MethodFacts:
     reads: tuple[str, ...]
     learning_rate: float
     source: str
-    labels: bool = False
-    """Whether labels and spans can be taught by it, beside answers."""
+    label_rate: float | None = None
+    """Its default for labels and spans, whose head begins at random, where that is another."""
     moves: bool = False
     """Whether it moves the base model's own weights, each by a known amount: what `training.objectives.ewc` weighs."""
+
+    @property
+    def rate_for_labels(self) -> float:
+        """Its default learning rate for labels and spans."""
+        return self.learning_rate if self.label_rate is None else self.label_rate
 
     @property
     def low_rank(self) -> bool:
@@ -41,14 +46,16 @@ _UPDATE = ("adaptation.rank", "adaptation.alpha", "adaptation.dropout", "adaptat
 _LOW_RANK = (*_UPDATE, "adaptation.ranks", "adaptation.allocate")
 
 METHODS: Mapping[str, MethodFacts] = {
-    "lora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Hu et al. 2021, arXiv 2106.09685", labels=True, moves=True),
+    "lora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Hu et al. 2021, arXiv 2106.09685", moves=True),
     "rslora": MethodFacts("low-rank", _LOW_RANK, 2e-4, "Kalajdzievski 2023, arXiv 2312.03732", moves=True),
     "dora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Liu et al. 2024, arXiv 2402.09353"),
     "qlora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Dettmers et al. 2023, arXiv 2305.14314"),
     "adalora": MethodFacts("adaptive", _UPDATE, 1e-3, "Zhang et al. 2023, arXiv 2303.10512", moves=True),
     "gated-lora": MethodFacts("adaptive", (*_UPDATE, "adaptation.ranks", "adaptation.gate"), 5e-4, "Louizos et al. 2018, arXiv 1712.01312"),
-    "full": MethodFacts("weights", (), 2e-5, "every weight", labels=True, moves=True),
-    "partial": MethodFacts("weights", ("adaptation.layers", "adaptation.head"), 5e-5, "the last layers, the final norm and a head of its own", moves=True),
+    "full": MethodFacts("weights", (), 2e-5, "every weight", label_rate=2e-4, moves=True),
+    "partial": MethodFacts(
+        "weights", ("adaptation.layers", "adaptation.head"), 5e-5, "the last layers, the final norm and a head of its own", label_rate=5e-4, moves=True
+    ),
     "adapter": MethodFacts("bottleneck", ("adaptation.size",), 5e-4, "Houlsby et al. 2019, arXiv 1902.00751"),
     "parallel-adapter": MethodFacts("bottleneck", ("adaptation.size",), 5e-4, "He et al. 2021, arXiv 2110.04366, section 4"),
     "prefix": MethodFacts("virtual", ("adaptation.tokens",), 1e-2, "Li and Liang 2021, arXiv 2101.00190"),

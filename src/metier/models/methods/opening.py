@@ -10,18 +10,20 @@ import torch
 
 from metier.errors import ModelError
 from metier.models.adapterfile import CONFIG
+from metier.models.lora import adapted_layers
 from metier.models.lorafile import lora_weights
 from metier.models.methods.adalora import attach_adaptive
-from metier.models.methods.bottleneck import attach_bottlenecks, load_bottlenecks
+from metier.models.methods.bottleneck import attach_bottlenecks, bottleneck_places, load_bottlenecks
 from metier.models.methods.gated import attach_gated
 from metier.models.methods.interface import Shape, Tuned
 from metier.models.methods.lowrank import attach_low_rank, load_low_rank
 from metier.models.methods.names import METHODS, Family
+from metier.models.methods.structure import attentions_of
 from metier.models.methods.virtual import attach_virtual, load_virtual
-from metier.models.methods.weights import attach_weights, load_weights_of
+from metier.models.methods.weights import attach_weights, layers_to_train, load_weights_of
 from metier.models.saved import Saved, read_saved
 
-__all__ = ["attach_method", "open_adapter", "open_saved"]
+__all__ = ["attach_method", "check_method", "open_adapter", "open_saved"]
 
 
 def _attach_watched(model: Any, method: str, shape: Shape, seed: int) -> Tuned:
@@ -50,6 +52,19 @@ def attach_method(model: Any, method: str, shape: Shape, *, seed: int) -> Tuned:
     Raises ModelError for a model that the method cannot be put on.
     """
     return _ATTACH[METHODS[method].family](model, method, shape, seed)
+
+
+def check_method(model: Any, method: str, shape: Shape) -> None:
+    """Raise ModelError for a model that the method cannot be put on; nothing is changed, and a model without its weights (`outline`) will do."""
+    family = METHODS[method].family
+    if family in ("low-rank", "adaptive"):
+        adapted_layers(model, shape.targets, shape.ranks)
+    elif family == "bottleneck":
+        bottleneck_places(model, parallel=method == "parallel-adapter")
+    elif method == "partial":
+        layers_to_train(model, method, shape)
+    elif method == "prefix":
+        attentions_of(model)
 
 
 def open_adapter(model: Any, folder: Path, *, base: str | None = None) -> Tuned:

@@ -14,7 +14,9 @@ from torch import nn
 
 from metier.errors import ModelError
 from metier.models.attention import Packed
+from metier.models.heads import first_position, looks_back
 from metier.models.methods.interface import Shape
+from metier.models.methods.structure import attentions_of
 
 __all__ = ["Prefix", "VirtualTokens", "attach_virtual", "load_virtual"]
 
@@ -89,12 +91,17 @@ class VirtualTokens:
         self._embedding = _Embedding(model.get_input_embeddings())
         model.set_input_embeddings(self._embedding)
         self._start: list[torch.Tensor] = []
-        self._attentions = [module for module in model.get_decoder().modules() if hasattr(module, "layer_idx") and hasattr(module, "k_proj")]
+        self._attentions = attentions_of(model) if method == "prefix" else []
 
     @property
     def hidden(self) -> int:
         """Width of the model."""
         return int(self._model.config.get_text_config().hidden_size)
+
+    @property
+    def _head_size(self) -> int:
+        first = self._attentions[0]
+        return int(first.head_dim if hasattr(first, "head_dim") else first.attention_head_size)
 
     def fill(self, table: torch.Tensor, size: int | None) -> None:
         """Start from the vectors [tokens, hidden]; `size` makes them the input of a network (p-tuning)."""
@@ -119,11 +126,11 @@ class VirtualTokens:
         """Return PEFT's configuration of the method."""
         kind = {"prompt": "PROMPT_TUNING", "p-tuning": "P_TUNING", "prefix": "PREFIX_TUNING"}[self._method]
         text = self._model.config.get_text_config()
-        heads = len(self._attentions) and text.num_key_value_heads
-        about: dict[str, Any] = {"peft_type": kind, "num_virtual_tokens": self.virtual, "token_dim": self.hidden, "num_layers": len(self._attentions)}
+        heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
+        about: dict[str, Any] = {"peft_type": kind, "num_virtual_tokens": self.virtual, "token_dim": self.hidden, "num_layers": text.num_hidden_layers}
         about |= {"num_attention_heads": heads, "num_transformer_submodules": 1}
         if self._method == "prefix":
-            about |= {"prefix_projection": False, "token_dim": heads * self._attentions[0].head_dim, "encoder_hidden_size": self.hidden}
+            about |= {"prefix_projection": False, "token_dim": heads * self._head_size, "encoder_hidden_size": self.hidden}
         elif self._method == "p-tuning":
             about |= {"encoder_reparameterization_type": "MLP", "encoder_hidden_size": self.hidden}
         else:
@@ -149,8 +156,8 @@ class VirtualTokens:
     @torch.no_grad()
     def recorded(self, tokens: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Return each layer's keys and values [heads, tokens, size] in fp32 for a row of real tokens."""
-        plan = _Recorder(len(tokens))
-        places = torch.arange(len(tokens), device=tokens.device)[None]
+        plan = _Recorder(len(tokens), causal=looks_back(self._model) is not False)
+        places = torch.arange(len(tokens), device=tokens.device)[None] + first_position(self._model)
         self._model.get_decoder()(input_ids=tokens[None], position_ids=places, plan=plan, use_cache=False)
         return [plan.keys[index] for index in sorted(plan.keys)], [plan.values[index] for index in sorted(plan.values)]
 
@@ -161,7 +168,7 @@ class VirtualTokens:
             _expect(tensor, (self.virtual, self.hidden))
             self._embedding.table = nn.Parameter(tensor.float())
             return
-        heads, size = text.num_key_value_heads, self._attentions[0].head_dim
+        heads, size = getattr(text, "num_key_value_heads", text.num_attention_heads), self._head_size
         _expect(tensor, (self.virtual, len(self._attentions) * 2 * heads * size))
         parts = tensor.float().view(self.virtual, len(self._attentions), 2, heads, size).permute(1, 2, 3, 0, 4)
         self.fill_layers([part[0].clone() for part in parts], [part[1].clone() for part in parts])
@@ -170,8 +177,8 @@ class VirtualTokens:
 class _Recorder(Packed):
     """A plan that keeps every layer's keys and values."""
 
-    def __init__(self, length: int) -> None:
-        super().__init__([length])
+    def __init__(self, length: int, *, causal: bool) -> None:
+        super().__init__([length], causal=causal)
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
 

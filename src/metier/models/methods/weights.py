@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding, layer_norm, linear
 
 from metier.errors import ModelError
 from metier.models.methods.interface import Shape
+from metier.models.methods.structure import layers_of
 from metier.models.norms import FrozenNorm, normalise
 
-__all__ = ["Weights", "attach_weights", "load_weights_of"]
+__all__ = ["Weights", "attach_weights", "layers_to_train", "load_weights_of"]
 
 _PREFIX = "base_model.model."
 _KIND = "METIER_WEIGHTS"
@@ -87,6 +88,15 @@ class TrainedNorm(_Trained):
         return (normalise(x, self.base.epsilon) * self.value("weight").float()).to(x.dtype)  # type: ignore[arg-type]
 
 
+class TrainedLayerNorm(_Trained):
+    """A layer norm whose weight and bias are trained."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (x - mean) / deviation * weight + bias over the last dimensions that the norm has."""
+        bias = None if self.base.bias is None else self.value("bias").to(x.dtype)
+        return layer_norm(x, self.base.normalized_shape, self.value("weight").to(x.dtype), bias, self.base.eps)  # type: ignore[arg-type]
+
+
 class _TiedHead(nn.Module):
     """An output head that is the input embedding's weights."""
 
@@ -104,7 +114,11 @@ _KINDS: tuple[tuple[type[nn.Module], type[_Trained]], ...] = (
     (nn.Linear, TrainedLinear),
     (nn.Embedding, TrainedEmbedding),
     (FrozenNorm, TrainedNorm),
+    (nn.LayerNorm, TrainedLayerNorm),
 )
+_PLAIN = tuple(plain for plain, _ in _KINDS)
+_LAST = ("norm", "ln_f", "final_layer_norm", "pooler")
+"""What may stand behind a body's last layer: a norm, or what gathers a text (the pooler of BERT)."""
 
 
 class Weights:
@@ -149,25 +163,30 @@ def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers(recurse=False)
 
 
-def _wanted(model: Any, method: str, shape: Shape) -> list[str]:
+def layers_to_train(model: Any, method: str, shape: Shape) -> list[str]:
     """Return the names of the layers to train. Raises ModelError for a model that has no such layers."""
-    named: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Embedding, FrozenNorm))}
-    head = model.get_output_embeddings()
-    tied = head.weight is model.get_input_embeddings().weight
+    named: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if isinstance(module, _PLAIN)}
+    head, tied = _head_of(model)
     if method == "full":
         _all_covered(model, named)
         return [name for name, module in named.items() if not (tied and module is head)]
-    decoder = model.get_decoder()
-    layers = getattr(decoder, "layers", None)
-    if layers is None:
-        raise ModelError("this base model has no list of layers, of which the last could be trained\n    -> use training.method: lora")
+    layers = list(layers_of(model).values())
     if shape.layers > len(layers):
         raise ModelError(f"training.adaptation.layers is {shape.layers}, and this base model has {len(layers)} layers")
     if shape.head and tied:
         raise ModelError("the output head of this base model is its input embedding, so it cannot be trained alone\n    -> leave training.adaptation.head out")
-    last = {id(module) for layer in layers[-shape.layers :] for module in layer.modules()}
-    last |= {id(module) for module in [getattr(decoder, "norm", None), head if shape.head else None] if module is not None}
-    return [name for name, module in named.items() if id(module) in last]
+    body = model.get_decoder()
+    parts = [*layers[-shape.layers :], *(getattr(body, name, None) for name in _LAST), head if shape.head else None]
+    last = {id(module) for part in parts if part is not None for module in part.modules()}
+    # What is trained as it is, whatever the method, is not trained twice.
+    apart = tuple(f"{name}." for name in getattr(model, "trained_whole", ()))
+    return [name for name, module in named.items() if id(module) in last and not f"{name}.".startswith(apart)]
+
+
+def _head_of(model: Any) -> tuple[Any, bool]:
+    """Return a language model's output head and whether it is the input embedding; (None, False) for a model with another kind of head."""
+    head = model.get_output_embeddings()
+    return head, head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def _all_covered(model: nn.Module, named: dict[str, nn.Module]) -> None:
@@ -178,8 +197,7 @@ def _all_covered(model: nn.Module, named: dict[str, nn.Module]) -> None:
 
 
 def _replace(model: Any, names: list[str], *, keep: bool) -> dict[str, _Trained]:
-    head, source = model.get_output_embeddings(), model.get_input_embeddings()
-    tied = head.weight is source.weight
+    source, (_, tied) = model.get_input_embeddings(), _head_of(model)
     found: dict[str, _Trained] = {}
     for name in names:
         parent_name, _, attribute = name.rpartition(".")
@@ -197,14 +215,14 @@ def attach_weights(model: Any, method: str, shape: Shape, seed: int) -> Weights:
     """Freeze a model but for the layers that `full` or `partial` trains. Raises ModelError for a model that has no such layers."""
     del seed
     model.requires_grad_(False)
-    return Weights(method, _replace(model, _wanted(model, method, shape), keep=False))
+    return Weights(method, _replace(model, layers_to_train(model, method, shape), keep=False))
 
 
 def load_weights_of(model: Any, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Weights:
     """Put the trained weights of an adapter file into a model. Raises ModelError if they do not fit."""
     names = list(dict.fromkeys(name.removeprefix(_PREFIX).rpartition(".")[0] for name in tensors))
     known = dict(model.named_modules())
-    if odd := [name for name in names if not isinstance(known.get(name), (nn.Linear, nn.Embedding, FrozenNorm))]:
+    if odd := [name for name in names if not isinstance(known.get(name), _PLAIN)]:
         raise ModelError(f"the adapter does not fit this base model: it has no layer {odd[0]!r} that could be trained")
     model.requires_grad_(False)
     layers = _replace(model, names, keep=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,10 +15,11 @@ from metier.models import Base
 from metier.models.heads import is_encoder
 from metier.models.labels import Labelling
 from metier.models.lora import linear_layers
-from metier.models.methods import METHODS
+from metier.models.methods import METHODS, Shape, check_method
 from metier.training.classweights import check_objectives
 from metier.training.settings import TrainingSettings
 from metier.training.sweep.space import Space
+from metier.training.taught import label_method
 
 __all__ = ["check_fit"]
 
@@ -60,15 +61,14 @@ def _faults(settings: TrainingSettings, model: Any, *, encoder: bool) -> Iterato
     given = settings.adaptation
     method = settings.taught_by
     if settings.task != "generation":
-        method = "full" if settings.method == "auto" and encoder else method
-        if not METHODS[method].labels:
-            yield "method", f"{settings.task} is not taught by the method {method!r}", f"use {' or '.join(_teaching_labels())}"
-            return
+        method = label_method(settings, encoder=encoder)
         yield from _of_objectives(settings)
         for key in given.unread_by(method):
             yield key, f"{method} does not use it, which {settings.task} is taught by here", "take it out, or set training.method: lora"
     if METHODS[method].family in _LOW_RANK:
         yield from _of_updates(settings, method, model)
+    elif METHODS[method].family != "weights":
+        yield from _of_places(method, model)
     layers = int(model.config.get_text_config().num_hidden_layers)
     if method == "partial" and given.layers > layers:
         yield "adaptation.layers", f"{given.layers} is more than the {layers} layers of the base model", f"use {layers} at most"
@@ -83,8 +83,13 @@ def _of_objectives(settings: TrainingSettings) -> Iterator[tuple[str, str, str |
         yield from (((fault.key or "").removeprefix("training."), fault.what, fault.remedy) for fault in error.faults)
 
 
-def _teaching_labels() -> Sequence[str]:
-    return [name for name, facts in METHODS.items() if facts.labels]
+def _of_places(method: str, model: nn.Module) -> Iterator[tuple[str, str, str | None]]:
+    """Yield that the model has no place for what the method adds, if it has none."""
+    try:
+        check_method(model, method, Shape())
+    except ModelError as error:
+        what, _, remedy = str(error).partition("\n    -> ")
+        yield "method", what, remedy or None
 
 
 def _of_updates(settings: TrainingSettings, method: str, model: nn.Module) -> Iterator[tuple[str, str, str | None]]:
