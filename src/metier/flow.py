@@ -261,7 +261,7 @@ def _walk(
     if goal == "dataset":
         return (dataset,)
     model, teacher = named(settings.base), settings.training.teacher
-    tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None)
+    tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None, engine=settings.engine)
     if goal == "adapter":
         return dataset, tuning, adapter
     files = evaluation.task_files_digest(settings.evaluation, project.root)

@@ -24,6 +24,7 @@ from metier.store import Workspace, write_atomically
 from metier.training.batches import Examples, encode_records, order, row_of
 from metier.training.crew import accelerator
 from metier.training.curriculum import Course, plan_course
+from metier.training.facts import facts_of
 from metier.training.gather import to_device
 from metier.training.objectives import answer_losses, answers_objective, cross_entropy
 from metier.training.planning.methods import method_of
@@ -96,7 +97,9 @@ class Answering:
         return run, workspace.commit("adapter", folder, parents=[run.digest, self.dataset.digest, base.digest], facts=about)
 
 
-def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, *, workspace: Workspace) -> Answering:
+def prepare_answers(
+    dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, *, workspace: Workspace, sharded: bool = False
+) -> Answering:
     """Return the training of a base model on a dataset's training split. Raises InputError if nothing can be trained."""
     chat = Chat(load_tokenizer(base), virtual=settings.adaptation.tokens if METHODS[settings.taught_by].family == "virtual" else 0)
     taught = encode_records(dataset_records(dataset, "train"), chat, settings.batch.maximum_tokens)
@@ -136,6 +139,7 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
         losses=answer_losses,
         tuned=tuned,
         promise=promise,
+        sharded=sharded,
     )
     return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers, broken_up)
 
@@ -263,5 +267,5 @@ def _facts(made: Answering) -> dict[str, Any]:
             "dropped": len(made.trainer.course.taught.drops),
             "control_tokens_broken_up": made.broken_up,
         }
-        | made.trainer.facts()
+        | facts_of(made.trainer)
     )

@@ -37,13 +37,16 @@ _told = Event()
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is trained: the workspace's key, the dataset's digest, the settings as JSON, names and digests of the base model and the teacher."""
+    """What is trained: the workspace's key, the dataset's digest, the settings as JSON, names and digests of the base model and the teacher,
+    and whether the weights are shared out.
+    """
 
     key: str
     dataset: str
     settings: str
     base: tuple[str, str]
     teacher: tuple[str, str] | None = None
+    sharded: bool = False
 
 
 def accelerator() -> Accelerator:

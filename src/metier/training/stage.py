@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metier.artifacts import Artifact
+from metier.engines import EngineSettings
 from metier.errors import InputError
 from metier.models import Base
 from metier.progress import SILENT
@@ -16,22 +17,33 @@ from metier.training.trainer import Judge
 
 __all__ = ["follow", "train"]
 
+_HERE = EngineSettings()
+
 
 def train(
-    dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None = None, *, workspace: Workspace, judge: Judge | None = None
+    dataset: Artifact,
+    base: Base,
+    settings: TrainingSettings,
+    teacher: Base | None = None,
+    *,
+    workspace: Workspace,
+    judge: Judge | None = None,
+    engine: EngineSettings = _HERE,
 ) -> tuple[Artifact, Artifact]:
     """Train a base model on a dataset's training split and return the run and what was trained (an adapter, or a model with a head).
 
     Started again in the same workspace it continues from the last checkpoint with the very numbers that an
     uninterrupted run would have had (same machine, same number of threads). `teacher` is the model that `settings.teacher` names. `judge` is told
-    the step and the losses of each validation; where it returns True the training ends as pruned, which the run's facts say. Raises
+    the step and the losses of each validation; where it returns True the training ends as pruned, which the run's facts say. `engine` says how the
+    weights lie over the processes; nothing of it changes a result. Raises
     InputError if nothing can be trained or a judge is given to one of several processes, ModelError if another process of the same training ends.
     """
     if judge is not None and processes() > 1:
         raise InputError("a training that is judged on its way is not shared by several processes\n    -> run metier sweep without a launcher")
     named = None if teacher is None else (teacher.name, teacher.digest)
-    with leading(Job(workspace.key, dataset.digest, settings.model_dump_json(), (base.name, base.digest), named)):
-        prepared = _prepare(dataset, base, settings, teacher, workspace)
+    sharded = engine.distribution == "sharded"
+    with leading(Job(workspace.key, dataset.digest, settings.model_dump_json(), (base.name, base.digest), named, sharded)):
+        prepared = _prepare(dataset, base, settings, teacher, workspace, sharded=sharded)
         prepared.trainer.judge = judge
         prepared.trainer.run()
     return prepared.commit(workspace)
@@ -49,10 +61,10 @@ def follow(store: Store) -> None:
     with followed():
         dataset = store.open("dataset", job.dataset)
         settings = TrainingSettings.model_validate_json(job.settings)
-        _prepare(dataset, base, settings, teacher, store.workspace(job.key, SILENT)).trainer.run()
+        _prepare(dataset, base, settings, teacher, store.workspace(job.key, SILENT), sharded=job.sharded).trainer.run()
 
 
-def _prepare(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, workspace: Workspace) -> Answering | Labelling:
+def _prepare(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, workspace: Workspace, *, sharded: bool) -> Answering | Labelling:
     if settings.task != "generation":
-        return prepare_labels(dataset, base, settings, settings.task, workspace=workspace)
-    return prepare_answers(dataset, base, settings, teacher, workspace=workspace)
+        return prepare_labels(dataset, base, settings, settings.task, workspace=workspace, sharded=sharded)
+    return prepare_answers(dataset, base, settings, teacher, workspace=workspace, sharded=sharded)

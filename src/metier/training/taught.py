@@ -26,6 +26,7 @@ from metier.training.batches import Examples
 from metier.training.classweights import check_objectives, class_weights
 from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
+from metier.training.facts import facts_of
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective, taught_losses
 from metier.training.scoring import scorer
@@ -83,7 +84,7 @@ class Labelling:
         return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
 
 
-def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace) -> Labelling:
+def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace, sharded: bool = False) -> Labelling:
     """Return the training of a model with a head on a dataset's training split.
 
     Raises InputError for data without labels, overlapping spans or a method that does not fit, all faults of the data at once, before the model
@@ -117,7 +118,8 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
         joined,
         objective=objective,
         losses=taught_losses(labels, layout, compute=half),
-        score=scorer(model, labels, reader, sample, device=str(joined.device)),
+        score=scorer(labels, reader, sample, device=str(joined.device)),
+        sharded=sharded,
     )
     return Labelling(trainer, dataset, base, labels, effective, tokenizer)
 
@@ -183,4 +185,4 @@ def _facts(trainer: Trainer, base: Base, labelling: Labels, effective: _Effectiv
         "task": labelling.task,
         "labels": list(labelling.labels),
         "settings": {"asked": effective.asked.model_dump(mode="json", exclude_unset=True), "effective": resolved},
-    } | trainer.facts()
+    } | facts_of(trainer)
