@@ -72,6 +72,9 @@ def run(
     Raises MetierError of the kind that fits (see metier.errors); BusyError if another process works in the project.
     """
     began = time.monotonic()
+    if training.processes() > 1 and project.settings.engine.training_workers > 1:
+        remedy = "start the command by itself, or take engine.training_workers out"
+        raise InputError(f"a launcher has started several processes, and engine.training_workers would start more in each\n    -> {remedy}")
     pack, origin = _inputs(project)
     with project.store.lock():
         stage = Stages(project.store, recorder, progress)
