@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 WAYS = ("replicated", "sharded")
-ROW_TOKENS = 256
+ROW_TOKENS = 128
 
 
 class Peak:
@@ -55,7 +55,7 @@ def member(way: str, base: str, method: str, store: Path, dataset: str, out: Pat
     from metier.training.answers import prepare_answers
     from metier.training.launch import following
 
-    given: dict[str, Any] = {"method": method, "precision": "float32", "epochs": 1.0, "validation": {"times": 0}}
+    given: dict[str, Any] = {"method": method, "precision": "float32", "epochs": 1.0, "validation": {"times": 0}, "checkpoint": {"steps": 2, "seconds": 1e6}}
     given["batch"] = {"row_tokens": ROW_TOKENS, "rows": 2, "maximum_tokens": ROW_TOKENS}
     settings = TrainingSettings.model_validate_json(json.dumps(given))
     kept = Store(store)

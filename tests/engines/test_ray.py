@@ -1,6 +1,7 @@
 """Ray as an engine: the results of the local one, in order, though workers die; a dataset with the same digest."""
 
 import os
+import signal
 import sys
 import time
 from functools import partial
@@ -128,3 +129,9 @@ def test_an_address_where_nobody_answers_is_an_error():
     ray.shutdown()
     with pytest.raises(MetierError, match="no Ray could be reached"):
         list(Ray("127.0.0.1:1").map(double, [1]))
+
+
+def test_what_a_signal_does_stays_what_it_was(paths):
+    before = signal.getsignal(signal.SIGTERM)
+    with Ray(workers=1).session():
+        assert signal.getsignal(signal.SIGTERM) is before

@@ -73,6 +73,24 @@ def cases(make_dataset: MakeDataset, base: Base, encoder: Base) -> dict[str, Any
     }
 
 
+@pytest.fixture
+def further(make_dataset: MakeDataset, base: Base, encoder: Base) -> dict[str, Any]:
+    """Tasks and settings that the other trainings leave out."""
+    talks = make_dataset(train=told("book", 12), validation=told("book", 14)[12:])
+    common = COMMON | {"epochs": 1, "validation": {"times": 6, "patience": 1}}
+    written = common | {"replay": {"share": 0.2, "written": 2, "max_new_tokens": 8}, "objectives": {"kl": 0.1}, "method": "prefix"}
+    found = {"written": {"dataset": talks.digest, "base": str(base.folder), "settings": written}}
+    rows = labelled(30)
+    for task, records, more in (
+        ("multi-label", [replace(row, metadata={"labels": [str(row.label), "lamp"][: 1 + place % 2]}) for place, row in enumerate(rows)], "balanced"),
+        ("regression", [replace(row, label=str(len(row.text) + place % 7)) for place, row in enumerate(rows)], None),
+        ("pair", [replace(row, metadata={"pair": f"A {row.label} lamp"}, label=str(place % 2)) for place, row in enumerate(rows)], None),
+    ):
+        settings = common | {"task": task} | ({"objectives": {"class_weights": more}} if more else {})
+        found[task] = {"dataset": make_dataset(train=records[:24], validation=records[24:]).digest, "base": str(encoder.folder), "settings": settings}
+    return found
+
+
 def run(store: Store, cases: Mapping[str, Any], how: str, processes: int, *, stop: int = 0, apart: str = "") -> dict[str, Any]:
     """Train every case in so many processes and return the digests of run and adapter by its name."""
     given, out, port = store.root / "cases.json", store.root / "left.json", str(free_port())
@@ -120,6 +138,10 @@ def test_whole_trainings_are_those_of_one_process_and_go_on_in_any_number(store:
     assert run(store, cases, "sharded", 2, stop=3) == {}
     assert run(store, cases, "replicated", 1, stop=3) == {}
     same(store, alone, run(store, cases, "sharded", 3))
+
+
+def test_every_other_task_and_what_the_base_model_writes_are_learnt_alike(store: Store, further: dict[str, Any]) -> None:
+    same(store, run(store, further, "replicated", 1, apart="-alone"), run(store, further, "sharded", 2, apart="-sharded"))
 
 
 def test_a_file_written_tensor_by_tensor_is_that_of_safetensors(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from metier.models.methods.weights import trained_layers
 from metier.training.distribution import Distribution, Replicated
 
 __all__ = ["Sharded", "distribute"]
@@ -37,7 +38,9 @@ class Sharded:
         """Share out a model that is whole, and the same, in every process."""
         self._accelerator = accelerator
         self._mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-        for module in [*_blocks(model), model]:
+        blocks = list(_blocks(model))
+        self._set_apart(model, blocks)
+        for module in [*blocks, model]:
             fully_shard(module, mesh=self._mesh)
         for part in _sharded(model):
             # What processes hand in is already divided by the learnt tokens of the step: it is added up, not averaged.
@@ -45,6 +48,18 @@ class Sharded:
             part.set_force_sum_reduction_for_comms(True)
         setattr(model, _ENTRY, lambda function, *arguments: function(model, *arguments))
         register_fsdp_forward_method(model, _ENTRY)
+
+    def _set_apart(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        """Gather the base's weights beside trained ones only where they are asked for: where the model is to answer as the base does."""
+        inside = {id(module) for block in blocks for module in block.modules()}
+        for layer in trained_layers(model):
+            if not list(layer.base.parameters()):
+                continue
+            base: Any = fully_shard(layer.base, mesh=self._mesh)
+            layer.fetch = base.unshard
+            if id(layer) in inside:
+                # Others stay until the backward pass has ended: the loss reads a head's weights after its layer was called.
+                layer.register_forward_hook(_leave)
 
     def call(self, model: Any, function: Callable[..., Any], *arguments: Any) -> Any:
         """Gather what stands outside of the layers and call it; layers gather their own."""
@@ -121,6 +136,11 @@ class Sharded:
 def distribute(model: nn.Module, accelerator: Accelerator, *, sharded: bool) -> Distribution:
     """Return how a model's weights lie over the processes; `sharded` cuts them up, where there are several."""
     return Sharded(model, accelerator) if sharded and accelerator.num_processes > 1 else Replicated(accelerator)
+
+
+def _leave(layer: Any, _given: Any, _found: Any) -> None:
+    if not layer.enabled:
+        layer.base.reshard()
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
