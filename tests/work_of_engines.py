@@ -36,3 +36,16 @@ def quote_data(item):
 
 def refuse(item):
     raise SourceError("the file is broken")
+
+
+def meet(what, progress):
+    """Say who this worker is; the worker `what` of them is killed, refuses, or waits for nobody."""
+    rank = int(os.environ["RANK"])
+    progress.say(f"{rank} of {os.environ['WORLD_SIZE']} at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
+    if what == "killed" and rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "refused" and rank == 0:
+        raise SourceError("the file is broken")
+    if what in {"killed", "refused"}:
+        time.sleep(60)
+    return rank, os.getpid()

@@ -72,6 +72,9 @@ def run(
     Raises MetierError of the kind that fits (see metier.errors); BusyError if another process works in the project.
     """
     began = time.monotonic()
+    if training.processes() > 1 and project.settings.engine.training_workers > 1:
+        remedy = "start the command by itself, or take engine.training_workers out"
+        raise InputError(f"a launcher has started several processes, and engine.training_workers would start more in each\n    -> {remedy}")
     pack, origin = _inputs(project)
     if goal != "dataset" and not online:
         # Said before hours of preparation, not after them.
@@ -269,7 +272,7 @@ def _walk(
     if goal == "dataset":
         return (dataset,)
     model, teacher = named(settings.base), settings.training.teacher
-    tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None)
+    tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None, engine=settings.engine)
     if goal == "adapter":
         return dataset, tuning, adapter
     files = evaluation.task_files_digest(settings.evaluation, project.root)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
-__all__ = ["SILENT", "Progress", "Silent"]
+__all__ = ["SILENT", "Progress", "Relayed", "Silent", "relay"]
 
 
 class Progress(Protocol):
@@ -40,3 +41,31 @@ class Silent:
 
 
 SILENT: Progress = Silent()
+
+
+class Relayed:
+    """A progress that is shown elsewhere: every report is handed on, as the method's name and its arguments."""
+
+    def __init__(self, hand_on: Callable[[str, tuple[Any, ...]], None]) -> None:
+        self._hand_on = hand_on
+
+    def start(self, task: str, total: float | None = None, unit: str = "") -> None:
+        """Hand on."""
+        self._hand_on("start", (task, total, unit))
+
+    def advance(self, task: str, amount: float = 1.0, note: str = "") -> None:
+        """Hand on."""
+        self._hand_on("advance", (task, amount, note))
+
+    def finish(self, task: str, note: str = "") -> None:
+        """Hand on."""
+        self._hand_on("finish", (task, note))
+
+    def say(self, message: str) -> None:
+        """Hand on."""
+        self._hand_on("say", (message,))
+
+
+def relay(progress: Progress, name: str, arguments: tuple[Any, ...]) -> None:
+    """Report what was handed on."""
+    getattr(progress, name)(*arguments)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_core import PydanticUndefined
 
 from metier.audit import AuditSettings
@@ -21,7 +21,7 @@ from metier.prepare import PrepareSettings
 from metier.serving import ServingSettings
 from metier.sources import SourceSettings
 from metier.store import Store, write_atomically
-from metier.training import SweepSettings, TrainingSettings
+from metier.training import SweepSettings, TrainingSettings, unshared
 
 __all__ = ["PROJECT_FILE", "Project", "ProjectSettings", "load_project", "new_project", "new_project_text", "read_project_file"]
 
@@ -55,6 +55,13 @@ class ProjectSettings(Settings):
     serving: ServingSettings = ServingSettings()
     audit: AuditSettings = AuditSettings()
     engine: EngineSettings = EngineSettings()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse what the engine cannot do, before anything is read or loaded."""
+        if self.engine.distribution == "sharded" and (said := unshared(self.training)):
+            raise ValueError("\n".join(said))
+        return self
 
 
 @dataclass(frozen=True, slots=True)

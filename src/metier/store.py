@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -34,7 +34,7 @@ from metier.digest import canonical_json, digest_file
 from metier.errors import BusyError, StoreError
 from metier.progress import SILENT, Progress
 
-__all__ = ["Store", "Workspace", "remove_folder", "sync_folder", "whole_lines", "write_atomically"]
+__all__ = ["Store", "Workspace", "remove_folder", "streamed_atomically", "sync_folder", "whole_lines", "write_atomically"]
 
 
 def sync_folder(path: Path) -> None:
@@ -57,22 +57,33 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
     Raises StoreError if the disk is full or the folder cannot be written.
     """
+    with streamed_atomically(path, mode=mode) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def streamed_atomically(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Yield what a file is written to part by part; it is there, as with `write_atomically`, once the block has ended well.
+
+    Raises StoreError if the disk is full or the folder cannot be written.
+    """
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(mode)
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
+        raise _store_error(error, path) from error
+    finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise _store_error(error, path) from error
 
 
 def whole_lines(path: Path) -> list[bytes]:

@@ -1,7 +1,8 @@
-"""`metier train` by several processes: the losses of one, by torchrun; a process that is killed; another number of processes after it."""
+"""`metier train` by several processes: the losses of one, by torchrun and by Ray; a process that is killed; another number of processes after it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -100,21 +101,102 @@ def test_torchrun_gives_the_losses_of_one_process(tmp_path: Path, built: Path, a
     assert json.loads(again.stdout)["run"] == document["run"]
 
 
-def test_a_killed_process_stops_all_and_any_number_goes_on(tmp_path: Path, built: Path, alone: list[dict[str, Any]]) -> None:
-    folder = Path(shutil.copytree(built, tmp_path / "project"))
-    first, second = started(folder, 2)
+def engine(folder: Path, said: str) -> None:
+    """Say in the project file how work is executed."""
+    file = folder / "metier.yaml"
+    text = "".join(line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if not line.startswith("engine:"))
+    file.write_text(f"{text}engine: {said}\n", encoding="utf-8")
+
+
+def until_two_steps(folder: Path, leader: subprocess.Popen[str]) -> None:
     begun = time.monotonic()
     while not [path for path in folder.glob(".metier/work/*/metrics.jsonl") if path.read_bytes().count(b"\n") >= 2]:
         assert time.monotonic() - begun < 200, "training did not begin"
-        assert first.poll() is None, first.communicate()
+        assert leader.poll() is None, leader.communicate()
         time.sleep(0.01)
-    second.send_signal(signal.SIGKILL)
-    _, said = first.communicate(timeout=120)
-    second.communicate(timeout=20)
-    assert first.returncode == 2, said
+
+
+def same(rows: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
+    for key in ("loss", "validation_loss"):
+        assert [row.get(key) for row in rows] == pytest.approx([row.get(key) for row in alone], abs=1e-5)
+    assert [row["step"] for row in rows] == [row["step"] for row in alone]
+
+
+@pytest.mark.parametrize(("distribution", "victim"), [("replicated", 1), ("sharded", 0)])
+def test_a_killed_process_stops_all_and_any_number_goes_on(tmp_path: Path, built: Path, alone: list[dict[str, Any]], distribution: str, victim: int) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "project"))
+    engine(folder, f"{{distribution: {distribution}}}")
+    both = started(folder, 2)
+    until_two_steps(folder, both[0])
+    both[victim].send_signal(signal.SIGKILL)
+    other = both[1 - victim]
+    _, said = other.communicate(timeout=120)
+    both[victim].communicate(timeout=20)
+    assert other.returncode == 2, said
     assert "another process of this training has ended" in said
     assert "Traceback" not in said
+    same(metrics(folder, trained(folder, 1)), alone)
+
+
+def workers_of(process: int) -> list[int]:
+    """Return the processes that train below another one, in the order in which they were started."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    below = {process}
+    for _ in range(8):
+        below |= {child for child, parent in parents.items() if parent in below}
+    found = []
+    for child in sorted(below):
+        with contextlib.suppress(OSError):
+            found += [child] if b"_Member" in Path(f"/proc/{child}/cmdline").read_bytes() else []
+    return found
+
+
+def test_workers_of_ray_give_the_losses_of_one_process_though_one_is_lost(tmp_path: Path, built: Path, alone: list[dict[str, Any]]) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    folder = Path(shutil.copytree(built, tmp_path / "project"))
+    engine(folder, "{kind: ray, training_workers: 2, distribution: sharded}")
+    (leader,) = started(folder, 1)
+    until_two_steps(folder, leader)
+    workers = workers_of(leader.pid)
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    _, said = leader.communicate(timeout=120)
+    assert leader.returncode == 2, said
+    assert "of 2 was lost" in said
+    assert "any number of workers" in said
+    assert "Traceback" not in said
+    engine(folder, "{kind: ray, training_workers: 3}")
     document = trained(folder, 1)
-    rows = metrics(folder, document)
-    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in alone], abs=1e-5)
-    assert [row["step"] for row in rows] == [row["step"] for row in alone]
+    same(metrics(folder, document), alone)
+    manifest = folder / ".metier" / "artifacts" / "run" / document["run"]["digest"] / "manifest.json"
+    assert json.loads(manifest.read_bytes())["facts"]["environment"]["processes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "more", "key"),
+    [
+        ("{distribution: sharded}", "  method: adalora\n", "training.method: adalora"),
+        ("{training_workers: 2}", "", "training_workers is of use to the engine ray only"),
+        ("{distribution: shared}", "", "'replicated' or 'sharded'"),
+        ("{distributed: sharded}", "", "unknown key"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_before_anything_is_loaded(tmp_path: Path, built: Path, said: str, more: str, key: str) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "project"))
+    file = folder / "metier.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("training:\n", f"training:\n{more}"), encoding="utf-8")
+    engine(folder, said)
+    ended = subprocess.run([sys.executable, "-m", "metier", "train", str(folder)], capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 2
+    assert key in " ".join(ended.stderr.split())
+
+
+def test_a_launcher_and_workers_of_ray_exclude_each_other(tmp_path: Path, built: Path) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "project"))
+    engine(folder, "{kind: ray, training_workers: 2}")
+    ended = [(process.communicate(timeout=100), process.returncode) for process in started(folder, 2)]
+    assert [code for _, code in ended] == [2, 0]
+    assert "a launcher has started several processes" in ended[0][0][1]

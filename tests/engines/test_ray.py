@@ -1,18 +1,21 @@
 """Ray as an engine: the results of the local one, in order, though workers die; a dataset with the same digest."""
 
 import os
+import signal
 import sys
+import time
 from functools import partial
 
 import pytest
 
 from corpus_of_prepare import Given, distinct, pack
-from metier.engines import LOCAL, EngineSettings, Local, Processes, Ray, engine_of
-from metier.errors import MetierError
+from metier.engines import LOCAL, EngineSettings, Local, Processes, Ray, engine_of, together
+from metier.errors import InputError, MetierError
 from metier.prepare import PrepareSettings, build
 from metier.prepare import chunks as chunks_of
+from metier.progress import SILENT, Silent
 from metier.store import Store
-from work_of_engines import die_on, die_once, double, quote_data, refuse
+from work_of_engines import die_on, die_once, double, meet, quote_data, refuse
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -80,17 +83,55 @@ def test_a_dataset_has_the_digest_that_other_engines_give(engine, tmp_path, monk
     assert len(digests) == 1
 
 
+class Heard(Silent):
+    def __init__(self):
+        self.said = []
+
+    def say(self, message):
+        self.said.append(message)
+
+
+def test_workers_run_together_and_know_each_other_as_a_launcher_would_say(engine):
+    heard = Heard()
+    rank, process = together(engine, 2, meet, "", heard)
+    assert rank == 0
+    assert process != os.getpid()
+    (said,) = heard.said
+    assert said.startswith("0 of 2 at ")
+
+
+@pytest.mark.parametrize(("what", "said"), [("killed", "worker 2 of 2 was lost.*\n.*start the same command again"), ("refused", "the file is broken")])
+def test_one_of_several_workers_that_ends_stops_the_others(engine, what, said):
+    began = time.monotonic()
+    with pytest.raises(MetierError, match=said):
+        together(engine, 2, meet, what, SILENT)
+    assert time.monotonic() - began < 40
+
+
+def test_workers_for_which_a_cluster_is_too_small_are_refused(engine):
+    with pytest.raises(InputError, match="3 workers do not fit on a Ray of 2 processors"):
+        together(engine, 3, meet, "", SILENT)
+
+
 def test_settings_choose_the_engine():
     assert isinstance(engine_of(EngineSettings()), Local)
     assert engine_of(EngineSettings(), processes=3).count == 3
     made = engine_of(EngineSettings(kind="ray", processes=2))
     assert (made.address, made.workers) == (None, 2)
     assert engine_of(EngineSettings(kind="ray", address="auto")).workers is None
-    with pytest.raises(ValueError, match="engine ray only"):
-        EngineSettings(address="auto")
+    assert engine_of(EngineSettings(kind="ray", training_workers=3)).workers == 3
+    for unread in ({"address": "auto"}, {"training_workers": 2}):
+        with pytest.raises(ValueError, match="engine ray only"):
+            EngineSettings(**unread)
 
 
 def test_an_address_where_nobody_answers_is_an_error():
     ray.shutdown()
     with pytest.raises(MetierError, match="no Ray could be reached"):
         list(Ray("127.0.0.1:1").map(double, [1]))
+
+
+def test_what_a_signal_does_stays_what_it_was(paths):
+    before = signal.getsignal(signal.SIGTERM)
+    with Ray(workers=1).session():
+        assert signal.getsignal(signal.SIGTERM) is before

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
@@ -18,6 +19,7 @@ from metier.models import Base
 from metier.progress import Silent
 from metier.store import Store
 from metier.training import TrainingSettings, train
+from metier.training.distribution import Replicated
 from metier.training.monitor import Monitor, layer_of
 from metier.training.page import Page
 
@@ -62,7 +64,7 @@ def watched(gradients: Callable[[int], dict[str, float]], steps: int, *, moves: 
     """Return a monitor that has seen steps of parameters whose gradients have these norms."""
     said: list[str] = []
     parameters = {f"model.{name}.lora_a": torch.nn.Parameter(torch.ones(100)) for name in gradients(0)}
-    monitor = Monitor(parameters, every=1, file=None, say=said.append, warm=1)
+    monitor = Monitor(parameters, Replicated(Accelerator(cpu=True)), every=1, file=None, say=said.append, warm=1)
     for step in range(steps):
         for name, value in gradients(step).items():
             parameters[f"model.{name}.lora_a"].grad = torch.full((100,), value / 10)

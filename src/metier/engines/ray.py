@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -83,16 +85,30 @@ class Ray:
             raise self._unreachable("nothing listens there")
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
-            if self.address is None:
-                ray.init(num_cpus=self.workers, include_dashboard=False, **quiet)
-            else:
-                ray.init(address=self.address, **quiet)
+            with _own_signals():
+                if self.address is None:
+                    ray.init(num_cpus=self.workers, include_dashboard=False, **quiet)
+                else:
+                    ray.init(address=self.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise self._unreachable(type(error).__name__) from None
 
     def _unreachable(self, why: str) -> MetierError:
         what = f"no Ray could be reached at {self.address or 'this machine'} ({why})"
         return MetierError(f"{what}\n    -> start one with: ray start --head, or write engine: {{kind: local}}")
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what SIGTERM does to this process: Ray makes it end the process at once, and its exit code would not say that work can go on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _answers(address: str) -> bool:

@@ -23,11 +23,17 @@ class EngineSettings(Settings):
     """Processes on this machine; the workers of a Ray of its own. A cluster brings its own number."""
     address: str | None = None
     """Address of a Ray cluster, or `auto`; left out: a Ray of its own on this machine."""
+    training_workers: int = Field(default=1, ge=1)
+    """Workers of Ray that train one expert together. Without Ray a launcher says how many: torchrun, or `accelerate launch`."""
+    distribution: Literal["replicated", "sharded"] = "replicated"
+    """How a training's weights, gradients and optimiser state lie over its processes: whole in each, or cut up so that each holds a part (FSDP2)."""
 
     @model_validator(mode="after")
     def _fits(self) -> EngineSettings:
         if self.address is not None and self.kind != "ray":
             raise ValueError("an address is of use to the engine ray only; write kind: ray or leave the address out")
+        if self.training_workers > 1 and self.kind != "ray":
+            raise ValueError("training_workers is of use to the engine ray only; write kind: ray, or start the command by torchrun")
         return self
 
 
@@ -35,5 +41,5 @@ def engine_of(settings: EngineSettings, *, processes: int | None = None) -> Engi
     """Return the engine that the settings describe; `processes` overrides theirs."""
     address, count = settings.address, settings.processes if processes is None else processes
     if settings.kind == "ray":
-        return Ray(address, workers=None if address else count)
+        return Ray(address, workers=None if address else max(count, settings.training_workers))
     return Processes(count) if count > 1 else LOCAL

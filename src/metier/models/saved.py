@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,23 @@ from metier.artifacts import MANIFEST
 from metier.digest import digest_bytes
 from metier.errors import ModelError
 from metier.models.adapterfile import CONFIG, WEIGHTS
-from metier.store import write_atomically
+from metier.store import streamed_atomically, write_atomically
 
-__all__ = ["Saved", "check_base", "read_saved", "write_saved", "write_tensors"]
+__all__ = ["Saved", "check_base", "file_order", "read_saved", "stream_tensors", "write_saved", "write_tensors"]
 
 _PREFIX = "base_model.model."
+
+_FORMATS = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""Names of formats in a file of safetensors, of what a checkpoint can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,32 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors as safetensors. Raises StoreError if the disk does not take them."""
     # Not save_file: the error that it raises on a full disk is no OSError.
     write_atomically(path, serialize({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt"}))
+
+
+def file_order(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names of tensors in the order in which a file of safetensors holds them: wide formats first, then by name."""
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+
+
+def stream_tensors(path: Path, tensors: Mapping[str, torch.Tensor], whole: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Write tensors as safetensors, one after the other, so that no more than one of them is held whole; `whole` makes it so.
+
+    They are made whole in the file's order. The file is the one that safetensors writes itself: the length of a JSON header (8 bytes, little-endian), the
+    header, the numbers. Raises StoreError if the disk does not take it.
+    """
+    ordered = file_order(tensors)
+    header, place = {}, 0
+    for name in ordered:
+        tensor = tensors[name]
+        end = place + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _FORMATS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [place, end]}
+        place = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with streamed_atomically(path) as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in ordered:
+            stream.write(whole(tensors[name]).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def read_saved(folder: Path, *, base: str | None = None) -> Saved:

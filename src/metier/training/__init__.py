@@ -9,6 +9,7 @@ import lazy_loader
 
 from metier.training.launch import following, processes
 from metier.training.settings import TrainingSettings
+from metier.training.support import unshared
 from metier.training.sweep.settings import SweepSettings
 
 if TYPE_CHECKING:
@@ -17,4 +18,4 @@ if TYPE_CHECKING:
 else:
     __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"crew": ["dismiss"], "stage": ["follow", "train"]})
 
-__all__ = ["SweepSettings", "TrainingSettings", "dismiss", "follow", "following", "processes", "train"]
+__all__ = ["SweepSettings", "TrainingSettings", "dismiss", "follow", "following", "processes", "train", "unshared"]

@@ -20,6 +20,7 @@ from metier.training.crew import accelerator
 from metier.training.curriculum import Course, plan_course
 from metier.training.effective import Effective, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
+from metier.training.facts import facts_of
 from metier.training.objectives import answer_losses, answers_objective, cross_entropy
 from metier.training.planning.methods import method_of
 from metier.training.planning.shape import read_shape
@@ -67,7 +68,9 @@ class Answering:
         return run, workspace.commit("adapter", folder, parents=[run.digest, self.dataset.digest, base.digest], facts=about)
 
 
-def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, *, workspace: Workspace) -> Answering:
+def prepare_answers(
+    dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, *, workspace: Workspace, sharded: bool = False
+) -> Answering:
     """Return the training of a base model on a dataset's training split. Raises InputError if nothing can be trained."""
     chat = Chat(load_tokenizer(base), virtual=virtual_tokens(settings, settings.taught_by))
     taught, checks = examples_of(dataset, base, chat, settings, kept=workspace.kept(FOLDER), progress=workspace.progress)
@@ -102,6 +105,7 @@ def prepare_answers(dataset: Artifact, base: Base, settings: TrainingSettings, t
         losses=answer_losses,
         tuned=tuned,
         promise=promise,
+        sharded=sharded,
     )
     return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers)
 
@@ -184,5 +188,5 @@ def _facts(made: Answering) -> dict[str, Any]:
             "dropped": len(made.trainer.course.taught.drops),
             "control_tokens_broken_up": made.trainer.course.taught.broken_up,
         }
-        | made.trainer.facts()
+        | facts_of(made.trainer)
     )

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from metier.training.batches import owners, pack, row_of
+from metier.training.distribution import Distribution, Replicated
 from metier.training.examples import Examples, Origin
 from metier.training.gather import to_device
 from metier.training.objectives import Losses
@@ -62,18 +63,34 @@ class Checked:
 
 
 @torch.no_grad()
-def check(model: Any, checks: Examples, losses: Losses, *, row_tokens: int, accelerator: Accelerator, seen: Callable[[int], None]) -> Checked:
-    """Measure a model on validation examples, each process on its own rows; `seen` is told how many examples each row held."""
+def check(
+    model: Any,
+    checks: Examples,
+    losses: Losses,
+    *,
+    row_tokens: int,
+    accelerator: Accelerator,
+    seen: Callable[[int], None],
+    weights: Distribution | None = None,
+) -> Checked:
+    """Measure a model on validation examples, each process on its own rows; `seen` is told how many examples each row held.
+
+    `weights` says how they lie over the processes; None: whole in each.
+    """
     lengths = checks.lengths.tolist()
+    lying = Replicated(accelerator) if weights is None else weights
     sums = torch.zeros(len(lengths), dtype=torch.float32)
     counts = torch.zeros(len(lengths), dtype=torch.int64)
-    for number, indices in enumerate(pack(lengths, range(len(lengths)), row_tokens)):
-        row = row_of([checks.examples[index] for index in indices])
-        places = torch.tensor(indices)[owners(row)]
+    rows = [(row_of([checks.examples[index] for index in indices]), indices) for indices in pack(lengths, range(len(lengths)), row_tokens)]
+    owned = [torch.tensor(indices)[owners(row)] for row, indices in rows]
+    for places in owned:
         counts.index_add_(0, places, torch.ones_like(places))
-        if number % accelerator.num_processes == accelerator.process_index:
-            sums.index_add_(0, places, losses(model, to_device(row, accelerator.device)).cpu().float())
-        seen(len(indices))
+    for place, own in lying.turns(len(rows)):
+        found = lying.call(model, losses, to_device(rows[place][0], accelerator.device)).cpu().float()
+        if own:
+            sums.index_add_(0, owned[place], found)
+            seen(len(rows[place][1]))
+    lying.rest(model)
     if accelerator.num_processes > 1:
         # An example is in one row and so at one process: the sums of the others are zero.
         sums = accelerator.reduce(sums.to(accelerator.device), reduction="sum").cpu()

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from safetensors.torch import save as serialize
+from safetensors import safe_open
 
+from metier.models.saved import file_order, stream_tensors
 from metier.store import remove_folder, write_atomically
+from metier.training.distribution import Distribution
 
 __all__ = ["Position", "latest", "restore", "save"]
 
@@ -46,19 +47,27 @@ class Position:
     """What is to be said of the stages that have ended."""
 
 
-def save(folder: Path, position: Position, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Write a checkpoint of parameters and what else a method keeps. Raises StoreError if the disk does not take it; earlier checkpoints stay as they are."""
+def save(
+    folder: Path, position: Position, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, weights: Distribution, *, leads: bool
+) -> None:
+    """Write a checkpoint of parameters and what else a method keeps, whole wherever their parts lie: the process that leads writes it.
+
+    Raises StoreError if the disk does not take it; earlier checkpoints stay as they are.
+    """
     tensors = {"random": torch.get_rng_state()}
     for name, parameter in parameters.items():
-        tensors[f"parameter.{name}"] = parameter.detach().contiguous()
+        tensors[f"parameter.{name}"] = parameter.detach()
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value.detach().contiguous()
+            tensors[f"optimizer.{key}.{name}"] = value.detach()
+    if not leads:
+        for name in file_order(tensors):
+            weights.whole(tensors[name])
+        return
     # A stage begins at the step where the one before it ended: a name of its own, so that neither is ever taken away for the other.
     name = f"checkpoint-{position.step:08d}" + (f"-{position.stage:04d}" if position.stage else "")
     aside, target = folder / ".writing", folder / name
     remove_folder(aside)
-    # Not save_file: the error that it raises on a full disk is no OSError and says nothing of which disk.
-    write_atomically(aside / _TENSORS, serialize(tensors))
+    stream_tensors(aside / _TENSORS, tensors, weights.whole)
     write_atomically(aside / _STATE, json.dumps(asdict(position)).encode())
     remove_folder(target)
     aside.rename(target)
@@ -82,18 +91,20 @@ def latest(folder: Path, step: int | None = None) -> Path | None:
     return found[-1] if found else None
 
 
-def restore(path: Path, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer | None) -> Position:
+def restore(path: Path, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer | None, weights: Distribution) -> Position:
     """Put a checkpoint's tensors back into the adapter, the optimiser (if given) and the random state."""
-    tensors = load_file(path / _TENSORS)
     state: dict[str, Any] = json.loads((path / _STATE).read_bytes())
-    with torch.no_grad():
+    # Tensor by tensor: where each process holds a part, none has room for all.
+    with safe_open(path / _TENSORS, "pt") as file, torch.no_grad():
+        known = file.keys()
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"parameter.{name}"])
-    if optimizer is not None:
-        torch.set_rng_state(tensors["random"])
-        for name, parameter in parameters.items():
+            parameter.copy_(weights.share(file.get_tensor(f"parameter.{name}"), parameter))
+            if optimizer is None:
+                continue
             prefix = "optimizer."
-            slots = {key: value for key, value in tensors.items() if key.startswith(prefix) and key.endswith(f".{name}")}
+            slots = [key for key in known if key.startswith(prefix) and key.endswith(f".{name}")]
             if slots:
-                optimizer.state[parameter] = {key[len(prefix) : -len(name) - 1]: value.to(parameter.device) for key, value in slots.items()}
+                optimizer.state[parameter] = {key[len(prefix) : -len(name) - 1]: weights.share(file.get_tensor(key), parameter) for key in slots}
+        if optimizer is not None:
+            torch.set_rng_state(file.get_tensor("random"))
     return Position(**state)

@@ -37,13 +37,16 @@ _told = Event()
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is trained: the workspace's key, the dataset's digest, the settings as JSON, names and digests of the base model and the teacher."""
+    """What is trained: the workspace's key, the dataset's digest, the settings as JSON, names and digests of the base model and the teacher,
+    and whether the weights are shared out.
+    """
 
     key: str
     dataset: str
     settings: str
     base: tuple[str, str]
     teacher: tuple[str, str] | None = None
+    sharded: bool = False
 
 
 def accelerator() -> Accelerator:
@@ -62,16 +65,11 @@ def leading(job: Job) -> Iterator[None]:
     joined = accelerator()
     _send(canonical_json(asdict(job)), joined.device)
     try:
-        yield
-    except RuntimeError as error:
-        if not _lost(error):
-            raise
-        raise ModelError(
-            "another process of this training has ended\n    -> the last checkpoint is kept: start the same command again, with any number of processes"
-        ) from error
+        with _together():
+            yield
+            _part(joined)
     finally:
         _told.set()
-    _part(joined)
 
 
 def dismiss() -> None:
@@ -85,9 +83,22 @@ def dismiss() -> None:
 
 @contextmanager
 def followed() -> Iterator[None]:
-    """Leave the other processes together at the end of the block, as a follower."""
-    yield
-    _part(accelerator())
+    """Leave the other processes together at the end of the block, as a follower. Raises ModelError if one of them ends in it."""
+    with _together():
+        yield
+        _part(accelerator())
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not _lost(error):
+            raise
+        raise ModelError(
+            "another process of this training has ended\n    -> the last checkpoint is kept: start the same command again, with any number of processes"
+        ) from error
 
 
 def _part(joined: Accelerator) -> None:

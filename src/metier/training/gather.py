@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,13 +10,11 @@ import torch
 from accelerate import Accelerator
 
 from metier.training.batches import Row, row_of
+from metier.training.distribution import Distribution, Replicated
 from metier.training.examples import Examples
 from metier.training.objectives import Objective
 
 __all__ = ["Gather", "Gathered", "Summing", "to_device"]
-
-_BUCKET = 1 << 23
-"""Gradients that processes send to each other at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +36,38 @@ class Gather(Protocol):
 class Summing:
     """Adds up the gradients of a step's rows, over the step's learnt tokens."""
 
-    def __init__(self, model: Any, objective: Objective, parameters: Sequence[torch.Tensor], accelerator: Accelerator, *, seed: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        objective: Objective,
+        parameters: Sequence[torch.Tensor],
+        accelerator: Accelerator,
+        *,
+        seed: int,
+        weights: Distribution | None = None,
+    ) -> None:
+        """`weights` says how they lie over the processes; None: whole in each."""
         self._model, self._objective, self._parameters = model, objective, parameters
         self._accelerator, self._seed = accelerator, seed
+        self._weights = Replicated(accelerator) if weights is None else weights
 
     def __call__(self, taught: Examples, rows: Sequence[Sequence[int]], step: int) -> Gathered:
         """See `Gather`."""
         accelerator = self._accelerator
         packed = [row_of([taught.examples[index] for index in row]) for row in rows]
         labels, loss = sum(len(row.labels) for row in packed), 0.0
-        for place in range(accelerator.process_index, len(packed), accelerator.num_processes):
+        for place, own in self._weights.turns(len(packed)):
             # What chance does to a row depends on the row alone: not on where a run was interrupted, nor on how many processes there are.
             torch.manual_seed(_seed_of(self._seed, step, place))
-            value = self._objective(self._model, to_device(packed[place], accelerator.device)) / labels
-            value.backward()  # type: ignore[no-untyped-call]
+            value = self._weights.call(self._model, self._objective, to_device(packed[place], accelerator.device)) / labels
+            value = value if own else value * 0
+            value.backward()
             loss += float(value.detach())
-        return Gathered(self._over_processes(loss), sum(len(row.tokens) for row in packed), labels)
-
-    def _over_processes(self, loss: float) -> float:
-        """Add up gradients and loss over processes: each has its own rows, already divided by the step's learnt tokens."""
-        accelerator = self._accelerator
-        if accelerator.num_processes == 1:
-            return loss
-        for parameter in self._parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        for together in _buckets(self._parameters):
-            gradients = [parameter.grad for parameter in together if parameter.grad is not None]
-            whole = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduction="sum")
-            for gradient, part in zip(gradients, whole.split([gradient.numel() for gradient in gradients]), strict=True):
-                gradient.copy_(part.view_as(gradient))
-        return float(accelerator.reduce(torch.tensor(loss, device=accelerator.device), reduction="sum"))
+        self._weights.add_up(self._parameters)
+        if accelerator.num_processes > 1:
+            # Each process has its own rows, already divided by the step's learnt tokens.
+            loss = float(accelerator.reduce(torch.tensor(loss, device=accelerator.device), reduction="sum"))
+        return Gathered(loss, sum(len(row.tokens) for row in packed), labels)
 
 
 def to_device(row: Row, device: torch.device) -> Row:
@@ -81,15 +80,3 @@ def to_device(row: Row, device: torch.device) -> Row:
 
 def _seed_of(seed: int, step: int, row: int) -> int:
     return ((seed * 1_000_003 + step) * 1_000_003 + row) % 2**63
-
-
-def _buckets(parameters: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Yield parameters in groups that are sent together: many small ones, or one large one."""
-    bucket: list[torch.Tensor] = []
-    for parameter in parameters:
-        if bucket and (sum(item.numel() for item in bucket) + parameter.numel() > _BUCKET or bucket[0].dtype != parameter.dtype):
-            yield bucket
-            bucket = []
-        bucket.append(parameter)
-    if bucket:
-        yield bucket

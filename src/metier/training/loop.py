@@ -68,14 +68,17 @@ def run_steps(
     total: int | None = None,
     penalties: Sequence[Callable[[], torch.Tensor]] = (),
     watchers: Sequence[Watcher] = (),
+    clip: Callable[[Sequence[torch.Tensor], float], float] | None = None,
 ) -> Iterator[StepResult]:
     """Train from step `start` to the end of the plan, yielding after each optimiser step.
 
     The plan may be one stage of a training of `total` steps, `before` of which came earlier: watchers count the whole. `penalties` do not
-    depend on the examples and are added once a step; the loss that is reported is without them. Raises ModelError, with the ids of the
+    depend on the examples and are added once a step; the loss that is reported is without them. `clip` shortens the gradient and returns the norm
+    that it had, where its parts lie apart. Raises ModelError, with the ids of the
     records, when the loss stops being a number.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    shorten = _clip if clip is None else clip
     for step in range(start, len(plan.steps)):
         began = time.perf_counter()
         rate = learning_rate_at(step, len(plan.steps), settings.peak_rate, settings.optimizer)
@@ -88,12 +91,16 @@ def run_steps(
             penalty().backward()  # type: ignore[no-untyped-call]
         for watcher in watchers:
             watcher.watch()
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.clip))
+        norm = shorten(parameters, settings.optimizer.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         for watcher in watchers:
             watcher.settle(before + step + 1, before + len(plan.steps) if total is None else total)
         yield StepResult(gathered.loss, norm, rate, gathered.tokens, gathered.labels, time.perf_counter() - began)
+
+
+def _clip(parameters: Sequence[torch.Tensor], most: float) -> float:
+    return float(torch.nn.utils.clip_grad_norm_(parameters, most))
 
 
 def _not_finite(loss: float, step: int, records: Sequence[str]) -> str:

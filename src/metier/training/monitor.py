@@ -11,6 +11,7 @@ from statistics import median
 import torch
 
 from metier.store import write_atomically
+from metier.training.distribution import Distribution
 
 __all__ = ["FILE", "Monitor", "layer_of"]
 
@@ -45,9 +46,11 @@ def layer_of(parameter: str) -> str:
 class Monitor:
     """Looks at every n-th step; see `Watched` for when it is called. Writes one JSON line each time."""
 
-    def __init__(self, parameters: Mapping[str, torch.Tensor], *, every: int, file: Path | None, say: Callable[[str], None], warm: int) -> None:
+    def __init__(
+        self, parameters: Mapping[str, torch.Tensor], weights: Distribution, *, every: int, file: Path | None, say: Callable[[str], None], warm: int
+    ) -> None:
         """`file` None: another process writes. `warm` are the steps in which the learning rate still rises."""
-        self._parameters, self._every, self._file, self._say, self._warm = dict(parameters), every, file, say, warm
+        self._parameters, self._weights, self._every, self._file, self._say, self._warm = dict(parameters), weights, every, file, say, warm
         self._steps = 0
         self._before: dict[str, torch.Tensor] = {}
         self._gradients: dict[str, float] = {}
@@ -71,9 +74,10 @@ class Monitor:
         for name, parameter in self._parameters.items():
             if parameter.grad is not None:
                 layer = layer_of(name)
-                squares[layer] = squares.get(layer, torch.zeros((), device=parameter.device)) + parameter.grad.float().square().sum()
-            self._before[name] = _some(parameter).clone()
-        self._gradients = {layer: math.sqrt(float(value)) for layer, value in squares.items()}
+                gradient = self._weights.here(parameter.grad)
+                squares[layer] = squares.get(layer, torch.zeros((), device=parameter.device)) + gradient.float().square().sum()
+            self._before[name] = self._some(parameter).clone()
+        self._gradients = {layer: math.sqrt(value) for layer, value in self._summed(squares).items()}
 
     @torch.no_grad()
     def settle(self, step: int, total: int) -> None:
@@ -86,10 +90,11 @@ class Monitor:
         for name, parameter in self._parameters.items():
             layer, before = layer_of(name), self._before[name]
             nothing = torch.zeros((), device=parameter.device)
-            moved[layer] = moved.get(layer, nothing) + (_some(parameter) - before).float().square().sum()
+            moved[layer] = moved.get(layer, nothing) + (self._some(parameter) - before).float().square().sum()
             sizes[layer] = sizes.get(layer, nothing) + before.float().square().sum()
         self._before = {}
-        ratios = {layer: math.sqrt(float(moved[layer]) / max(float(sizes[layer]), 1e-30)) for layer in moved}
+        far, large = self._summed(moved), self._summed(sizes)
+        ratios = {layer: math.sqrt(far[layer] / max(large[layer], 1e-30)) for layer in far}
         self._look(step, ratios)
         if self._file is not None:
             row = {"step": step, "gradients": _rounded(self._gradients), "updates": _rounded(ratios)}
@@ -114,16 +119,18 @@ class Monitor:
             if ratio > _LEAPS:
                 self._alarm(f"step {step}: {layer} moved by {ratio:.0%} of its size in one step; lower training.learning_rate")
 
+    def _some(self, parameter: torch.Tensor) -> torch.Tensor:
+        flat = self._weights.here(parameter.detach()).reshape(-1)
+        return flat[:: max(1, len(flat) // _SAMPLE)]
+
+    def _summed(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return dict(zip(values, self._weights.sums(list(values.values())), strict=True)) if values else {}
+
     def _alarm(self, message: str) -> None:
         kind = message.partition(": ")[2].split()[0:3]
         if not any(known.partition(": ")[2].split()[0:3] == kind for known in self.alarms):
             self._say(f"warning: {message}")
         self.alarms.append(message)
-
-
-def _some(parameter: torch.Tensor) -> torch.Tensor:
-    flat = parameter.detach().reshape(-1)
-    return flat[:: max(1, len(flat) // _SAMPLE)]
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

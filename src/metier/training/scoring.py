@@ -15,15 +15,15 @@ from metier.records import Record
 __all__ = ["f1_of", "scorer"]
 
 
-def scorer(model: Any, labelling: Labelling, reader: TextReader, records: Sequence[Record], *, device: str) -> Callable[[], float] | None:
-    """Return what scores the model as it is: the mean F1 of the labels, of spans the F1 of exact matches; None for numbers and pairs."""
+def scorer(labelling: Labelling, reader: TextReader, records: Sequence[Record], *, device: str) -> Callable[[Any], float] | None:
+    """Return what scores a model as it is: the mean F1 of the labels, of spans the F1 of exact matches; None for numbers and pairs."""
     if labelling.task in ("regression", "pair"):
         return None
     known = [record for record in records if answer_of(record, labelling.task) is not None]
     texts = [text_of(record) for record in known]
     wanted = [_true(record, labelling) for record in known]
 
-    def score() -> float:
+    def score(model: Any) -> float:
         given = Labeller(model, labelling, reader, device=device).predict(texts)
         said = [{(span.start, span.end, span.type) for span in item.spans} if labelling.by_word else set(item.labels) for item in given]
         return f1_of(wanted, said, mean=not labelling.by_word)

@@ -25,6 +25,7 @@ from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
 from metier.training.effective import Effective, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
+from metier.training.facts import facts_of
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective, taught_losses
 from metier.training.reading import noted, nothing_to_train, validation_sample
@@ -70,7 +71,7 @@ class Labelling:
         return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
 
 
-def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace) -> Labelling:
+def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace, sharded: bool = False) -> Labelling:
     """Return the training of a model with a head on a dataset's training split.
 
     Raises InputError for data without labels, overlapping spans or settings that nothing reads, all faults of the data at once, and ModelError for
@@ -111,7 +112,8 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
         objective=objective,
         losses=taught_losses(labels, layout, compute=half),
         tuned=tuned,
-        score=scorer(model, labels, reader, sample, device=str(joined.device)),
+        score=scorer(labels, reader, sample, device=str(joined.device)),
+        sharded=sharded,
     )
     return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer)
 
@@ -171,4 +173,4 @@ def _facts(made: Labelling) -> dict[str, Any]:
         "task": labels.task,
         "labels": list(labels.labels),
         "settings": {"asked": made.asked.model_dump(mode="json", exclude_unset=True), "effective": resolved},
-    } | made.trainer.facts()
+    } | facts_of(made.trainer)

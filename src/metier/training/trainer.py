@@ -21,7 +21,6 @@ from metier.training.checking import Checked, check
 from metier.training.checkpoint import Position, latest, restore, save
 from metier.training.consolidate import Consolidation
 from metier.training.curriculum import Course, Stage, general_of
-from metier.training.environment import environment_of, peak_memory
 from metier.training.gather import Gather, Summing
 from metier.training.loop import StepResult, Watcher, run_steps
 from metier.training.monitor import FILE as DIAGNOSTICS
@@ -30,6 +29,7 @@ from metier.training.objectives import Losses, Objective
 from metier.training.page import Page
 from metier.training.private import PrivateSteps, Promise
 from metier.training.settings import ObjectiveSettings, TrainingSettings
+from metier.training.sharded import distribute
 from metier.training.trackers import Trackers
 
 __all__ = ["METRICS", "TASK", "Judge", "Trainer"]
@@ -59,9 +59,12 @@ class Trainer:
         losses: Losses,
         tuned: Tuned | None = None,
         promise: Promise | None = None,
-        score: Callable[[], float] | None = None,
+        score: Callable[[Any], float] | None = None,
+        sharded: bool = False,
     ) -> None:
         self.model = model
+        # Before anything else takes hold of the parameters: sharing them out makes others of them.
+        self.weights = distribute(model, accelerator, sharded=sharded)
         self.objective, self.losses_of, self.score_of = objective, losses, score
         self.course = course
         self.tuned = tuned
@@ -132,6 +135,8 @@ class Trainer:
             self._enter(self.stages[self.position.stage + 1])
         if self.private is not None:
             self.private.close(leads=self.leads)
+        self.optimizer.state.clear()
+        self.weights.assemble(self.model)
         if self.leads:
             self.page.update(self.alarms, ended=True)
         if self.trackers is not None:
@@ -143,34 +148,6 @@ class Trainer:
         for file in (self.metrics, self.metrics.with_name(DIAGNOSTICS), self.page.file):
             if file.exists():
                 write_atomically(folder / file.name, file.read_bytes())
-
-    def facts(self) -> dict[str, Any]:
-        """Return what a run says of a training that has ended, whatever was taught."""
-        position = self.position
-        ended = [*position.ended, self._ended()]
-        return {
-            "examples": len(self.course.taught),
-            "steps": len(self.losses),
-            "stages": [{key: value for key, value in stage.items() if key != "validation_by_group"} for stage in ended] if self.settings.stages else [],
-            "interference": [
-                {"stage": stage["name"], "task": group, "before": before, "after": after, "change": after - before}
-                for stage in ended
-                for group, (before, after) in stage["validation_by_group"].items()
-            ],
-            "unused_examples": self.course.unused,
-            "stopped_early": any(stage["stopped_early"] for stage in ended),
-            "best_step": position.best_step,
-            "final_loss": self.losses[-1],
-            "validation_loss": position.best_loss,
-            "privacy": None if self.private is None else self.private.promise.guarantee.as_facts(),
-            "alarms": self.alarms,
-            "trainable_parameters": self.trainable,
-            "tokens": position.tokens,
-            "seconds": round(position.seconds, 3),
-            "tokens_per_second": round(position.tokens / position.seconds, 2),
-            "peak_memory_bytes": peak_memory(),
-            "environment": environment_of(self.accelerator),
-        } | ({} if self.judge is None else {"pruned": self.pruned})
 
     def _say(self) -> None:
         processes, rows = self.accelerator.num_processes, self.settings.batch.rows
@@ -185,7 +162,7 @@ class Trainer:
         if settings.every:
             warm = math.ceil(self.total * self.settings.optimizer.warmup)
             file = self.metrics.with_name(DIAGNOSTICS) if self.leads else None
-            self.monitor = Monitor(self.parameters, every=settings.every, file=file, say=self.progress.say, warm=warm)
+            self.monitor = Monitor(self.parameters, self.weights, every=settings.every, file=file, say=self.progress.say, warm=warm)
             self.monitor.begin(self.position.step)
         if self.leads and settings.trackers:
             folder, run = self.metrics.parent / "trackers", self.metrics.parent.name[:12]
@@ -197,9 +174,9 @@ class Trainer:
         found = latest(self.checkpoints)
         if found is not None:
             # Which stage it is in says which optimiser its moments belong to.
-            self.position = restore(found, self.kept, None)
+            self.position = restore(found, self.kept, None, self.weights)
             self.optimizer = _optimizer(self.parameters.values(), self.stages[self.position.stage].settings)
-            restore(found, self.kept, self.optimizer)
+            restore(found, self.kept, self.optimizer, self.weights)
         # Nothing is written before every process has read what there is.
         self.accelerator.wait_for_everyone()
         set_dropout(self.model, self.stages[self.position.stage].settings.adaptation.dropout)
@@ -218,7 +195,7 @@ class Trainer:
         position = self.position
         if position.step < stage.start:
             self.progress.advance(TASK, stage.start - position.step)
-        position.ended.append(self._ended())
+        position.ended.append(self.stage_ended())
         position.groups = self.groups
         position.stage, position.step, position.stopped = position.stage + 1, stage.start, False
         position.best, position.best_loss, position.best_step, position.worse_in_a_row = None, None, None, 0
@@ -226,7 +203,8 @@ class Trainer:
         set_dropout(self.model, stage.settings.adaptation.dropout)
         self._save()
 
-    def _ended(self) -> dict[str, Any]:
+    def stage_ended(self) -> dict[str, Any]:
+        """Return what is to be said of the present stage, as far as it has come."""
         stage, position = self.stages[self.position.stage], self.position
         return {
             "name": stage.name,
@@ -259,6 +237,7 @@ class Trainer:
             optimizer=self.optimizer,
             penalties=self._penalties(settings.objectives),
             watchers=self._watchers(),
+            clip=self.weights.clip,
         )
         for result in results:
             self.position.step += 1
@@ -273,7 +252,7 @@ class Trainer:
                 self.pruned = True
                 break
             due = self.position.step % settings.checkpoint.steps == 0 or time.monotonic() - self._saved_at > settings.checkpoint.seconds
-            if due or checked is not None or self.position.step == stage.end:
+            if self.weights.agreed(due) or checked is not None or self.position.step == stage.end:
                 self._save()
             if self.position.stopped:
                 where = f" of the stage {stage.name}" if self.settings.stages else ""
@@ -301,7 +280,7 @@ class Trainer:
         objective = self.objective(objectives)
         if self.private is not None:
             return self.private.with_objective(objective)
-        return Summing(self.model, objective, list(self.parameters.values()), self.accelerator, seed=self.settings.seed)
+        return Summing(self.model, objective, list(self.parameters.values()), self.accelerator, seed=self.settings.seed, weights=self.weights)
 
     def _penalties(self, objectives: ObjectiveSettings) -> list[Callable[[], torch.Tensor]]:
         found = [] if self.watcher is None else [self.watcher.penalty]
@@ -329,6 +308,7 @@ class Trainer:
             row_tokens=self.settings.batch.row_tokens,
             accelerator=self.accelerator,
             seen=lambda count: self.progress.advance(task, count),
+            weights=self.weights,
         )
         self.model.train()
         self.progress.finish(task, f"validation loss {checked.mean():.3f}")
@@ -340,7 +320,8 @@ class Trainer:
         worth = loss
         if self.settings.validation.by == "score" and self.score_of is not None:
             self.model.eval()
-            self.scored = self.score_of()
+            self.scored = float(self.weights.call(self.model, self.score_of))
+            self.weights.rest(self.model)
             self.model.train()
             worth = -self.scored
         if position.best is None or worth < position.best:
@@ -374,12 +355,12 @@ class Trainer:
         self.losses.append(result.loss)
 
     def _save(self) -> None:
-        if not self.leads:
-            return
-        with self.metrics.open("rb") as stream:
-            os.fsync(stream.fileno())
-        self.position.metrics_bytes = self.metrics.stat().st_size
-        save(self.checkpoints, self.position, self.kept, self.optimizer)
+        if self.leads:
+            with self.metrics.open("rb") as stream:
+                os.fsync(stream.fileno())
+            self.position.metrics_bytes = self.metrics.stat().st_size
+        if self.leads or self.weights.collective:
+            save(self.checkpoints, self.position, self.kept, self.optimizer, self.weights, leads=self.leads)
         self._saved_at = time.monotonic()
 
     def _take_best(self) -> None:
@@ -387,7 +368,7 @@ class Trainer:
         if self.position.best_step is not None and self.position.best_step != self.position.step:
             best = latest(self.checkpoints, self.position.best_step)
             if best is not None:
-                restore(best, self.kept, None)
+                restore(best, self.kept, None, self.weights)
         self.accelerator.wait_for_everyone()
 
 

@@ -7,7 +7,7 @@ gradient of a weight is that of its rounded copy, as in mixed precision (Micikev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,10 +19,14 @@ from metier.models.methods.interface import Shape
 from metier.models.methods.structure import layers_of
 from metier.models.norms import FrozenNorm, normalise
 
-__all__ = ["Weights", "attach_weights", "layers_to_train", "load_weights_of"]
+__all__ = ["Weights", "attach_weights", "layers_to_train", "load_weights_of", "trained_layers"]
 
 _PREFIX = "base_model.model."
 _KIND = "METIER_WEIGHTS"
+
+
+def _nothing() -> None:
+    """Nothing has to be done."""
 
 
 class _Trained(nn.Module):
@@ -32,6 +36,8 @@ class _Trained(nn.Module):
         super().__init__()
         self.base = base
         self.enabled = True
+        self.fetch: Callable[[], object] = _nothing
+        """Called before the base's own weights are read: where they lie elsewhere, it gets them."""
         for name, value in base.named_parameters(recurse=False):
             self._hold(name, value, keep=keep)
 
@@ -40,6 +46,8 @@ class _Trained(nn.Module):
 
     def value(self, name: str) -> torch.Tensor:
         """Return the weights that count now: trained, or the base's."""
+        if not self.enabled:
+            self.fetch()
         found: torch.Tensor = getattr(self, f"trained_{name}") if self.enabled else getattr(self.base, name)
         return found
 
@@ -156,6 +164,11 @@ class Weights:
         """Switch between the trained weights and the base's."""
         for layer in self.layers.values():
             layer.enabled = on
+
+
+def trained_layers(model: nn.Module) -> list[_Trained]:
+    """Return the layers of a model whose own weights are trained, each with the base's weights beside."""
+    return [module for module in model.modules() if isinstance(module, _Trained)]
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:

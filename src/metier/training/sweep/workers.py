@@ -16,7 +16,7 @@ import torch
 
 from metier.engines import Ray
 from metier.engines.attempt import Answer, Failure, attempt
-from metier.progress import Progress
+from metier.progress import Progress, Relayed, relay
 from metier.training.sweep.job import Job, run_trial
 
 __all__ = ["Workers", "local_workers", "ray_workers"]
@@ -35,29 +35,6 @@ class Workers(Protocol):
         """Wait for a trial to end and return its number and its outcome, or how its process failed."""
 
 
-class _Reports:
-    """Progress of a trial, sent over a pipe."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-
-    def start(self, task: str, total: float | None = None, unit: str = "") -> None:
-        """Send."""
-        self._pipe.send(("start", (task, total, unit)))
-
-    def advance(self, task: str, amount: float = 1.0, note: str = "") -> None:
-        """Send."""
-        self._pipe.send(("advance", (task, amount, note)))
-
-    def finish(self, task: str, note: str = "") -> None:
-        """Send."""
-        self._pipe.send(("finish", (task, note)))
-
-    def say(self, message: str) -> None:
-        """Send."""
-        self._pipe.send(("say", (message,)))
-
-
 def _end_with_parent() -> None:
     """End this process as soon as its parent is gone: nobody would read its result."""
     parent = multiprocessing.parent_process()
@@ -70,7 +47,7 @@ def _child(pipe: Connection, job: Job, share: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone reacts to Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, torch.get_num_threads() // share))
-    pipe.send(("end", attempt(lambda item: run_trial(item, _Reports(pipe)), job)))
+    pipe.send(("end", attempt(lambda item: run_trial(item, Relayed(lambda name, arguments: pipe.send((name, arguments)))), job)))
 
 
 class _Local:
@@ -116,7 +93,7 @@ class _Local:
 
     def _show(self, number: int, kind: str, content: tuple[Any, ...]) -> None:
         first, *rest = content
-        getattr(self._progress, kind)(f"trial {number}: {first}", *rest)
+        relay(self._progress, kind, (f"trial {number}: {first}", *rest))
 
     def close(self) -> None:
         """End what still runs."""
