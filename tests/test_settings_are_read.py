@@ -33,8 +33,8 @@ from metier.serving import ApiKeys, Engine, Guard, Served, Service, build_app
 from metier.serving.server import configure
 from metier.store import Store
 from metier.training import TrainingSettings, train
-from metier.training.examples import Labelled
 from metier.training.classweights import class_weights
+from metier.training.examples import Labelled
 from metier.training.settings import ObjectiveSettings
 from metier.training.sweep import read_space, search
 from metier.training.sweep.job import Job

@@ -11,7 +11,7 @@ import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -23,7 +23,7 @@ from metier.engines import LOCAL, Engine
 from metier.errors import GateRefused, InputError, ModelError, StoreError
 from metier.events import Record
 from metier.progress import SILENT, Progress
-from metier.project import Project
+from metier.project import Project, members_of
 from metier.store import Store, Workspace
 
 __all__ = ["Goal", "Outcome", "Recorder", "Stages", "approve", "author", "dossier", "newest", "open_expert", "planned", "release", "run"]
@@ -73,9 +73,12 @@ def run(
     """
     began = time.monotonic()
     pack, origin = _inputs(project)
+    # Each companion's dataset under its own lock, and before this project is held: two that name each other do not wait for each other.
+    others = () if goal == "dataset" else members_of(project, partial(_base, online=online, progress=progress), partial(_dataset, engine, online, progress))
+    named = partial(_found, project, online=online, progress=progress)
     with project.store.lock():
         stage = Stages(project.store, recorder, progress)
-        made = _walk(project, goal, stage, pack, origin, engine=engine, named=lambda name: _found(project, name, online, progress), ledger=ledger)
+        made = _walk(project, goal, stage, pack, origin, engine=engine, named=named, ledger=ledger, members=lambda: others)
     outcome = Outcome(project.settings.project, time.monotonic() - began, *made)
     return outcome if outcome.decision is None else replace(outcome, release=registry.released(project.store, outcome.decision))
 
@@ -96,13 +99,8 @@ def planned(project: Project, *, goal: Goal = "decision", ledger: Ledger = None)
             raise _WouldRunError
         return found
 
-    def named(name: str) -> models.Base:
-        if not models.at_hand(name):
-            raise _WouldRunError
-        return _found(project, name)
-
     with contextlib.suppress(_WouldRunError):
-        _walk(project, goal, find, pack, origin, engine=LOCAL, named=named, ledger=ledger)
+        _walk(project, goal, find, pack, origin, engine=LOCAL, named=partial(_at_hand, project), ledger=ledger, members=partial(_members_there, project))
     return stages
 
 
@@ -209,11 +207,35 @@ def _present(project: Project, ledger: Ledger) -> tuple[Artifact, ...]:
             raise GateRefused(f"there is no decision on the present data, settings and code\n    -> make it with: metier run {project.root}")
         return found
 
-    return _walk(project, "decision", find, pack, origin, engine=LOCAL, named=lambda name: _found(project, name), ledger=ledger)
+    try:
+        return _walk(
+            project, "decision", find, pack, origin, engine=LOCAL, named=partial(_found, project), ledger=ledger, members=partial(_members_there, project)
+        )
+    except _WouldRunError:
+        what = "the data of a project that this one was trained together with has changed"
+        raise GateRefused(f"{what}\n    -> train again with: metier run {project.root}") from None
 
 
 class _WouldRunError(Exception):
     """A stage is not done yet, and it is only looked at."""
+
+
+def _members_there(project: Project) -> tuple[training.Member, ...]:
+    return members_of(project, lambda other: _at_hand(other, other.settings.base), _dataset_there)
+
+
+def _dataset(engine: Engine, online: bool, progress: Progress, project: Project) -> Artifact:
+    """Return the dataset of another project's present data and settings; what is there already is not made again, even while somebody works there."""
+    with contextlib.suppress(_WouldRunError):
+        return _dataset_there(project)
+    return run(project, goal="dataset", engine=engine, progress=progress, online=online).dataset
+
+
+def _dataset_there(project: Project) -> Artifact:
+    found = planned(project, goal="dataset")["prepare"]
+    if found is None:
+        raise _WouldRunError
+    return found[-1]
 
 
 def _inputs(project: Project) -> tuple[packs.Pack, sources.SourceSet]:
@@ -226,6 +248,12 @@ def _inputs(project: Project) -> tuple[packs.Pack, sources.SourceSet]:
 def author(project: Project) -> str:
     """Return who answers for what is made in a project: the name in its file, else the user who runs this."""
     return project.settings.compliance.author or people.present_user()
+
+
+def _at_hand(project: Project, name: str) -> models.Base:
+    if not models.at_hand(name):
+        raise _WouldRunError
+    return _found(project, name)
 
 
 def _base(project: Project, online: bool = False, progress: Progress = SILENT) -> models.Base:
@@ -246,10 +274,11 @@ def _walk(
     engine: Engine,
     named: Callable[[str], models.Base],
     ledger: Ledger = None,
+    members: Callable[[], tuple[training.Member, ...]],
 ) -> tuple[Artifact, ...]:
     """The order of the stages. Returns dataset, run, adapter, evaluation, evidence and decision, as far as the goal goes.
 
-    `named` finds a model by its name once it is needed: it may have to be made first.
+    `named` finds a model by its name once it is needed: it may have to be made first. `members` are the others of a joint training.
     """
     settings = project.settings
     limit, tests = settings.training.batch.maximum_tokens, evaluation.item_files(settings.evaluation, project.root)
@@ -261,7 +290,9 @@ def _walk(
     if goal == "dataset":
         return (dataset,)
     model, teacher = named(settings.base), settings.training.teacher
-    tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None)
+    others = members()
+    together = (training.Member(settings.project, dataset, project.store), *others) if others else ()
+    tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None, together)
     if goal == "adapter":
         return dataset, tuning, adapter
     files = evaluation.task_files_digest(settings.evaluation, project.root)

@@ -78,7 +78,7 @@ def lora_config(model: nn.Module, *, rank: int, alpha: float, dropout: float, st
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
-    other = {name: len(layer.lora_a) for name, layer in layers.items() if len(layer.lora_a) != rank}
+    other = {name: layer.rank for name, layer in layers.items() if layer.rank != rank}
     if other:
         config["rank_pattern"] = other
         config["alpha_pattern"] = {name: layers[name].scale * (math.sqrt(own) if stabilised else own) for name, own in other.items()}

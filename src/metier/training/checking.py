@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from metier.training.batches import owners, pack, row_of
+from metier.training.batches import owners, pack, row_at
 from metier.training.examples import Examples, Origin
 from metier.training.gather import to_device
 from metier.training.objectives import Losses
@@ -68,7 +68,7 @@ def check(model: Any, checks: Examples, losses: Losses, *, row_tokens: int, acce
     sums = torch.zeros(len(lengths), dtype=torch.float32)
     counts = torch.zeros(len(lengths), dtype=torch.int64)
     for number, indices in enumerate(pack(lengths, range(len(lengths)), row_tokens)):
-        row = row_of([checks.examples[index] for index in indices])
+        row = row_at(checks, indices)
         places = torch.tensor(indices)[owners(row)]
         counts.index_add_(0, places, torch.ones_like(places))
         if number % accelerator.num_processes == accelerator.process_index:

@@ -37,13 +37,17 @@ _told = Event()
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is trained: the workspace's key, the dataset's digest, the settings as JSON, names and digests of the base model and the teacher."""
+    """What is trained: the workspace's key, the dataset's digest, the settings as JSON, names and digests of the base model and the teacher.
+
+    `members` of a joint training: name, store (relative to that of the project) and digest of the dataset.
+    """
 
     key: str
     dataset: str
     settings: str
     base: tuple[str, str]
     teacher: tuple[str, str] | None = None
+    members: tuple[tuple[str, str, str], ...] = ()
 
 
 def accelerator() -> Accelerator:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 from metier.artifacts import Artifact
 from metier.errors import InputError
 from metier.models import Base
@@ -10,6 +13,8 @@ from metier.store import Store, Workspace
 from metier.training.answers import Answering, prepare_answers
 from metier.training.crew import Job, followed, leading, receive
 from metier.training.launch import processes
+from metier.training.members import Member
+from metier.training.parts import commit_part, find_parts, keep_parts, parts_key
 from metier.training.settings import TrainingSettings
 from metier.training.taught import Labelling, prepare_labels
 from metier.training.trainer import Judge
@@ -18,23 +23,59 @@ __all__ = ["follow", "train"]
 
 
 def train(
-    dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None = None, *, workspace: Workspace, judge: Judge | None = None
+    dataset: Artifact,
+    base: Base,
+    settings: TrainingSettings,
+    teacher: Base | None = None,
+    members: Sequence[Member] = (),
+    *,
+    workspace: Workspace,
+    judge: Judge | None = None,
 ) -> tuple[Artifact, Artifact]:
     """Train a base model on a dataset's training split and return the run and what was trained (an adapter, or a model with a head).
 
     Started again in the same workspace it continues from the last checkpoint with the very numbers that an
-    uninterrupted run would have had (same machine, same number of threads). `teacher` is the model that `settings.teacher` names. `judge` is told
+    uninterrupted run would have had (same machine, same number of threads). `teacher` is the model that `settings.teacher` names. `members` are those
+    of a joint training, this dataset's project among them; what one of them has trained already is not trained again. `judge` is told
     the step and the losses of each validation; where it returns True the training ends as pruned, which the run's facts say. Raises
     InputError if nothing can be trained or a judge is given to one of several processes, ModelError if another process of the same training ends.
     """
     if judge is not None and processes() > 1:
         raise InputError("a training that is judged on its way is not shared by several processes\n    -> run metier sweep without a launcher")
+    members = _ordered(members, settings)
     named = None if teacher is None else (teacher.name, teacher.digest)
-    with leading(Job(workspace.key, dataset.digest, settings.model_dump_json(), (base.name, base.digest), named)):
-        prepared = _prepare(dataset, base, settings, teacher, workspace)
-        prepared.trainer.judge = judge
-        prepared.trainer.run()
-    return prepared.commit(workspace)
+    key = parts_key(members, base, settings, teacher, workspace.code)
+    found = find_parts(members, key)
+    if found is None:
+        places = tuple((member.project, os.path.relpath(member.store.root, workspace.store.root), member.dataset.digest) for member in members)
+        with leading(Job(workspace.key, dataset.digest, settings.model_dump_json(), (base.name, base.digest), named, places)):
+            prepared = _prepare(dataset, base, settings, teacher, members, workspace)
+            prepared.trainer.judge = judge
+            prepared.trainer.run()
+        if not members or isinstance(prepared, Labelling):
+            return prepared.commit(workspace)
+        found = keep_parts(prepared, _own(members, dataset), key)
+    else:
+        workspace.progress.say(f"taken from the joint training of {found.trained_by}: same projects, data, base model and settings")
+    return commit_part(found, members, _own(members, dataset), base, settings, workspace=workspace)
+
+
+def _own(members: Sequence[Member], dataset: Artifact) -> Member:
+    return next(member for member in members if member.dataset.digest == dataset.digest)
+
+
+def _ordered(members: Sequence[Member], settings: TrainingSettings) -> Sequence[Member]:
+    """Return the members by name. Raises InputError where they are not those that the settings speak of, or two have the same data."""
+    if bool(members) != bool(settings.adaptation.joint.projects):
+        raise InputError("training.adaptation.joint.projects names projects, and the datasets of these were not given\n    -> give all of them, or none")
+    ordered = sorted(members, key=lambda member: member.project)
+    for place, member in enumerate(ordered):
+        for other in ordered[place + 1 :]:
+            if member.dataset.digest == other.dataset.digest or member.project == other.project:
+                raise InputError(
+                    f"{member.project} and {other.project} have the same data, or the same name\n    -> take one out of training.adaptation.joint.projects"
+                )
+    return ordered
 
 
 def follow(store: Store) -> None:
@@ -49,10 +90,17 @@ def follow(store: Store) -> None:
     with followed():
         dataset = store.open("dataset", job.dataset)
         settings = TrainingSettings.model_validate_json(job.settings)
-        _prepare(dataset, base, settings, teacher, store.workspace(job.key, SILENT)).trainer.run()
+        members = [_member(project, Store(store.root / place), digest) for project, place, digest in job.members]
+        _prepare(dataset, base, settings, teacher, members, store.workspace(job.key, SILENT)).trainer.run()
 
 
-def _prepare(dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, workspace: Workspace) -> Answering | Labelling:
+def _member(project: str, store: Store, dataset: str) -> Member:
+    return Member(project, store.open("dataset", dataset), store)
+
+
+def _prepare(
+    dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, members: Sequence[Member], workspace: Workspace
+) -> Answering | Labelling:
     if settings.task != "generation":
         return prepare_labels(dataset, base, settings, settings.task, workspace=workspace)
-    return prepare_answers(dataset, base, settings, teacher, workspace=workspace)
+    return prepare_answers(dataset, base, settings, teacher, members, workspace=workspace)
