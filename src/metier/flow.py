@@ -23,7 +23,7 @@ from metier.engines import LOCAL, Engine
 from metier.errors import GateRefused, InputError, ModelError, StoreError
 from metier.events import Record
 from metier.progress import SILENT, Progress
-from metier.project import Project, members_of
+from metier.project import Project, companions, members_of
 from metier.store import Store, Workspace
 
 __all__ = ["Goal", "Outcome", "Recorder", "Stages", "approve", "author", "dossier", "newest", "open_expert", "planned", "release", "run"]
@@ -99,6 +99,8 @@ def planned(project: Project, *, goal: Goal = "decision", ledger: Ledger = None)
             raise _WouldRunError
         return found
 
+    if goal != "dataset":
+        companions(project)  # what does not fit is said although nothing runs
     with contextlib.suppress(_WouldRunError):
         _walk(project, goal, find, pack, origin, engine=LOCAL, named=partial(_at_hand, project), ledger=ledger, members=partial(_members_there, project))
     return stages
@@ -290,8 +292,7 @@ def _walk(
     if goal == "dataset":
         return (dataset,)
     model, teacher = named(settings.base), settings.training.teacher
-    others = members()
-    together = (training.Member(settings.project, dataset, project.store), *others) if others else ()
+    together = (training.Member(settings.project, dataset, project.store), *others) if (others := members()) else ()
     tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None, together)
     if goal == "adapter":
         return dataset, tuning, adapter

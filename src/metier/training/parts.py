@@ -24,7 +24,8 @@ from metier.errors import StoreError
 from metier.models import Base, Chat, load_tokenizer
 from metier.models.methods import member_state
 from metier.models.saved import write_tensors
-from metier.shards import write_drops
+from metier.records import Record
+from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder, write_atomically
 from metier.training.answers import Answering, commit_trained, named
 from metier.training.members import Member
@@ -125,7 +126,7 @@ def commit_part(
         shutil.copyfile(found.folder / name, run / name)
     write_drops(run / "drops.parquet", taught.drops)
     losses = _losses(found.folder / METRICS, found.facts["best_step"]) or [None] * len(members)
-    together = [_said(*item) for item in zip(members, found.examples, losses, strict=True)]
+    together = [_said(own, *item) for item in zip(members, found.examples, losses, strict=True) if item[0] is not own]
     facts = dict(found.facts) | {
         "base": named(base),
         "settings": found.facts["settings"] | {"asked": settings.model_dump(mode="json", exclude_unset=True)},
@@ -140,7 +141,7 @@ def commit_part(
             "own_rank": rank,
             "validation_loss": found.facts["validation_loss"],
         },
-        "companions": [entry for place, entry in enumerate(together) if place != number],
+        "companions": together,
     }
     config = {**found.config, "base_model_name_or_path": base.name}
     tensors = member_state(found.tensors, number, own=rank, members=len(members))
@@ -154,8 +155,21 @@ def _losses(metrics: Path, step: int | None) -> list[float | None] | None:
     return next((row["validation_by_member"] for row in rows if row["step"] == step and "validation_by_member" in row), None)
 
 
-def _said(member: Member, examples: int, loss: float | None) -> dict[str, Any]:
-    """Return what a run says of a companion: whose data it was, and under which terms it may be used."""
-    register = member.dataset.facts.get("register", ())
-    sources = [{name: entry[name] for name in ("uri", "sha256", "rows", "licence", "basis")} for entry in register]
-    return {"project": member.project, "dataset": member.dataset.digest, "examples": examples, "validation_loss": loss, "sources": sources}
+def _said(own: Member, companion: Member, examples: int, loss: float | None) -> dict[str, Any]:
+    """Return what a run says of a companion: whose data it was, under which terms it may be used, and how much of it is held out here."""
+    register = companion.dataset.facts.get("register", ())
+    held = {_asked(record) for split in ("validation", "test") for record in dataset_records(own.dataset, split)}
+    return {
+        "project": companion.project,
+        "dataset": companion.dataset.digest,
+        "examples": examples,
+        "validation_loss": loss,
+        "held_out_here": len(held & {_asked(record) for record in dataset_records(companion.dataset, "train")}),
+        "sources": [{name: entry[name] for name in ("uri", "sha256", "rows", "licence", "basis")} for entry in register],
+    }
+
+
+def _asked(record: Record) -> str:
+    """Return the digest of what a record asks: everything before its last learnt message, or its text."""
+    last = max((place for place, message in enumerate(record.messages) if message.learn), default=len(record.messages))
+    return digest_of([[message.role, message.content] for message in record.messages[:last]] or record.text)
