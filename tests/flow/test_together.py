@@ -89,6 +89,19 @@ def test_evidence_card_bill_and_lineage_say_whose_data_it_was(both: Path) -> Non
     assert "companion" in kinds
 
 
+def test_what_a_person_has_reached_is_found_in_the_projects_that_are_named(both: Path) -> None:
+    flow.run(load_project(both / "english"), goal="adapter")
+    chinese, english = load_project(both / "chinese"), load_project(both / "english")
+    result = CliRunner().invoke(app, ["data", "impact", str(both / "english"), "--source", "data/hives.jsonl", "--json"])
+    (reached,) = json.loads(result.stdout)["reached"]
+    theirs = flow.planned(chinese, goal="adapter")["training"]
+    assert theirs is not None
+    assert reached["elsewhere"] == {"chinese": {"run": [theirs[0].digest], "adapter": [theirs[1].digest]}}
+    assert reached["became"]["adapter"] == [english.store.newest("adapter").digest]
+    shown = CliRunner().invoke(app, ["data", "impact", str(both / "english"), "--source", "data/hives.jsonl"]).stdout
+    assert f"in chinese: adapter {theirs[1].digest[:16]}" in shown
+
+
 def test_a_companions_licence_is_checked_as_ones_own(tmp_path: Path, base: Base) -> None:
     folder = written(tmp_path, base, "chinese", "english")
     written(tmp_path, base, "english", licence="secret")
@@ -99,6 +112,22 @@ def test_a_companions_licence_is_checked_as_ones_own(tmp_path: Path, base: Base)
     assert (licences["measured"], licences["n"]) == (0.5, 2)
     assert "english: data/hives.jsonl (secret)" in licences["faults"][0]
     assert outcome.decision is not None
+
+
+def test_a_held_out_question_that_a_companion_was_taught_is_a_fault(tmp_path: Path, base: Base) -> None:
+    folder = written(tmp_path, base, "chinese", "english")
+    other = written(tmp_path, base, "english")
+    same = rows(60, seed=1)
+    for place in (folder, other):
+        write_jsonl(place / "data" / "hives.jsonl", same if place == folder else [*same, *rows(40, seed=2)])
+    outcome = flow.run(load_project(folder))
+    assert outcome.run is not None
+    assert outcome.evidence is not None
+    (count,) = [item["held_out_here"] for item in outcome.run.facts["companions"]]
+    assert count > 0
+    found = [json.loads(path.read_bytes()) for path in (outcome.evidence.path / "controls").glob("*.json")]
+    (held,) = [document for document in found if document["check"] == "held_out_evaluation"]
+    assert f"{count} held-out questions were trained on as records of the project english" in held["faults"]
 
 
 def test_other_data_of_a_companion_trains_again(tmp_path: Path, base: Base) -> None:

@@ -127,24 +127,26 @@ def commit_part(
     write_drops(run / "drops.parquet", taught.drops)
     losses = _losses(found.folder / METRICS, found.facts["best_step"]) or [None] * len(members)
     together = [_said(own, *item) for item in zip(members, found.examples, losses, strict=True) if item[0] is not own]
+    tensors = member_state(found.tensors, number, own=rank, members=len(members))
     facts = dict(found.facts) | {
         "base": named(base),
         "settings": found.facts["settings"] | {"asked": settings.model_dump(mode="json", exclude_unset=True)},
         "dropped": len(taught.drops),
         "control_tokens_broken_up": taught.broken_up,
         "validation_loss": losses[number],
+        "trainable_parameters": sum(tensor.numel() for tensor in tensors.values()),
         "joint": {
             "members": [member.project for member in members],
             "trained_by": found.trained_by,
             "examples": found.examples[number],
             "shared_rank": found.config["r"] - rank,
             "own_rank": rank,
+            "trainable_parameters": found.facts["trainable_parameters"],
             "validation_loss": found.facts["validation_loss"],
         },
         "companions": together,
     }
     config = {**found.config, "base_model_name_or_path": base.name}
-    tensors = member_state(found.tensors, number, own=rank, members=len(members))
     sizes = {"rank": config["r"], "alpha": config["lora_alpha"]}
     return commit_trained(workspace, own.dataset, base, chat, facts=facts, sizes=sizes, config=config, tensors=tensors)
 
