@@ -135,11 +135,12 @@ def _methods() -> Iterator[str]:
     yield "rows, in one process or several with the same numbers, resumes exactly, and can be private. Experts that do not share a batch are served in"
     yield "lanes of their own."
     yield ""
-    head = ["method", "answers and texts", "labels and spans", "base packed to four bits", "`objectives.ewc`", "ranks by layer"]
+    head = ["method", "answers and texts", "labels and spans", "base packed to four bits", "`objectives.ewc`", "ranks by layer", "several projects together"]
     head += ["served in one batch, merged, exported", "source"]
     yield from (f"| {' | '.join(head)} |", "|---" * len(head) + "|")
     for name, facts in METHODS.items():
-        marks = (True, facts.labels, name == "qlora", facts.moves, "adaptation.ranks" in facts.reads, facts.low_rank)
+        reads = ("adaptation.ranks" in facts.reads, "adaptation.joint" in facts.reads)
+        marks = (True, facts.labels, name == "qlora", facts.moves, *reads, facts.low_rank)
         yield f"| `{name}` | {' | '.join('yes' if mark else '' for mark in marks)} | {_cell(facts.source)} |"
 
 

@@ -121,18 +121,19 @@ def test_a_killed_process_stops_all_and_any_number_goes_on(tmp_path: Path, built
 
 
 def test_two_processes_that_train_two_projects_together_have_the_losses_of_one(tmp_path: Path, base: Base) -> None:
+    for number, name in enumerate(("one", "other")):
+        folder = project(tmp_path / "built" / name, base)
+        write_jsonl(folder / "data" / "hives.jsonl", rows(60, seed=number))
+        joint = "{rank: 4, joint: {projects: [../other], rank: 2, alpha: 0.5}, dropout" if name == "one" else "{rank: 4, dropout"
+        text = (folder / "metier.yaml").read_text(encoding="utf-8").replace("project: hives", f"project: {name}")
+        (folder / "metier.yaml").write_text(text.replace("{rank: 4, dropout", joint), encoding="utf-8")
+        subprocess.run([sys.executable, "-m", "metier", "data", "build", str(folder)], check=True, capture_output=True)
     found = []
     for count in (1, 2):
-        folders = [project(tmp_path / str(count) / name, base) for name in ("one", "other")]
-        for number, folder in enumerate(folders):
-            write_jsonl(folder / "data" / "hives.jsonl", rows(60, seed=number))
-            text = (folder / "metier.yaml").read_text(encoding="utf-8").replace("project: hives", f"project: {folder.name}")
-            text = text.replace("    subject: keeper\n", "")  # what stands for a person is drawn anew in each project, and splits by it
-            joint = "{rank: 4, joint: {projects: [../other], rank: 2, alpha: 0.5}, dropout" if folder.name == "one" else "{rank: 4, dropout"
-            (folder / "metier.yaml").write_text(text.replace("{rank: 4, dropout", joint), encoding="utf-8")
-        found.append(metrics(folders[0], trained(folders[0], count)))
+        folder = Path(shutil.copytree(tmp_path / "built", tmp_path / str(count))) / "one"
+        found.append(metrics(folder, trained(folder, count)))
     alone, both = found
     assert [row["loss"] for row in both] == pytest.approx([row["loss"] for row in alone], abs=1e-4)
-    checked = [[loss for row in rows_of for loss in row.get("validation_by_member", ())] for rows_of in found]
+    checked = [[loss for row in measured for loss in row.get("validation_by_member", ())] for measured in found]
     assert len(checked[0]) == 6
     assert checked[1] == pytest.approx(checked[0], abs=1e-4)
