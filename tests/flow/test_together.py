@@ -84,6 +84,8 @@ def test_evidence_card_bill_and_lineage_say_whose_data_it_was(both: Path) -> Non
     dossier = flow.dossier(chinese)
     assert "| english | data/hives.jsonl |" in model_card(dossier)
     assert [part["name"] for part in bill_of_materials(dossier)["components"] if part["bom-ref"] == "companion-0"] == ["english dataset"]
+    assert outcome.evaluation is not None
+    assert "english" in outcome.evaluation.file("report.html").read_text(encoding="utf-8")
     tree = registry.trace(chinese.store, outcome.adapter.digest).back.as_facts()
     kinds = [node["kind"] for run in tree["children"] if run["kind"] == "run" for node in run["children"]]
     assert "companion" in kinds

@@ -22,6 +22,8 @@ from metier.training import Member, TrainingSettings, train
 from metier.training import parts as parts_of
 from metier.training.curriculum import plan_steps
 from metier.training.members import examples_together
+from metier.training.planning.methods import method_of, trainable_parameters
+from metier.training.planning.shape import read_shape
 from metier.training.trainer import Trainer
 
 PLACES = (("红", "左边"), ("绿", "右边"))
@@ -96,6 +98,7 @@ def test_each_gets_one_adapter_of_shared_and_own_and_the_run_says_whose_data_it_
     assert run.facts["joint"]["validation_loss"] == best["validation_loss"]
     assert LocalModel.open(base, adapter.path, dtype=torch.float32)
     assert run.facts["flops"] > 0
+    assert joint["trainable_parameters"] == trainable_parameters(read_shape(base.folder), method_of(SETTINGS, 18)), "what a plan counts"
 
 
 def test_the_second_takes_its_part_without_training(pair: Pair, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
