@@ -139,11 +139,12 @@ def _methods() -> Iterator[str]:
     yield "not taught privately, nor with objectives that measure a distance from the base model. An encoder whose layers are built otherwise is refused where"
     yield "a method finds no place in them, before its weights are read, with the method to use."
     yield ""
-    head = ["method", "learning rate", "for labels", "base packed to four bits", "`objectives.ewc`", "ranks by layer"]
+    head = ["method", "learning rate", "for labels", "base packed to four bits", "`objectives.ewc`", "ranks by layer", "several projects together"]
     head += ["answers served in one batch, merged, exported", "source"]
     yield from (f"| {' | '.join(head)} |", "|---" * len(head) + "|")
     for name, facts in METHODS.items():
-        marks = (name == "qlora", facts.moves, "adaptation.ranks" in facts.reads, facts.low_rank)
+        reads = ("adaptation.ranks" in facts.reads, "adaptation.joint" in facts.reads)
+        marks = (name == "qlora", facts.moves, *reads, facts.low_rank)
         rates = f"{facts.learning_rate:g} | {facts.rate_for_labels:g}"
         yield f"| `{name}` | {rates} | {' | '.join('yes' if mark else '' for mark in marks)} | {_cell(facts.source)} |"
 

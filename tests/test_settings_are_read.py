@@ -31,8 +31,9 @@ from metier.prepare.language import detect
 from metier.project import Project, ProjectSettings, load_project
 from metier.serving import ApiKeys, Guard, Served, Service, build_app, open_workers
 from metier.serving.server import configure
+from metier.shards import dataset_records, write_records
 from metier.store import Store
-from metier.training import TrainingSettings, train
+from metier.training import Member, TrainingSettings, train
 from metier.training.classweights import class_weights
 from metier.training.examples import Labelled
 from metier.training.settings import ObjectiveSettings
@@ -169,11 +170,23 @@ def _sweep(project: Project, base: Base, dataset: Artifact) -> None:
 
 
 def _otherwise(base: Base, dataset: Artifact, store: Store) -> None:
-    """Train as the project cannot at once: privately; and weigh labels, of which its answers have none."""
+    """Train as the project cannot at once: privately; together with another project; and weigh labels, of which its answers have none."""
     chosen = {"privacy": {"epsilon": 50.0, "accountant": "rdp", "units": 4}, "validation": {"times": 0}, "precision": "float32", "epochs": 0.1}
     train(dataset, base, TrainingSettings.model_validate(chosen), workspace=store.workspace("private"))
+    joint = {"adaptation": {"joint": {"projects": ["../other"], "alpha": 0.5}}, "precision": "float32", "epochs": 0.1}
+    other = Store(store.root.parent / "other")
+    members = (Member("this", dataset, store), Member("other", _some(dataset, other), other))
+    train(dataset, base, TrainingSettings.model_validate_json(json.dumps(joint)), None, members, workspace=store.workspace("joint"))
     weights = class_weights(ObjectiveSettings(class_weights={"b": 2.0}), Labelling("classification", ("a", "b"), 8), [Labelled((1,), (0,), (1,))])
     assert weights is not None
+
+
+def _some(dataset: Artifact, store: Store) -> Artifact:
+    """Return a dataset of another project: some of the same records."""
+    folder = store.root / "making"
+    folder.mkdir(parents=True)
+    write_records(folder / "part-train-00000.parquet", list(dataset_records(dataset, "train"))[:4])
+    return store.commit("dataset", folder, parents=[], facts={"splits": {"train": 4}, "register": []})
 
 
 def test_every_key_of_the_project_file_is_read_by_a_full_run(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

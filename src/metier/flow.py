@@ -1,44 +1,35 @@
 """The main path: from sources to a measured expert and a decision on it. The one module that knows the order of the stages.
 
-A stage takes artefacts and settings and returns artefacts; stages know nothing of each other. What a stage returned for the
-same inputs, settings, code and pack is not made again. Every artefact is handed to a recorder.
+A stage takes artefacts and settings and returns artefacts; stages know nothing of each other. Every artefact is handed to a recorder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from metier import compliance, evaluation, models, packs, people, prepare, registry, sources, training
 from metier.artifacts import Artifact
-from metier.config import Settings, settings_digest
-from metier.digest import digest_file, digest_of
 from metier.engines import LOCAL, Engine
 from metier.errors import GateRefused, InputError, ModelError, StoreError
 from metier.events import Record
 from metier.progress import SILENT, Progress
-from metier.project import Project
-from metier.store import Store, Workspace
+from metier.project import Project, companions, members_of
+from metier.stages import Recorder, Stages, ignore, name_of
+from metier.store import Workspace
 
-__all__ = ["Goal", "Outcome", "Recorder", "Stages", "approve", "author", "dossier", "newest", "open_expert", "planned", "release", "run"]
+__all__ = ["Goal", "Outcome", "approve", "author", "dossier", "newest", "open_expert", "planned", "release", "run"]
 
-Recorder: TypeAlias = Callable[[Artifact], None]
 Goal: TypeAlias = Literal["dataset", "adapter", "evaluation", "decision"]
 Ledger: TypeAlias = Callable[[], compliance.LedgerFacts] | None
 """Verifies the log of events and says what was found."""
 
 _GOALS: tuple[Goal, ...] = ("dataset", "adapter", "evaluation", "decision")
 _ROOMS = ("prepare", "training", "evaluation", "compliance")
-
-
-def _ignore(_: Artifact) -> None:
-    """Record nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +51,7 @@ def run(
     project: Project,
     *,
     goal: Goal = "decision",
-    recorder: Recorder = _ignore,
+    recorder: Recorder = ignore,
     ledger: Ledger = None,
     engine: Engine = LOCAL,
     progress: Progress = SILENT,
@@ -81,9 +72,12 @@ def run(
         for name in (project.settings.base, project.settings.training.teacher):
             if name is not None:
                 models.look_for(name, root=project.root)
+    # Each companion's dataset under its own lock, and before this project is held: two that name each other do not wait for each other.
+    others = () if goal == "dataset" else members_of(project, partial(_base, online=online, progress=progress), partial(_dataset, engine, online, progress))
+    named = partial(_found, project, online=online, progress=progress)
     with project.store.lock():
         stage = Stages(project.store, recorder, progress)
-        made = _walk(project, goal, stage, pack, origin, engine=engine, named=lambda name: _found(project, name, online, progress), ledger=ledger)
+        made = _walk(project, goal, stage, pack, origin, engine=engine, named=named, ledger=ledger, members=lambda: others)
     outcome = Outcome(project.settings.project, time.monotonic() - began, *made)
     return outcome if outcome.decision is None else replace(outcome, release=registry.released(project.store, outcome.decision))
 
@@ -99,18 +93,15 @@ def planned(project: Project, *, goal: Goal = "decision", ledger: Ledger = None)
 
     def find(function: Callable[..., Any], *inputs: Any, **_: Any) -> tuple[Artifact, ...]:
         found = finder.store.find(finder.key(function, inputs))
-        stages[_name(function)] = found
+        stages[name_of(function)] = found
         if found is None:
             raise _WouldRunError
         return found
 
-    def named(name: str) -> models.Base:
-        if not models.at_hand(name):
-            raise _WouldRunError
-        return _found(project, name)
-
+    if goal != "dataset":
+        companions(project)  # what does not fit is said although nothing runs
     with contextlib.suppress(_WouldRunError):
-        _walk(project, goal, find, pack, origin, engine=LOCAL, named=named, ledger=ledger)
+        _walk(project, goal, find, pack, origin, engine=LOCAL, named=partial(_at_hand, project), ledger=ledger, members=partial(_members_there, project))
     return stages
 
 
@@ -153,7 +144,7 @@ def approve(
     by: str,
     note: str = "",
     controls: Sequence[str] = (),
-    recorder: Recorder = _ignore,
+    recorder: Recorder = ignore,
     record: Record | None = None,
     ledger: Ledger = None,
 ) -> tuple[Artifact, Artifact]:
@@ -176,7 +167,7 @@ def release(
     signer: registry.Signer,
     *,
     name: str | None = None,
-    recorder: Recorder = _ignore,
+    recorder: Recorder = ignore,
     record: Record | None = None,
     ledger: Ledger = None,
 ) -> Artifact:
@@ -220,11 +211,35 @@ def _present(project: Project, ledger: Ledger) -> tuple[Artifact, ...]:
             raise GateRefused(f"there is no decision on the present data, settings and code\n    -> make it with: metier run {project.root}")
         return found
 
-    return _walk(project, "decision", find, pack, origin, engine=LOCAL, named=lambda name: _found(project, name), ledger=ledger)
+    try:
+        return _walk(
+            project, "decision", find, pack, origin, engine=LOCAL, named=partial(_found, project), ledger=ledger, members=partial(_members_there, project)
+        )
+    except _WouldRunError:
+        what = "the data of a project that this one was trained together with has changed"
+        raise GateRefused(f"{what}\n    -> train again with: metier run {project.root}") from None
 
 
 class _WouldRunError(Exception):
     """A stage is not done yet, and it is only looked at."""
+
+
+def _members_there(project: Project) -> tuple[training.Member, ...]:
+    return members_of(project, lambda other: _at_hand(other, other.settings.base), _dataset_there)
+
+
+def _dataset(engine: Engine, online: bool, progress: Progress, project: Project) -> Artifact:
+    """Return the dataset of another project's present data and settings; what is there already is not made again, even while somebody works there."""
+    with contextlib.suppress(_WouldRunError):
+        return _dataset_there(project)
+    return run(project, goal="dataset", engine=engine, progress=progress, online=online).dataset
+
+
+def _dataset_there(project: Project) -> Artifact:
+    found = planned(project, goal="dataset")["prepare"]
+    if found is None:
+        raise _WouldRunError
+    return found[-1]
 
 
 def _inputs(project: Project) -> tuple[packs.Pack, sources.SourceSet]:
@@ -237,6 +252,12 @@ def _inputs(project: Project) -> tuple[packs.Pack, sources.SourceSet]:
 def author(project: Project) -> str:
     """Return who answers for what is made in a project: the name in its file, else the user who runs this."""
     return project.settings.compliance.author or people.present_user()
+
+
+def _at_hand(project: Project, name: str) -> models.Base:
+    if not models.at_hand(name):
+        raise _WouldRunError
+    return _found(project, name)
 
 
 def _base(project: Project, online: bool = False, progress: Progress = SILENT) -> models.Base:
@@ -257,10 +278,11 @@ def _walk(
     engine: Engine,
     named: Callable[[str], models.Base],
     ledger: Ledger = None,
+    members: Callable[[], tuple[training.Member, ...]],
 ) -> tuple[Artifact, ...]:
     """The order of the stages. Returns dataset, run, adapter, evaluation, evidence and decision, as far as the goal goes.
 
-    `named` finds a model by its name once it is needed: it may have to be made first.
+    `named` finds a model by its name once it is needed: it may have to be made first. `members` are the others of a joint training.
     """
     settings = project.settings
     limit, tests = settings.training.batch.maximum_tokens, evaluation.item_files(settings.evaluation, project.root)
@@ -272,7 +294,8 @@ def _walk(
     if goal == "dataset":
         return (dataset,)
     model, teacher = named(settings.base), settings.training.teacher
-    tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None, engine=settings.engine)
+    together = (training.Member(settings.project, dataset, project.store), *others) if (others := members()) else ()
+    tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None, together, engine=settings.engine)
     if goal == "adapter":
         return dataset, tuning, adapter
     files = evaluation.task_files_digest(settings.evaluation, project.root)
@@ -304,76 +327,3 @@ def _evaluate(
         return evaluation.evaluate_labels(dataset, adapter, models.Labeller.open(base, adapter.path), pack, settings, workspace=workspace, run=tuning)
     model = models.LocalModel.open(base, adapter.path)
     return evaluation.evaluate(dataset, adapter, model, pack, settings, languages, workspace=workspace, run=tuning)
-
-
-class Stages:
-    """Calls stages: finds what is unchanged, keeps their workspaces, records what they return."""
-
-    def __init__(self, store: Store, recorder: Recorder = _ignore, progress: Progress = SILENT) -> None:
-        self.store = store
-        self.recorder = recorder
-        self.progress = progress
-
-    def __call__(self, function: Callable[..., Artifact | tuple[Artifact, ...]], *inputs: Any, **means: Any) -> tuple[Artifact, ...]:
-        """Return the stage's artefacts, from the store if nothing that matters has changed.
-
-        `inputs` take part in the stage's identity; `means` (such as the engine) only in how the work is done.
-        """
-        key = self.key(function, inputs)
-        found = self.store.find(key)
-        if found is None:
-            found = self._work(function, inputs, means, key)
-            self.store.remember(key, found)
-        else:
-            self.progress.say(f"{_name(function)}: unchanged, {found[-1].kind} {found[-1].digest[:12]} is used again")
-        for artifact in found:
-            self.recorder(artifact)
-        return found
-
-    def key(self, function: Callable[..., Any], inputs: Sequence[Any]) -> str:
-        """Return the identity of a stage's work: its code, and the digest of every input."""
-        return digest_of({"stage": _name(function), "code": _code(_name(function)), "inputs": [_identity(item) for item in inputs]})
-
-    def _work(self, function: Callable[..., Any], inputs: Sequence[Any], means: dict[str, Any], key: str) -> tuple[Artifact, ...]:
-        workspace = replace(self.store.workspace(key, self.progress), code=_code(_name(function)))
-        try:
-            returned = function(*inputs, workspace=workspace, **means)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise StoreError(
-                f"the disk that holds {self.store.root} is full; nothing half-written was kept\n    -> free some space and run the same command again"
-            ) from error
-        return returned if isinstance(returned, tuple) else (returned,)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    """The stage's room: the first package below metier that its function lives in."""
-    room = function.__module__.split(".")[1]
-    return "evaluation" if room == "flow" else room
-
-
-def _identity(value: Any) -> Any:
-    if isinstance(value, Settings):
-        return settings_digest(value)
-    if hasattr(value, "digest"):
-        return value.digest
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, tuple | list):
-        return [_identity(item) for item in value]
-    raise TypeError(f"a {type(value).__name__} has no identity: stages take artefacts, settings and plain values")
-
-
-_STAGES = frozenset({"prepare", "training", "evaluation", "compliance", "registry", "serving", "deploy", "audit"})
-_ABOVE = frozenset({"cli", "imports", "flow.py", "export.py", "project.py", "testing.py", "demo.py"})
-
-
-@cache
-def _code(stage: str) -> str:
-    """Digest of the code that a stage's work depends on: its own room and everything below the stages."""
-    root = Path(__file__).parent
-    rooms = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")
-    files = [path.relative_to(root) for path in rooms]
-    used = sorted(path for path in files if path.parts[0] not in _ABOVE and (path.parts[0] not in _STAGES or path.parts[0] == stage))
-    return digest_of({path.as_posix(): digest_file(root / path) for path in used})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,19 +11,22 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticUndefined
 
+from metier import training
+from metier.artifacts import Artifact
 from metier.audit import AuditSettings
 from metier.compliance import ComplianceSettings
 from metier.config import Document, Settings, load_yaml, parse
 from metier.engines import EngineSettings
 from metier.errors import ConfigError, Fault
 from metier.evaluation import EvaluationSettings
+from metier.models import Base
 from metier.prepare import PrepareSettings
 from metier.serving import ServingSettings
 from metier.sources import SourceSettings
 from metier.store import Store, write_atomically
 from metier.training import SweepSettings, TrainingSettings, unshared
 
-__all__ = ["PROJECT_FILE", "Project", "ProjectSettings", "load_project", "new_project", "new_project_text", "read_project_file"]
+__all__ = ["PROJECT_FILE", "Project", "ProjectSettings", "companions", "load_project", "members_of", "new_project", "new_project_text", "read_project_file"]
 
 PROJECT_FILE = "metier.yaml"
 
@@ -81,6 +84,53 @@ def load_project(path: Path) -> Project:
     """Load a project by its folder or its file. Raises ConfigError with every fault of the file."""
     file = path / PROJECT_FILE if path.is_dir() else path
     return Project(file.resolve().parent, parse(read_project_file(file), ProjectSettings))
+
+
+def companions(project: Project) -> tuple[Project, ...]:
+    """Return the other projects that one trains together with, as `training.adaptation.joint.projects` names them.
+
+    Who they name in their turn does not matter. Raises ConfigError, naming both, for projects that cannot be trained together, and as
+    `load_project` does.
+    """
+    own = project.settings
+    others = tuple(load_project(project.root / place) for place in own.training.adaptation.joint.projects)
+    key, faults = "training.adaptation.joint.projects", []
+    for place, other in enumerate(others):
+        if other.settings.project in {own.project, *(earlier.settings.project for earlier in others[:place])}:
+            what = f"two of the projects are called {other.settings.project!r}"
+            faults.append(Fault(what, other.root, key=key, remedy="name each project once, and not this one; give each a name of its own"))
+        for name, (mine, theirs) in _apart(own.training, other.settings.training).items():
+            what = f"{name} is {theirs} in the project {other.settings.project} and {mine} in {own.project}"
+            faults.append(Fault(what, other.root, key=key, remedy="set both alike, so that they fit one training"))
+    if faults:
+        raise ConfigError(faults)
+    return others
+
+
+def members_of(project: Project, base: Callable[[Project], Base], dataset: Callable[[Project], Artifact]) -> tuple[training.Member, ...]:
+    """Return the projects that one trains together with, each with its dataset; `base` and `dataset` find, or make, those of a project.
+
+    Raises ConfigError for a project that does not fit, before any dataset is made.
+    """
+    others = companions(project)
+    own = base(project) if others else None
+    for other in others:
+        if own is not None and (found := base(other)).digest != own.digest:
+            what = f"the project {other.settings.project} trains {found.name}, and {project.settings.project} another base model, {own.name}"
+            raise ConfigError(Fault(what, other.root, key="training.adaptation.joint.projects", remedy="give both the same base model"))
+    return tuple(training.Member(other.settings.project, dataset(other), other.store) for other in others)
+
+
+def _apart(own: TrainingSettings, other: TrainingSettings) -> dict[str, tuple[Any, Any]]:
+    """Return what has to be alike of two projects that train together and is not, by key."""
+
+    def said(training: TrainingSettings) -> dict[str, Any]:
+        sizes = training.adaptation.model_dump(mode="json", exclude={"joint"})
+        found = {"task": training.task, "method": training.taught_by, "batch.maximum_tokens": training.batch.maximum_tokens}
+        return {f"training.{name}": value for name, value in (found | {f"adaptation.{name}": value for name, value in sizes.items()}).items()}
+
+    mine, theirs = said(own), said(other)
+    return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
 
 def read_project_file(file: Path) -> Document:

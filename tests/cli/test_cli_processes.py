@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cli.hives import write_project
+from cli.hives import rows, write_jsonl, write_project
 from metier.models import Base
 
 TRAINING = "  batch: {row_tokens: 128, rows: 4, maximum_tokens: 128}\n  validation: {times: 3}\n  checkpoint: {steps: 1}\n"
@@ -200,3 +200,22 @@ def test_a_launcher_and_workers_of_ray_exclude_each_other(tmp_path: Path, built:
     ended = [(process.communicate(timeout=100), process.returncode) for process in started(folder, 2)]
     assert [code for _, code in ended] == [2, 0]
     assert "a launcher has started several processes" in ended[0][0][1]
+
+
+def test_two_processes_that_train_two_projects_together_have_the_losses_of_one(tmp_path: Path, base: Base) -> None:
+    for number, name in enumerate(("one", "other")):
+        folder = project(tmp_path / "built" / name, base)
+        write_jsonl(folder / "data" / "hives.jsonl", rows(60, seed=number))
+        joint = "{rank: 4, joint: {projects: [../other], rank: 2, alpha: 0.5}, dropout" if name == "one" else "{rank: 4, dropout"
+        text = (folder / "metier.yaml").read_text(encoding="utf-8").replace("project: hives", f"project: {name}")
+        (folder / "metier.yaml").write_text(text.replace("{rank: 4, dropout", joint), encoding="utf-8")
+        subprocess.run([sys.executable, "-m", "metier", "data", "build", str(folder)], check=True, capture_output=True)
+    found = []
+    for count in (1, 2):
+        folder = Path(shutil.copytree(tmp_path / "built", tmp_path / str(count))) / "one"
+        found.append(metrics(folder, trained(folder, count)))
+    alone, both = found
+    assert [row["loss"] for row in both] == pytest.approx([row["loss"] for row in alone], abs=1e-4)
+    checked = [[loss for row in measured for loss in row.get("validation_by_member", ())] for measured in found]
+    assert len(checked[0]) == 6
+    assert checked[1] == pytest.approx(checked[0], abs=1e-4)

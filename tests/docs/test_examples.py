@@ -149,3 +149,30 @@ def test_stages_take_each_kind_of_record_in_its_turn(tmp_path: Path, base: Base,
     found, _ = train(dataset, base, settings, workspace=store.workspace("stages"))
     assert [stage["name"] for stage in found.facts["stages"]] == ["rules", "questions", "safety"]
     assert found.facts["unused_examples"] == 0
+
+
+def test_two_projects_are_trained_together_and_each_has_its_own_adapter(tmp_path: Path, base: Base) -> None:
+    folder = _write("together", tmp_path)
+    datasets = {}
+    for name in ("leases", "credits"):
+        file = folder / name / "metier.yaml"
+        text = file.read_text(encoding="utf-8").replace("pack:", f"base: {base.folder}\npack:").replace("epochs: 3", "epochs: 0.3")
+        file.write_text(text, encoding="utf-8")
+        datasets[name] = run(load_project(file), goal="dataset").dataset
+        assert datasets[name].facts["counts"]["language"].keys() == {"zh", "en"}
+        assert datasets[name].facts["records"] >= 200
+    made = {name: run(load_project(folder / name), goal="adapter") for name in datasets}
+    for name, outcome in made.items():
+        assert outcome.run is not None
+        joint = outcome.run.facts["joint"]
+        assert (joint["members"], joint["trained_by"]) == (["credits", "leases"], "leases")
+        assert (joint["shared_rank"], joint["own_rank"]) == (16, 8)
+        assert [item["project"] for item in outcome.run.facts["companions"]] == [other for other in datasets if other != name]
+
+
+def test_the_generator_of_the_two_projects_is_seeded(tmp_path: Path) -> None:
+    folders = [_write("together", tmp_path / str(number), seed) for number, seed in enumerate((3, 3, 4))]
+    contents = [[path.read_bytes() for path in sorted(folder.glob("*/data/*.jsonl"))] for folder in folders]
+    assert len(contents[0]) == 4
+    assert contents[0] == contents[1]
+    assert contents[0] != contents[2]

@@ -7,7 +7,7 @@ import pytest
 from metier.artifacts import Artifact
 from metier.config import Settings
 from metier.errors import StoreError
-from metier.flow import Stages
+from metier.stages import Stages
 from metier.store import Store, Workspace
 
 
@@ -61,7 +61,7 @@ def test_a_result_that_was_damaged_is_made_again(store: Store, counter: Counter)
 def test_new_code_runs_the_stage_again(store: Store, counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = Stages(store)
     before = stages.key(counter, [None, Choice()])
-    monkeypatch.setattr("metier.flow._code", lambda stage: "other code")
+    monkeypatch.setattr("metier.stages._code", lambda stage: "other code")
     assert stages.key(counter, [None, Choice()]) != before
 
 

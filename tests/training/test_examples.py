@@ -25,6 +25,7 @@ from metier.training.examples import GROUPS, Collector, Example, Examples, Label
 from metier.training.reading import examples_of
 from metier.training.settings import BatchSettings, ValidationSettings
 from metier.training.steps import Steps
+from metier.training.tokenised import tokenised
 
 MANY = 9000
 """More than two batches of the file."""
@@ -163,6 +164,21 @@ def test_what_was_tokenised_is_found_again_with_its_drops(dataset: Artifact, bas
     assert all_of(again) == all_of(taught)
     assert all_of(checks_again) == all_of(checks)
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path.is_file()} == written
+
+
+def test_what_another_process_made_meanwhile_is_left_where_it_reads_it(base: Base, tmp_path: Path) -> None:
+    def make(path: Path | None) -> Examples:
+        return encode_records([conversation("谁？", "我")], Chat(load_tokenizer(base)), 128, path=path)
+
+    def slowly(path: Path | None) -> Examples:
+        tokenised(tmp_path, base, {"split": "train"}, make)
+        (made,) = (folder for folder in tmp_path.iterdir() if not folder.name.startswith("."))
+        seen.append(made.stat().st_ino)
+        return make(path)
+
+    seen: list[int] = []
+    assert len(tokenised(tmp_path, base, {"split": "train"}, slowly)) == 1
+    assert [path.stat().st_ino for path in tmp_path.iterdir()] == seen
 
 
 @pytest.mark.parametrize("change", ["maximum", "tokenizer", "template", "limit", "damage", "torn"])

@@ -14,7 +14,7 @@ from metier.cli.chain import chain
 from metier.cli.console import clean, output
 from metier.cli.results import json_line
 from metier.errors import InputError
-from metier.project import load_project
+from metier.project import companions, load_project
 from metier.registry.impact import Reached
 from metier.registry.lineage import Node, Trace
 
@@ -86,8 +86,9 @@ def impact(
         raise InputError("name a person or a file\n    -> metier data impact --subject KEY, or --source FILE, one of the two")
     loaded = load_project(project)
     pseudonym = None if subject is None else prepare.pseudonym(loaded.store.secret("surrogates"), "subject", subject)
+    others = {other.settings.project: other.store for other in companions(loaded)}
     with chain(loaded) as tied:
-        found = registry.impact(loaded.store, subject=pseudonym, source=source, find=tied.answers)
+        found = registry.impact(loaded.store, subject=pseudonym, source=source, find=tied.answers, companions=others)
     if as_json:
         typer.echo(json_line({"project": loaded.settings.project, **found.as_facts()}))
         return
@@ -102,5 +103,7 @@ def _reached(item: Reached) -> Iterator[str]:
     yield from (f"  record {record}" for record in item.examples)
     for kind, digests in item.became.items():
         yield from (f"  {kind} {digest[:16]}" for digest in digests)
+    for project, became in item.elsewhere.items():
+        yield from (clean(f"  in {project}: {kind} {digest[:16]}") for kind, digests in became.items() for digest in digests)
     if item.became:
         yield f"  answers given by these adapters: {item.answers}"

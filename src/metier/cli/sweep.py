@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from metier import flow, models
+from metier import models
 from metier.cli import options
 from metier.cli.console import clean, output, reporting, span
 from metier.cli.results import json_line
@@ -18,6 +18,7 @@ from metier.cli.run import walk
 from metier.config import Document
 from metier.engines import Ray, engine_of
 from metier.project import PROJECT_FILE, Project, load_project, read_project_file
+from metier.stages import Stages
 from metier.training import SweepSettings
 from metier.training import sweep as sweeping
 
@@ -68,7 +69,7 @@ def _search(project: Project, wanted: SweepSettings, space: sweeping.Space, docu
     engine = engine_of(settings.engine, processes=max(settings.engine.processes, wanted.parallel))
     grid = sweeping.is_grid(space, wanted)
     with project.store.lock(), reporting() as progress:
-        key = flow.Stages(project.store).key(sweeping.search, (dataset, base, settings.training, teacher, wanted.identity, grid))
+        key = Stages(project.store).key(sweeping.search, (dataset, base, settings.training, teacher, wanted.identity, grid))
         folder = project.store.root / "sweep" / key[:16]
         count = wanted.parallel
         workers = sweeping.ray_workers(engine, count) if isinstance(engine, Ray) else sweeping.local_workers(progress, count)

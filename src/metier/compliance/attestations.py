@@ -54,9 +54,10 @@ def _subject(dossier: Dossier) -> list[dict[str, Any]]:
 def _made(dossier: Dossier) -> dict[str, Any]:
     subject = dossier.subject
     dataset, run = subject.dataset, subject.run
-    sources = [{"uri": entry["uri"], "digest": {"sha256": entry["sha256"]}} for entry in dataset.facts["register"]]
+    sources = [{"uri": entry["uri"], "digest": {"sha256": entry["sha256"]}} for entry in subject.sources]
     teacher = run.facts.get("teacher")
     named = [("dataset", dataset.digest), ("base", subject.base.digest), *([("teacher", teacher["digest"])] if teacher else [])]
+    named += [(f"dataset of {item['project']}", item["dataset"]) for item in subject.companions]
     made = [{"name": name, "digest": {"sha256": digest}} for name, digest in named]
     return {
         "buildDefinition": {

@@ -23,8 +23,9 @@ def bill_of_materials(dossier: Dossier) -> dict[str, Any]:
     """
     packages = list(_packages(dossier))
     sources = list(_sources(dossier))
-    parts = [_base(dossier), _dataset(dossier), *sources, *packages]
-    needs = ["base", "dataset", *(item["bom-ref"] for item in packages)]
+    companions = list(_companions(dossier))
+    parts = [_base(dossier), _dataset(dossier), *sources, *companions, *packages]
+    needs = ["base", "dataset", *(item["bom-ref"] for item in companions), *(item["bom-ref"] for item in packages)]
     number = uuid.uuid5(uuid.NAMESPACE_URL, f"urn:metier:bom:{digest_of([dossier.subject.digest, dossier.decision.digest])}")
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -70,7 +71,7 @@ def _adapter(dossier: Dossier) -> dict[str, Any]:
             "modelParameters": {
                 "approach": {"type": "supervised"},
                 "task": facts.get("task", "text generation"),
-                "datasets": [{"ref": "dataset"}],
+                "datasets": [{"ref": "dataset"}, *({"ref": f"companion-{number}"} for number in range(len(dossier.subject.companions)))],
                 "inputs": [{"format": "text"}],
                 "outputs": [{"format": "text"}],
             },
@@ -151,6 +152,22 @@ def _sources(dossier: Dossier) -> Iterator[dict[str, Any]]:
             "licenses": _licence(entry["licence"]),
             "data": [{"type": "dataset", "name": entry["uri"]}],
             "properties": _properties({"basis": entry["basis"] or "not stated", "rows": entry["rows"]}),
+        }
+
+
+def _companions(dossier: Dossier) -> Iterator[dict[str, Any]]:
+    """Yield the datasets of the projects that the expert was trained together with."""
+    for number, item in enumerate(dossier.subject.companions):
+        name = f"{item['project']} dataset"
+        yield {
+            "type": "data",
+            "bom-ref": f"companion-{number}",
+            "name": name,
+            "version": item["dataset"][:_SHORT],
+            "hashes": _hash(item["dataset"]),
+            "licenses": [{"license": {"name": licence}} for licence in sorted({entry["licence"] or "unknown" for entry in item["sources"]})],
+            "data": [{"type": "dataset", "name": name, "description": f"{item['examples']} examples of another project, trained along"}],
+            "properties": _properties({f"source:{entry['uri']}": f"{entry['sha256']}, {entry['basis'] or 'basis not stated'}" for entry in item["sources"]}),
         }
 
 

@@ -9,6 +9,7 @@ from metier.compliance.dossier import Dossier
 
 __all__ = ["model_card"]
 
+_SOURCE = ("uri", "rows", "licence", "basis", "sha256")
 _LIMITS = (
     "Scores are those of the held-out items named here; other questions, wordings and populations were not asked.",
     "An interval says how far chance may have moved a score, not whether the items are the right ones.",
@@ -74,6 +75,14 @@ def _data(dossier: Dossier) -> Iterator[str]:
     yield ""
     rows = ([entry["uri"], entry["rows"], entry["licence"], entry["basis"] or "not stated", entry["sha256"]] for entry in facts["register"])
     yield from _table(("source", "rows", "licence", "basis", "SHA-256"), rows)
+    companions = dossier.subject.companions
+    if companions:
+        shares = "; ".join(f"{item['project']} ({item['examples']} examples, dataset `{item['dataset']}`)" for item in companions)
+        yield f"A part of the adapter was trained together with other projects, and their data has shaped it: {_cell(shares)}."
+        yield "Their records are not among those above. Whoever asks what a person or a file has reached has to ask here for these projects too."
+        yield ""
+        theirs = ([item["project"], *(entry[name] or "not stated" for name in _SOURCE)] for item in companions for entry in item["sources"])
+        yield from _table(("project", "source", "rows", "licence", "basis", "SHA-256"), theirs)
 
 
 def _training(dossier: Dossier) -> Iterator[str]:

@@ -225,13 +225,17 @@ def _rows(value: Any) -> bool:
 
 
 def _row_tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[Any]]]]:
-    """Return every list of mappings in facts (the register of sources, the stages of a training) as (title, columns, rows)."""
+    """Return every list of mappings in facts (the register of sources, the stages of a training) as (title, columns, rows); of lists in these, the length."""
     tables = []
     for key, value in facts.items():
         if key not in (*_HIDDEN, "steps") and _rows(value):
             columns = list(dict.fromkeys(name for item in value for name in item))
-            tables.append((key.replace("_", " "), columns, [[item.get(name) for name in columns] for item in value]))
+            tables.append((key.replace("_", " "), columns, [[_counted(item.get(name)) for name in columns] for item in value]))
     return tables
+
+
+def _counted(value: Any) -> Any:
+    return len(value) if _rows(value) else value
 
 
 def training_points(run: Artifact | None) -> list[dict[str, Any]]:

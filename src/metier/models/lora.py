@@ -6,6 +6,8 @@ own layer converts the input to fp32 and runs the small products there, which co
 
 DoRA multiplies each output by m / ||W + scale B A|| over its row, with m trained and the norm held fixed for the gradient (Liu et al.,
 2024, arXiv 2402.09353, section 4.3). The norm is found from W A^T and A A^T: the sum of both matrices is never made.
+
+Where tokens use some of the rank's directions each, x A^T is multiplied by a mask [tokens, rank], and so is its gradient.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -25,6 +27,7 @@ from metier.models.quantized import PackedLinear, pack_weights
 __all__ = [
     "ALL_LINEAR",
     "PREFIX",
+    "Columns",
     "LoraLinear",
     "adaptable",
     "adapted_layers",
@@ -44,6 +47,17 @@ PREFIX = "base_model.model."
 """What PEFT puts before a base model's own names."""
 
 
+class Columns(Protocol):
+    """Which of an update's directions (the columns of B) each token of the present forward pass uses."""
+
+    @property
+    def rank(self) -> int:
+        """How many of them one token uses."""
+
+    def mask(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return 1 for those that a token uses and 0 for the others, [tokens, rank of the whole update], in the format of `rows`."""
+
+
 class _LowRank(torch.autograd.Function):
     """Output of a frozen linear layer plus a low-rank update, with only the gradients that are needed.
 
@@ -52,24 +66,24 @@ class _LowRank(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0917 - torch dictates the form
-        ctx: Any, x: torch.Tensor, base: Any, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, scale: float
+        ctx: Any, x: torch.Tensor, base: Any, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, scale: float, mask: torch.Tensor | None
     ) -> torch.Tensor:
         a_low, b_low = a.to(x.dtype), b.to(x.dtype) * scale
-        inner = linear(x, a_low)
+        inner = linear(x, a_low) if mask is None else linear(x, a_low).mul_(mask)
         output = linear(x, base.weight, bias).addmm_(inner, b_low.t())
         ctx.save_for_backward(x, a_low, b_low, inner)
-        ctx.base, ctx.scale = base, scale
+        ctx.base, ctx.scale, ctx.mask = base, scale, mask
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
         x, a_low, b_low, inner = ctx.saved_tensors
-        into_inner = gradient @ b_low
+        into_inner = gradient @ b_low if ctx.mask is None else (gradient @ b_low).mul_(ctx.mask)
         for_x = (gradient @ ctx.base.weight).addmm_(into_inner, a_low) if ctx.needs_input_grad[0] else None
         for_a = (into_inner.t() @ x).float()
         for_b = (gradient.t() @ inner).float() * ctx.scale
-        return for_x, None, None, for_a, for_b, None
+        return for_x, None, None, for_a, for_b, None, None
 
 
 class LoraLinear(nn.Module):
@@ -92,6 +106,13 @@ class LoraLinear(nn.Module):
         """Strength of each of the update's directions [rank], where it is trained (AdaLoRA)."""
         self.gate: nn.Module | None = None
         """What says how much the update counts, between 0 and 1, where that is learnt."""
+        self.columns: Columns | None = None
+        """Which directions a token uses, where it is not all of them."""
+
+    @property
+    def rank(self) -> int:
+        """Rank of the update of one token."""
+        return len(self.lora_a) if self.columns is None else self.columns.rank
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the layer's output for x [..., in_features]."""
@@ -101,11 +122,13 @@ class LoraLinear(nn.Module):
         bias = self.base.bias if self.magnitude is None else None
         a = self.lora_a if self.directions is None else self.lora_a * self.directions[:, None]
         a = a if self.gate is None else a * self.gate()
+        mask = None if self.columns is None else self.columns.mask(rows)
         if self.dropout and self.training:
-            update = linear(linear(nn.functional.dropout(rows, self.dropout), a.to(x.dtype)), self.lora_b.to(x.dtype)) * self.scale
+            inner = linear(nn.functional.dropout(rows, self.dropout), a.to(x.dtype))
+            update = linear(inner if mask is None else inner * mask, self.lora_b.to(x.dtype)) * self.scale
             output = linear(rows, self.base.weight, bias) + update
         else:
-            output = _LowRank.apply(rows, self.base, bias, a, self.lora_b, self.scale)  # type: ignore[no-untyped-call]
+            output = _LowRank.apply(rows, self.base, bias, a, self.lora_b, self.scale, mask)  # type: ignore[no-untyped-call]
         if self.magnitude is not None:
             stretch = self.magnitude / row_norms(self.base.weight, a.detach(), self.lora_b.detach() * self.scale)
             output = output * stretch.to(output.dtype)

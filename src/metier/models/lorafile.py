@@ -72,7 +72,7 @@ def lora_config(
     `ranks` are the layers that are saved, and with how many directions; None: all of them, as they were trained.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
-    saved = {name: len(layer.lora_a) for name, layer in layers.items()} if ranks is None else ranks
+    saved = {name: layer.rank for name, layer in layers.items()} if ranks is None else ranks
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -32,6 +32,8 @@ class Reached:
     dropped: int
     became: Mapping[str, tuple[str, ...]]
     answers: int
+    elsewhere: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """What other projects made of a training together with it, by project: like `became`."""
 
     def as_facts(self) -> dict[str, Any]:
         """Return it in its JSON form."""
@@ -43,6 +45,7 @@ class Reached:
             "dropped": self.dropped,
             "became": became,
             "answers": self.answers,
+            "elsewhere": {name: {kind: list(digests) for kind, digests in became.items()} for name, became in self.elsewhere.items()},
         }
 
 
@@ -58,25 +61,36 @@ class Impact:
         return {"kind": self.kind, "reached": [item.as_facts() for item in self.reached]}
 
 
-def impact(store: Store, *, subject: str | None = None, source: str | None = None, find: Find | None = None) -> Impact:
+def impact(
+    store: Store,
+    *,
+    subject: str | None = None,
+    source: str | None = None,
+    find: Find | None = None,
+    companions: Mapping[str, Store] | None = None,
+) -> Impact:
     """Return where the records of a `subject` (its pseudonym) or of a `source` (its file name as the register has it) went.
 
     Every finished dataset of the project is searched, replaced ones included: an adapter that was trained on one may still be
     served. `find` looks into the log of answers. Records that were made from others (variants, parts) are found through the
-    source and subject that they inherit. Raises ValueError unless exactly one of the two is given.
+    source and subject that they inherit. In the stores of `companions`, by project, what was trained together with a dataset is found; answers
+    that were given there are in their logs. Raises ValueError unless exactly one of the two is given.
     """
     if (subject is None) == (source is None):
         raise ValueError("name a subject or a source, one of the two")
     column, value = ("subject", subject) if subject is not None else ("source_uri", source)
     reached = []
     children = _children(store)
+    others = {name: (list(_open(other, "run")), _children(other)) for name, other in (companions or {}).items()}
     for dataset in _open(store, "dataset"):
         ids, splits = _records(dataset, column, str(value))
         dropped = _dropped(dataset, column, str(value))
         if ids or dropped:
             became = _became(dataset.digest, children) if ids else {}
             answers = sum(_answers(find, digest) for digest in became.get("adapter", ()))
-            reached.append(Reached(dataset.digest, splits, tuple(ids[:_NAMED]), dropped, became, answers))
+            made = {name: _along(dataset.digest, runs, theirs) for name, (runs, theirs) in others.items()} if ids else {}
+            elsewhere = {name: found for name, found in made.items() if found}
+            reached.append(Reached(dataset.digest, splits, tuple(ids[:_NAMED]), dropped, became, answers, elsewhere))
     return Impact("subject" if subject is not None else "source", tuple(reached))
 
 
@@ -97,6 +111,16 @@ def _children(store: Store) -> dict[str, list[Artifact]]:
             for parent in item.parents:
                 found.setdefault(parent, []).append(item)
     return found
+
+
+def _along(dataset: str, runs: Sequence[Artifact], children: Mapping[str, Sequence[Artifact]]) -> dict[str, tuple[str, ...]]:
+    """Return the runs of another project that a dataset was trained along in, and what became of them."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        if any(item["dataset"] == dataset for item in run.facts.get("companions", ())):
+            for kind, digests in {"run": (run.digest,), **_became(run.digest, children)}.items():
+                found.setdefault(kind, set()).update(digests)
+    return {kind: tuple(sorted(digests)) for kind, digests in found.items()}
 
 
 def _became(digest: str, children: Mapping[str, Sequence[Artifact]]) -> dict[str, tuple[str, ...]]:

@@ -177,6 +177,8 @@ class _Graph:
                 children.append(Node("teacher", parent, item.facts["teacher"]))
         if item.kind == "dataset":
             children += self._contents(item)
+        if item.kind == "run":
+            children += [_elsewhere(companion) for companion in item.facts.get("companions", ())]
         return Node(item.kind, item.digest, _said(item), tuple(children))
 
     def _contents(self, dataset: Artifact) -> Iterator[Node]:
@@ -231,6 +233,13 @@ class _Graph:
             return "unchanged" if digest_file(path) == entry["sha256"] else "changed since"
         except OSError:
             return "not there any more"
+
+
+def _elsewhere(companion: Mapping[str, Any]) -> Node:
+    """Return the node of a dataset that was trained along and lies in another project."""
+    sources = (Node("source", entry["uri"], {**_stated(entry), "rows": entry["rows"]}) for entry in companion["sources"])
+    facts = {"project": companion["project"], "examples": companion["examples"], "note": "trained along; its records are in that project"}
+    return Node("companion", companion["dataset"], facts, tuple(sources))
 
 
 def _stated(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from metier.training.sweep.settings import SweepSettings
 
 if TYPE_CHECKING:
     from metier.training.crew import dismiss
+    from metier.training.members import Member
     from metier.training.stage import follow, train
 else:
-    __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"crew": ["dismiss"], "stage": ["follow", "train"]})
+    __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"crew": ["dismiss"], "members": ["Member"], "stage": ["follow", "train"]})
 
-__all__ = ["SweepSettings", "TrainingSettings", "dismiss", "follow", "following", "processes", "train", "unshared"]
+__all__ = ["Member", "SweepSettings", "TrainingSettings", "dismiss", "follow", "following", "processes", "train", "unshared"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from metier.artifacts import Artifact
 from metier.digest import canonical_json
 from metier.errors import ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
-from metier.models.methods import Tuned, attach_method
+from metier.models.methods import Joint, Shape, Tuned, attach_joint, attach_method
 from metier.models.precision import measured_rates
 from metier.models.saved import write_saved
 from metier.shards import write_drops
@@ -21,7 +23,8 @@ from metier.training.curriculum import Course, plan_course
 from metier.training.effective import Effective, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
 from metier.training.facts import facts_of
-from metier.training.objectives import answer_losses, answers_objective, cross_entropy
+from metier.training.members import Member, choosing, examples_together
+from metier.training.objectives import Losses, answer_losses, answers_objective, cross_entropy
 from metier.training.planning.methods import method_of
 from metier.training.planning.shape import read_shape
 from metier.training.planning.work import row_shape, training_flops
@@ -32,7 +35,7 @@ from metier.training.settings import TrainingSettings
 from metier.training.tokenised import FOLDER
 from metier.training.trainer import Trainer
 
-__all__ = ["Answering", "prepare_answers"]
+__all__ = ["Answering", "commit_trained", "named", "prepare_answers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +54,75 @@ class Answering:
 
     def commit(self, workspace: Workspace) -> tuple[Artifact, Artifact]:
         """Hand in the run and the adapter of a training that has ended."""
-        trainer, base, settings = self.trainer, self.base, self.trainer.settings
+        trainer, base = self.trainer, self.base
         run_folder = workspace.folder / "run"
         run_folder.mkdir(exist_ok=True)
         write_drops(run_folder / "drops.parquet", trainer.course.taught.drops)
         if self.answers:
             write_atomically(run_folder / "replay.jsonl", b"".join(canonical_json(asdict(item)) + b"\n" for item in self.answers))
         trainer.hand_in(run_folder)
-        parents = [self.dataset.digest, base.digest, *([self.teacher.digest] if self.teacher else [])]
-        run = workspace.commit("run", run_folder, parents=parents, facts=_facts(self))
-        folder = workspace.folder / "adapter"
-        write_saved(folder, self.tuned.config() | {"base_model_name_or_path": base.name}, self.tuned.state())
-        write_atomically(folder / "chat_template.jinja", str(self.chat.tokenizer.chat_template).encode())
-        about: dict[str, Any] = {"base": _name(base), "method": settings.taught_by} | self.effective.sizes
-        about |= {"trainable_parameters": trainer.trainable, "template": self.chat.digest}
-        return run, workspace.commit("adapter", folder, parents=[run.digest, self.dataset.digest, base.digest], facts=about)
+        config = self.tuned.config() | {"base_model_name_or_path": base.name}
+        sizes, tensors = self.effective.sizes, self.tuned.state()
+        return commit_trained(workspace, self.dataset, base, self.chat, facts=self.facts(), sizes=sizes, config=config, tensors=tensors)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the run says of the training."""
+        settings, effective = self.trainer.settings, self.effective
+        resolved = settings.model_dump(mode="json") | {"method": effective.method, "precision": effective.precision, "learning_rate": settings.peak_rate}
+        resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
+        return (
+            _work(self)
+            | {
+                "base": named(self.base),
+                "teacher": None if self.teacher is None else named(self.teacher),
+                "template": self.chat.digest,
+                "settings": {"asked": settings.model_dump(mode="json", exclude_unset=True), "effective": resolved},
+                "dropped": len(self.trainer.course.taught.drops),
+                "control_tokens_broken_up": self.trainer.course.taught.broken_up,
+            }
+            | facts_of(self.trainer)
+        )
+
+
+def commit_trained(
+    workspace: Workspace,
+    dataset: Artifact,
+    base: Base,
+    chat: Chat,
+    *,
+    facts: Mapping[str, Any],
+    sizes: Mapping[str, Any],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+) -> tuple[Artifact, Artifact]:
+    """Hand in the run, whose files lie in the workspace's folder `run`, and its adapter of rank and alpha `sizes`, as PEFT has them in `config`."""
+    teacher = facts["teacher"]
+    parents = [dataset.digest, base.digest, *([teacher["digest"]] if teacher else [])]
+    run = workspace.commit("run", workspace.folder / "run", parents=parents, facts=facts)
+    folder = workspace.folder / "adapter"
+    write_saved(folder, config, tensors)
+    write_atomically(folder / "chat_template.jinja", str(chat.tokenizer.chat_template).encode())
+    about: dict[str, Any] = {"base": named(base), "method": facts["settings"]["effective"]["method"], **sizes}
+    about |= {"trainable_parameters": facts["trainable_parameters"], "template": chat.digest}
+    return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
 
 
 def prepare_answers(
-    dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, *, workspace: Workspace, sharded: bool = False
+    dataset: Artifact,
+    base: Base,
+    settings: TrainingSettings,
+    teacher: Base | None,
+    members: Sequence[Member] = (),
+    *,
+    workspace: Workspace,
+    sharded: bool = False,
 ) -> Answering:
-    """Return the training of a base model on a dataset's training split. Raises InputError if nothing can be trained."""
+    """Return the training of a base model on a dataset's training split, or on those of all `members`. Raises InputError if nothing can be trained."""
     chat = Chat(load_tokenizer(base), virtual=virtual_tokens(settings, settings.taught_by))
-    taught, checks = examples_of(dataset, base, chat, settings, kept=workspace.kept(FOLDER), progress=workspace.progress)
+    if members:
+        taught, checks = examples_together(members, base, chat, settings, workspace.progress)
+    else:
+        taught, checks = examples_of(dataset, base, chat, settings, kept=workspace.kept(FOLDER), progress=workspace.progress)
     if taught.broken_up:
         workspace.progress.say(f"{taught.broken_up} control tokens of the base model stood in the training texts; there they are broken up by a word joiner")
     if settings.batch.order == "shuffled" and _has_curriculum(dataset):
@@ -94,20 +143,28 @@ def prepare_answers(
             promise, course = _private(taught, settings, workspace)
     with joined.main_process_first():
         effective = share_out(effective, model.to(joined.device), taught, settings, cross_entropy, workspace)
-    tuned = attach_method(model, settings.taught_by, effective.shape, seed=settings.seed)
+    tuned, of_row = _attached(model, settings, effective.shape, members)
     trainer = Trainer(
         model.to(joined.device),
         course,
         settings,
         workspace,
         joined,
-        objective=lambda objectives: answers_objective(objectives, tuned, taught_by),
-        losses=answer_losses,
+        objective=lambda objectives: of_row(answers_objective(objectives, tuned, taught_by)),
+        losses=of_row(answer_losses),
         tuned=tuned,
         promise=promise,
         sharded=sharded,
     )
     return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers)
+
+
+def _attached(model: Any, settings: TrainingSettings, shape: Shape, members: Sequence[Member]) -> tuple[Tuned, Callable[[Losses], Losses]]:
+    """Return the trained part of a model, and what lets a measure of rows see to it that each token uses what is its own."""
+    if not members:
+        return attach_method(model, settings.taught_by, shape, seed=settings.seed), lambda measure: measure
+    tuned: Joint = attach_joint(model, settings.taught_by, shape, own=settings.adaptation.joint.rank, members=len(members), seed=settings.seed)
+    return tuned, partial(choosing, tuned)
 
 
 def _private(taught: Examples, settings: TrainingSettings, workspace: Workspace) -> tuple[Promise, Course]:
@@ -159,7 +216,8 @@ def _work(made: Answering) -> dict[str, Any]:
     except ModelError:
         return {}
     taught, diverging = trainer.course.taught, trainer.settings.objectives.kl > 0
-    method = method_of(trainer.settings, len(taught))
+    # What the other members' own directions would have made of a token is multiplied and thrown away: it is no use.
+    method = method_of(trainer.settings, len(taught), parts=1)
     flops = sum(training_flops(shape, method, row_shape(taught, row), diverging=diverging) for step in trainer.steps_taken for row in step)
     rate = flops / trainer.position.seconds
     peak = measured_rates().get(made.effective.precision) if trainer.accelerator.device.type == "cpu" else None
@@ -170,23 +228,6 @@ def _work(made: Answering) -> dict[str, Any]:
     }
 
 
-def _name(model: Base | None) -> dict[str, str] | None:
-    return None if model is None else {"name": model.name, "digest": model.digest, "licence": model.licence}
-
-
-def _facts(made: Answering) -> dict[str, Any]:
-    settings, effective = made.trainer.settings, made.effective
-    resolved = settings.model_dump(mode="json") | {"method": effective.method, "precision": effective.precision, "learning_rate": settings.peak_rate}
-    resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
-    return (
-        _work(made)
-        | {
-            "base": _name(made.base),
-            "teacher": _name(made.teacher),
-            "template": made.chat.digest,
-            "settings": {"asked": settings.model_dump(mode="json", exclude_unset=True), "effective": resolved},
-            "dropped": len(made.trainer.course.taught.drops),
-            "control_tokens_broken_up": made.trainer.course.taught.broken_up,
-        }
-        | facts_of(made.trainer)
-    )
+def named(model: Base) -> dict[str, str]:
+    """Return what is said of a model: name, digest and licence."""
+    return {"name": model.name, "digest": model.digest, "licence": model.licence}

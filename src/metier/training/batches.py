@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from metier.models import Chat, Encoded
 from metier.records import Record
 from metier.training.examples import Collector, Example, Examples, Labelled
 
-__all__ = ["WRITTEN", "Row", "encode_records", "order", "owners", "pack", "row_of"]
+__all__ = ["WRITTEN", "Row", "encode_records", "order", "owners", "pack", "row_at", "row_of"]
 
 _TOGETHER = 256
 """Records that the tokenizer is given at once."""
@@ -38,6 +38,8 @@ class Row:
     sources: torch.Tensor
     labels: torch.Tensor
     kinds: torch.Tensor | None = None
+    members: tuple[int, ...] = ()
+    """Of a joint training, the member whose each example is."""
 
 
 def encode_records(records: Iterable[Record], chat: Chat, maximum: int, *, path: Path | None = None) -> Examples:
@@ -117,6 +119,12 @@ def row_of(examples: Sequence[Example]) -> Row:
     lengths = tuple(len(item) for item in examples)
     apart = torch.tensor(kinds) if any(kinds) else None
     return Row(torch.tensor(tokens), torch.tensor(positions), lengths, torch.tensor(sources), torch.tensor(labels), apart)
+
+
+def row_at(examples: Examples, places: Sequence[int]) -> Row:
+    """Return one packed row of the examples at these places, with whose each is where several members train together."""
+    row = row_of([examples.examples[place] for place in places])
+    return replace(row, members=tuple(examples.member_of(place) for place in places)) if examples.members else row
 
 
 def owners(row: Row) -> torch.Tensor:

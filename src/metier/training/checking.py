@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from metier.training.batches import owners, pack, row_of
+from metier.training.batches import owners, pack, row_at
 from metier.training.distribution import Distribution, Replicated
 from metier.training.examples import Examples, Origin
 from metier.training.gather import to_device
@@ -81,7 +81,7 @@ def check(
     lying = Replicated(accelerator) if weights is None else weights
     sums = torch.zeros(len(lengths), dtype=torch.float32)
     counts = torch.zeros(len(lengths), dtype=torch.int64)
-    rows = [(row_of([checks.examples[index] for index in indices]), indices) for indices in pack(lengths, range(len(lengths)), row_tokens)]
+    rows = [(row_at(checks, indices), indices) for indices in pack(lengths, range(len(lengths)), row_tokens)]
     owned = [torch.tensor(indices)[owners(row)] for row, indices in rows]
     for places in owned:
         counts.index_add_(0, places, torch.ones_like(places))

@@ -39,6 +39,8 @@ _told = Event()
 class Job:
     """What is trained: the workspace's key, the dataset's digest, the settings as JSON, names and digests of the base model and the teacher,
     and whether the weights are shared out.
+
+    `members` of a joint training: name, store (relative to that of the project) and digest of the dataset.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Job:
     base: tuple[str, str]
     teacher: tuple[str, str] | None = None
     sharded: bool = False
+    members: tuple[tuple[str, str, str], ...] = ()
 
 
 def accelerator() -> Accelerator:

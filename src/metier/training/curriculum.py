@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from metier.errors import Fault, InputError
 from metier.proportions import apportion, shares
 from metier.training.batches import WRITTEN, order, pack
+from metier.training.checking import Checked
 from metier.training.examples import GROUPS, Examples
 from metier.training.settings import SelectionSettings, ShareSettings, StageSettings, TrainingSettings
 from metier.training.steps import Step, Steps
@@ -56,6 +57,22 @@ class Course:
     taught: Examples
     checks: Examples
     stages: tuple[Stage, ...]
+
+    def measured(self, checked: Checked, stage: Stage) -> dict[str, Any]:
+        """Return the validation loss in nats a learnt token, and its standard error, on the examples of a stage.
+
+        Of a joint training it is the mean over the members that have validation examples, so that none is chosen for by its size; their own
+        are `validation_by_member`, None for a member that has none.
+        """
+        members = [checked.at(places) if len(places) else None for places in self.checks.of_members]
+        if not members:
+            return {"validation_loss": checked.mean(stage.checks), "validation_error": checked.error(stage.checks)}
+        found = [member for member in members if member is not None]
+        return {
+            "validation_loss": math.fsum(member.mean() for member in found) / len(found),
+            "validation_error": math.hypot(*(member.error() for member in found)) / len(found),
+            "validation_by_member": [None if member is None else member.mean() for member in members],
+        }
 
     @property
     def plan(self) -> Plan:
@@ -145,7 +162,12 @@ def plan_steps(
     """
     chosen = range(len(taught)) if chosen is None else chosen
     lengths = array("i", taught.lengths.tobytes())
-    drawn = None if settings.batch.shares == ShareSettings() else _drawn(taught, chosen, settings, number, key)
+    shared, joint, drawn = settings.batch.shares, settings.adaptation.joint, None
+    if taught.members and joint.alpha != 1:
+        groups: dict[str, Any] = {str(member): np.asarray(places) for member, places in enumerate(taught.of_members)}
+        drawn = _drawn(groups, chosen, ShareSettings(alpha=joint.alpha), settings, number, "training.adaptation.joint")
+    elif shared != ShareSettings():
+        drawn = _drawn(taught.groups(shared.by), chosen, shared, settings, number, key)
     share = settings.replay.share
     replayed, stream = round(len(chosen) * share / (1 - share)) if general else 0, _Stream(general, (settings.seed, number, "replay"))
     first_epoch = 0
@@ -199,10 +221,12 @@ def _empty(own: StageSettings, key: str, taught: Examples) -> Fault:
     return Fault(f"no training example fits the stage {own.name!r}", key=f"{key}.records", remedy=f"there are {'; '.join(there)}")
 
 
-def _drawn(taught: Examples, chosen: Sequence[int], settings: TrainingSettings, number: int, key: str) -> list[array[int]]:
+def _drawn(
+    groups_of_all: Mapping[str, np.ndarray[Any, Any]], chosen: Sequence[int], shared: ShareSettings, settings: TrainingSettings, number: int, key: str
+) -> list[array[int]]:
     """Return the examples of each epoch: as many as are chosen, by the groups' shares. A group goes through all of its own before it repeats one."""
-    shared, here = settings.batch.shares, np.asarray(chosen, dtype=np.int64)
-    found = {name: np.intersect1d(places, here, assume_unique=True) for name, places in taught.groups(shared.by).items()}
+    here = np.asarray(chosen, dtype=np.int64)
+    found = {name: np.intersect1d(places, here, assume_unique=True) for name, places in groups_of_all.items()}
     groups = {name: array("q", places.tobytes()) for name, places in found.items() if len(places)}
     wanted = shares({name: len(found) for name, found in sorted(groups.items())}, alpha=shared.alpha, weights=shared.weights, key=key)
     streams = {name: _Stream(found, (settings.seed, number, name)) for name, found in groups.items()}

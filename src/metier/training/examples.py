@@ -122,9 +122,20 @@ class Examples:
     drops: Sequence[Drop] = ()
     widened: int = 0
     broken_up: int = 0
+    members: tuple[int, ...] = ()
+    """How many are those of each member of a joint training, one member's after the other's; empty where there is one training alone."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    @property
+    def of_members(self) -> list[range]:
+        """The places of each member's examples."""
+        return [range(end - count, end) for count, end in zip(self.members, accumulate(self.members), strict=True)]
+
+    def member_of(self, place: int) -> int:
+        """Return the member, from 0, whose the example at a place is."""
+        return bisect_right(list(accumulate(self.members)), place)
 
     @cached_property
     def examples(self) -> Sequence[Example]:
@@ -206,6 +217,12 @@ class Examples:
         """Return these examples and, behind them, others of the same kind."""
         table = pa.concat_tables([self.table, other.table])
         return Examples(table, [*self.drops, *other.drops], self.widened + other.widened, self.broken_up + other.broken_up)
+
+    @classmethod
+    def together(cls, members: Sequence[Examples]) -> Examples:
+        """Return the examples of several members, one's after the other's, without those that were left out: they are each member's own affair."""
+        table = pa.concat_tables([member.table for member in members])
+        return cls(table, broken_up=sum(member.broken_up for member in members), members=tuple(map(len, members)))
 
     @classmethod
     def none(cls) -> Examples:

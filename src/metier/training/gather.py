@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 
-from metier.training.batches import Row, row_of
+from metier.training.batches import Row, row_at
 from metier.training.distribution import Distribution, Replicated
 from metier.training.examples import Examples
 from metier.training.objectives import Objective
@@ -54,7 +54,7 @@ class Summing:
     def __call__(self, taught: Examples, rows: Sequence[Sequence[int]], step: int) -> Gathered:
         """See `Gather`."""
         accelerator = self._accelerator
-        packed = [row_of([taught.examples[index] for index in row]) for row in rows]
+        packed = [row_at(taught, row) for row in rows]
         labels, loss = sum(len(row.labels) for row in packed), 0.0
         for place, own in self._weights.turns(len(packed)):
             # What chance does to a row depends on the row alone: not on where a run was interrupted, nor on how many processes there are.
@@ -75,7 +75,7 @@ def to_device(row: Row, device: torch.device) -> Row:
     if device.type == "cpu":
         return row
     kinds = None if row.kinds is None else row.kinds.to(device)
-    return Row(row.tokens.to(device), row.positions.to(device), row.lengths, row.sources.to(device), row.labels.to(device), kinds)
+    return Row(row.tokens.to(device), row.positions.to(device), row.lengths, row.sources.to(device), row.labels.to(device), kinds, row.members)
 
 
 def _seed_of(seed: int, step: int, row: int) -> int:

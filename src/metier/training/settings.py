@@ -14,6 +14,7 @@ __all__ = [
     "BatchSettings",
     "CheckpointSettings",
     "DistillationSettings",
+    "JointSettings",
     "MonitorSettings",
     "ObjectiveSettings",
     "OptimizerSettings",
@@ -194,6 +195,17 @@ class StageSettings(Settings):
     """Schedule and optimiser, which starts anew with each stage."""
 
 
+class JointSettings(Settings):
+    """Other projects that are trained together with this one: one low-rank part that all of them train, and beside it one of each project's own."""
+
+    projects: tuple[str, ...] = ()
+    """Folders or files of the other projects, relative to this one's folder; none: this project is trained by itself."""
+    rank: int = Field(default=8, ge=1)
+    """Rank of each project's own part; `adaptation.rank` is that of the shared one. An expert has both."""
+    alpha: float = Field(default=1.0, ge=0, le=1)
+    """How often each project's examples are seen: in proportion to their number to the power alpha, as those of `stages.shares` are."""
+
+
 class AdaptationSettings(Settings):
     """How large the trained part of a method is. A key that the chosen method does not read is refused."""
 
@@ -219,6 +231,7 @@ class AdaptationSettings(Settings):
     """adapter, parallel-adapter: width of a bottleneck; p-tuning: width of the network that makes the virtual tokens."""
     tokens: int = Field(default=20, ge=1, le=512)
     """prefix, p-tuning, prompt: virtual tokens before each example."""
+    joint: JointSettings = JointSettings()
 
     def rank_for(self, examples: int) -> int:
         """Return the rank for so many examples, with `auto` resolved: few carry less than a high rank can hold, and a smaller one forgets less."""
@@ -283,6 +296,7 @@ class TrainingSettings(Settings):
             raise ValueError("adaptation.allocate works out the ranks of all layers, and adaptation.ranks gives some\n    -> take one of them out")
         self._check_stages()
         self._check_privacy()
+        self._check_joint()
         moving = [name for name, facts in METHODS.items() if facts.moves]
         if self.taught_by not in moving and any(found.ewc for found in (self.objectives, *(stage.objectives for stage in self.stages)) if found is not None):
             raise ValueError(f"objectives.ewc is for methods that move weights: {', '.join(moving)}\n    -> use objectives.kl with {self.taught_by!r}")
@@ -334,6 +348,25 @@ class TrainingSettings(Settings):
         said = [f"{key}: {why}" for key, why in outside.items() if why]
         if said:
             raise ValueError(f"with privacy.epsilon the guarantee does not cover {'; '.join(said)}")
+
+    def _check_joint(self) -> None:
+        """Refuse what several projects cannot do together, with the nearest that they can."""
+        joint = self.adaptation.joint
+        if not joint.projects:
+            if joint != JointSettings():
+                raise ValueError("adaptation.joint has no projects to train together with\n    -> name them in adaptation.joint.projects, or take it out")
+            return
+        unfit = {
+            "task": self.task != "generation" and "labels have heads of their own; teach them as answers (task: generation), or by themselves",
+            "privacy.epsilon": self.privacy.epsilon is not None and "the guarantee is worked out for one project's persons; train it by itself",
+            "stages": bool(self.stages) and "a stage chooses among one project's records; set adaptation.joint.alpha for how often each project is seen",
+            "batch.order": self.batch.order == "dataset" and "one project would be taught after the other; set it to shuffled",
+            "replay.written": self.replay.written > 0 and "what the base model writes is no project's; set replay.share, for general records of the datasets",
+            "objectives.ewc": self.objectives.ewc > 0 and "a weight moves by another amount for each project; set objectives.kl",
+            "objectives.start": self.objectives.start > 0 and "a weight moves by another amount for each project; set objectives.kl",
+        }
+        if said := [f"{key}: {why}" for key, why in unfit.items() if why]:
+            raise ValueError(f"with adaptation.joint there is no {'; '.join(said)}")
 
     @property
     def taught_by(self) -> MethodName:

@@ -44,6 +44,7 @@ UNSHARED: tuple[Unshared, ...] = (
     *(Unshared(f"training.method: {name}", partial(_by, name), _WHY[name], "training.method: lora") for name, facts in METHODS.items() if not facts.shards),
     Unshared("training.objectives.ewc", lambda settings: _any(settings, lambda given: given.ewc), "it weighs whole layers", "training.objectives.kl"),
     Unshared("training.objectives.start", lambda settings: _any(settings, lambda given: given.start), "it multiplies whole layers", "training.objectives.kl"),
+    Unshared("training.adaptation.joint", lambda settings: bool(settings.adaptation.joint.projects), "each project takes its part out of the whole", _WHOLE),
     Unshared("training.privacy.epsilon", lambda settings: settings.privacy.epsilon is not None, "each person's whole gradient is clipped by itself", _WHOLE),
 )
 """Whatever is not here works with weights that are shared out: every other method, answers and labels alike, packed rows, other objectives, replay, stages."""

@@ -65,13 +65,13 @@ def tokenised(kept: Path | None, base: Base, about: Mapping[str, Any], make: Cal
         write_drops(aside / _DROPS, made.drops)
         facts = {"sha256": digest_file(aside / _EXAMPLES), "widened": made.widened, "broken_up": made.broken_up}
         write_atomically(aside / _FACTS, canonical_json(facts))
-        remove_folder(folder)
         try:
             aside.rename(folder)
         except OSError:
-            # Another process has made the same meanwhile.
-            if not folder.is_dir():
-                raise
+            # Another process has made the same meanwhile and may be reading it; only what is not whole is put out of the way.
+            if _read(folder) is None:
+                remove_folder(folder)
+                aside.rename(folder)
     again = _read(folder)
     if again is None:
         raise StoreError(f"{folder} cannot be read back\n    -> check the disk")

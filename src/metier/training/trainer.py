@@ -316,7 +316,7 @@ class Trainer:
 
     def _validate(self, stage: Stage) -> Checked:
         checked = self._check()
-        loss, position = checked.mean(stage.checks), self.position
+        loss, position = self.course.measured(checked, stage)["validation_loss"], self.position
         worth = loss
         if self.settings.validation.by == "score" and self.score_of is not None:
             self.model.eval()
@@ -345,7 +345,7 @@ class Trainer:
         if self.settings.stages:
             row["stage"] = stage.name
         if checked is not None:
-            row |= {"validation_loss": checked.mean(stage.checks), "validation_error": checked.error(stage.checks)}
+            row |= self.course.measured(checked, stage)
             row |= {} if self.scored is None else {"validation_score": self.scored}
             row |= {"validation_by_group": checked.by_group(self.course.checks.origins), "validation_by_length": checked.by_length()}
         if self.leads:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,6 +50,17 @@ class Subject:
     def artifacts(self) -> tuple[Artifact, ...]:
         """Dataset, run, adapter and evaluation."""
         return self.dataset, self.run, self.adapter, self.evaluation
+
+    @property
+    def companions(self) -> tuple[Mapping[str, Any], ...]:
+        """What the run says of the projects that the expert was trained together with: their data has shaped it too."""
+        return tuple(self.run.facts.get("companions", ()))
+
+    @property
+    def sources(self) -> list[Mapping[str, Any]]:
+        """The files that the expert learnt from as the registers have them, those of companions with their project's name before their own."""
+        theirs = [{**entry, "uri": f"{item['project']}: {entry['uri']}"} for item in self.companions for entry in item["sources"]]
+        return [*self.dataset.facts["register"], *theirs]
 
     @property
     def digest(self) -> str:

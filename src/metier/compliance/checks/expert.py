@@ -56,6 +56,9 @@ def held_out_evaluation(case: Case) -> Measurement:
     faults += [f"no answer is kept for the task {task}" for task in table if task not in asked]
     if inside:
         faults.append(f"{inside} items were trained on")
+    for item in subject.companions:
+        if item["held_out_here"]:
+            faults.append(f"{item['held_out_here']} held-out questions were trained on as records of the project {item['project']}")
     total = sum(asked.values())
     return Measurement(
         check="held_out_evaluation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from metier.artifacts import Artifact
@@ -39,8 +39,8 @@ def _plain(name: str) -> str:
 
 
 def licences(case: Case) -> Measurement:
-    """Compare the licence of every source file with the list of allowed ones."""
-    register = case.subject.dataset.facts["register"]
+    """Compare the licence of every source file, those of companions included, with the list of allowed ones."""
+    register = case.subject.sources
     bad = [entry for entry in register if not allowed(entry["licence"], case.settings.licences)]
     names = [f"{entry['uri']} ({entry['licence']})" for entry in bad]
     return Measurement(
@@ -51,9 +51,14 @@ def licences(case: Case) -> Measurement:
         better="higher",
         how="the licences of the project file against compliance.licences",
         faults=(f"not among the allowed licences: {some(names)}; see compliance.licences",) if bad else (),
-        inputs={"dataset": case.subject.dataset.digest},
+        inputs={"dataset": case.subject.dataset.digest} | _companions(case),
         details={"licences": dict(sorted(case.subject.dataset.facts["counts"]["licence"].items()))},
     )
+
+
+def _companions(case: Case) -> dict[str, str]:
+    """Return the digests of the datasets of projects that the expert was trained together with, by what they are."""
+    return {f"dataset of {item['project']}": item["dataset"] for item in case.subject.companions}
 
 
 def base_licence(case: Case) -> Measurement:
@@ -79,27 +84,31 @@ def base_licence(case: Case) -> Measurement:
 
 
 def source_basis(case: Case) -> Measurement:
-    """Count the records of sources that state why they may be used: a basis, or else a published licence that is allowed."""
-    dataset = case.subject.dataset
-    register = dataset.facts["register"]
+    """Count the records of sources that state why they may be used: a basis, or else a published licence that is allowed.
+
+    Companions' records lie in other projects: of theirs the rows of the source files are counted.
+    """
+    dataset, register = case.subject.dataset, case.subject.sources
     based = {entry["uri"] for entry in register if _based(entry, case.settings.licences)}
-    rows = lineage_rows(dataset, ("source_uri",))
-    good = sum(row["source_uri"] in based for row in rows)
+    theirs = register[len(dataset.facts["register"]) :]
+    sources = [row["source_uri"] for row in lineage_rows(dataset, ("source_uri",))]
+    total = len(sources) + sum(entry["rows"] for entry in theirs)
+    good = sum(uri in based for uri in sources) + sum(entry["rows"] for entry in theirs if entry["uri"] in based)
     without = sorted({entry["uri"] for entry in register} - based)
     return Measurement(
         check="source_basis",
-        value=good / len(rows) if rows else None,
-        n=len(rows),
+        value=good / total if total else None,
+        n=total,
         unit="share of records that lead to a source with a basis",
         better="higher",
         how="the source of every record, its `basis` and `licence` in the project file; whether the basis is valid only a person can say",
         faults=(f"no basis is stated for {some(without)}; write `basis:` beside the source",) if without else (),
-        inputs={"dataset": dataset.digest},
+        inputs={"dataset": dataset.digest} | _companions(case),
         details={"bases": {entry["uri"]: entry["basis"] or entry["licence"] for entry in register[:200]}},
     )
 
 
-def _based(entry: dict[str, Any], names: Sequence[str]) -> bool:
+def _based(entry: Mapping[str, Any], names: Sequence[str]) -> bool:
     return bool((entry["basis"] or "").strip()) or (_plain(entry["licence"]) not in _OWN and allowed(entry["licence"], names))
 
 
@@ -121,8 +130,12 @@ def lineage(case: Case) -> Measurement:
         better="higher",
         how="manifests, files, links between artefacts, base model, source files and the source of each record, all computed anew",
         faults=tuple(faults[:20]),
-        inputs={item.kind: item.digest for item in case.subject.artifacts} | {"base": case.subject.base.digest},
-        details={"records": case.subject.dataset.facts["records"], "source_files": len(case.subject.dataset.facts["register"])},
+        inputs={item.kind: item.digest for item in case.subject.artifacts} | {"base": case.subject.base.digest} | _companions(case),
+        details={
+            "records": case.subject.dataset.facts["records"],
+            "source_files": len(case.subject.dataset.facts["register"]),
+            "not_walked": [f"the dataset {item['dataset']} lies in the project {item['project']}" for item in case.subject.companions],
+        },
     )
 
 

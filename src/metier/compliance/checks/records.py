@@ -11,7 +11,7 @@ import regex
 from pydantic import ValidationError
 
 from metier import privacy
-from metier.compliance.checks.case import Case, lineage_rows
+from metier.compliance.checks.case import Case, lineage_rows, some
 from metier.compliance.measurement import Measurement, proportion_upper
 from metier.digest import digest_of
 from metier.errors import MetierError
@@ -53,7 +53,8 @@ def identifier_scan(case: Case) -> Measurement:
 
     What Metier wrote itself in the place of an identifier is told by the marks in the lineage and does not count, nor does what the
     policy of the dataset keeps, as far as a policy of Metier's own keeps it too (companies, countries). The bound is that of the share
-    of records with a hit, one-sided, 95 %; a hit of a rule with confidence 0.5 and more is a fault in itself.
+    of records with a hit, one-sided, 95 %; a hit of a rule with confidence 0.5 and more is a fault in itself. Records of companions, which
+    lie in other projects, are not searched: whether those were, a person has to say.
     """
     dataset = case.subject.dataset
     key = case.store.secret("surrogates")
@@ -95,6 +96,7 @@ def identifier_scan(case: Case) -> Measurement:
         high=proportion_upper(len(hit), records, _CONFIDENCE),
         confidence=_CONFIDENCE,
         faults=(fault,) if sure else (),
+        undecided=_elsewhere(case),
         inputs={"dataset": dataset.digest, "pack": case.pack.digest, "rules": digest_of([item.model_dump(mode="json") for item in identifiers])},
         details={
             "identifiers": dict(sorted(found.items())),
@@ -104,6 +106,11 @@ def identifier_scan(case: Case) -> Measurement:
             "kept_by_policy": sorted(kept),
         },
     )
+
+
+def _elsewhere(case: Case) -> str | None:
+    names = [item["project"] for item in case.subject.companions]
+    return f"the records of {some(names)}, which were trained along, were not searched here: look at the evidence of these projects" if names else None
 
 
 def _kept(case: Case, identifiers: Sequence[Identifier]) -> frozenset[str]:

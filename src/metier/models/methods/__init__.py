@@ -12,6 +12,7 @@ from metier.models.methods.names import METHODS, MethodFacts, MethodName
 if TYPE_CHECKING:
     from metier.models.methods.adalora import AdaptiveRanks
     from metier.models.methods.interface import Shape, Tuned, Watched
+    from metier.models.methods.joint import Joint, attach_joint, member_state
     from metier.models.methods.opening import attach_method, check_method, open_adapter, open_saved
 else:
     __getattr__, _, _ = lazy_loader.attach(
@@ -19,8 +20,24 @@ else:
         submod_attrs={
             "adalora": ["AdaptiveRanks"],
             "interface": ["Shape", "Tuned", "Watched"],
+            "joint": ["Joint", "attach_joint", "member_state"],
             "opening": ["attach_method", "check_method", "open_adapter", "open_saved"],
         },
     )
 
-__all__ = ["METHODS", "AdaptiveRanks", "MethodFacts", "MethodName", "Shape", "Tuned", "Watched", "attach_method", "check_method", "open_adapter", "open_saved"]
+__all__ = [
+    "METHODS",
+    "AdaptiveRanks",
+    "Joint",
+    "MethodFacts",
+    "MethodName",
+    "Shape",
+    "Tuned",
+    "Watched",
+    "attach_joint",
+    "attach_method",
+    "check_method",
+    "member_state",
+    "open_adapter",
+    "open_saved",
+]

@@ -46,10 +46,11 @@ class MethodFacts:
 
 _UPDATE = ("adaptation.rank", "adaptation.alpha", "adaptation.dropout", "adaptation.targets")
 _LOW_RANK = (*_UPDATE, "adaptation.ranks", "adaptation.allocate")
+_PLAIN = (*_LOW_RANK, "adaptation.joint")
 
 METHODS: Mapping[str, MethodFacts] = {
-    "lora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Hu et al. 2021, arXiv 2106.09685", moves=True),
-    "rslora": MethodFacts("low-rank", _LOW_RANK, 2e-4, "Kalajdzievski 2023, arXiv 2312.03732", moves=True),
+    "lora": MethodFacts("low-rank", _PLAIN, 5e-4, "Hu et al. 2021, arXiv 2106.09685", moves=True),
+    "rslora": MethodFacts("low-rank", _PLAIN, 2e-4, "Kalajdzievski 2023, arXiv 2312.03732", moves=True),
     "dora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Liu et al. 2024, arXiv 2402.09353"),
     "qlora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Dettmers et al. 2023, arXiv 2305.14314", shards=False),
     "adalora": MethodFacts("adaptive", _UPDATE, 1e-3, "Zhang et al. 2023, arXiv 2303.10512", moves=True, shards=False),

@@ -44,12 +44,14 @@ class Method:
         return max(self.rank + 1, round(1.5 * self.rank)) if self.name == "adalora" else self.rank
 
 
-def method_of(settings: TrainingSettings, examples: int) -> Method:
-    """Return the method that the project file asks for, `auto` resolved."""
+def method_of(settings: TrainingSettings, examples: int, *, parts: int | None = None) -> Method:
+    """Return the method that the project file asks for, `auto` resolved. Of a joint training, with the shared rank and those of `parts` own ones (all)."""
     given = settings.adaptation
-    rank = given.rank_for(examples)
+    members = 1 + len(given.joint.projects) if given.joint.projects else 0
+    own = given.joint.rank * min(members, members if parts is None else parts)
+    rank, ranks = given.rank_for(examples) + own, {name: value + own for name, value in given.ranks.items()}
     sizes = {"size": given.size, "tokens": given.tokens, "last": given.layers}
-    return Method(settings.taught_by, rank=rank, targets=given.targets, ranks=dict(given.ranks), head=given.head, **sizes)
+    return Method(settings.taught_by, rank=rank, targets=given.targets, ranks=ranks, head=given.head, **sizes)
 
 
 def available() -> tuple[str, ...]:

@@ -26,6 +26,7 @@ _NOT_SEARCHED = {
     "validation": "losses that are measured in different ways cannot be compared",
     "batch.maximum_tokens": "it decides which validation examples count, so the losses could not be compared",
     "stages": "they decide which validation examples count, so the losses could not be compared",
+    "adaptation.joint": "who trains together is decided, and the losses of other projects would be compared",
     "privacy": "what is promised to people is decided, not searched",
     "objectives.distillation.teacher": "one teacher is loaded for all trials",
     "checkpoint": "it changes no result",
@@ -148,6 +149,9 @@ def read_space(training: TrainingSettings, sweep: SweepSettings, document: Docum
     elif not training.validation.times:
         what = "without validation there is no loss to compare"
         faults.append(document.fault(("training", "validation", "times"), what, "set training.validation.times to 1 or more"))
+    if training.adaptation.joint.projects:
+        what = "a trial trains on one project's data"
+        faults.append(document.fault(("training", "adaptation", "joint"), what, "search without it, then train together with what was found"))
     known = _keys(TrainingSettings)
     for key, wanted in sweep.search.items():
         found = [*_faults(key, wanted, known), *_unread(key, training)]
