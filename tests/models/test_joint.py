@@ -23,7 +23,7 @@ from metier.training.objectives import answer_losses, answers_objective
 from metier.training.settings import ObjectiveSettings
 
 TALKS = [("红书在哪里？", "书在左边"), ("Where is the lamp?", "It is on the left"), ("绿灯在哪里？", "灯在右边"), ("Where is the book?", "On the table")]
-OWN, MEMBERS = 3, 2
+OWN, MEMBERS = 3, 3
 
 
 def examples_of(base: Base) -> list[Encoded]:
@@ -32,7 +32,7 @@ def examples_of(base: Base) -> list[Encoded]:
 
 
 def joined(base: Base, method: str = "lora", **sizes: object) -> tuple[object, Joint]:
-    """Return the tiny model with two members' parts in which every number is something."""
+    """Return the tiny model with three members' parts in which every number is something."""
     model = load_weights(base, torch.float32)
     shape = Shape(**{"rank": 4, "alpha": 8.0, **sizes})
     tuned = attach_joint(model, method, shape, own=OWN, members=MEMBERS, seed=3)
@@ -56,7 +56,7 @@ def save(base: Base, tuned: Joint, member: int, folder: Path) -> Path:
 @pytest.mark.parametrize(("method", "sizes"), [("lora", {}), ("rslora", {}), ("lora", {"ranks": {"q_proj": 2}, "targets": ("q_proj", "down_proj")})])
 def test_a_mixed_row_is_what_each_members_adapter_makes_of_its_examples(base: Base, method: str, sizes: dict[str, object], tmp_path: Path) -> None:
     model, tuned = joined(base, method, **sizes)
-    examples, members = examples_of(base), (0, 1, 0, 1)
+    examples, members = examples_of(base), (0, 1, 2, 1)
     mixed = choosing(tuned, answer_losses)(model, row_with(examples, members))
     alone = []
     for member in range(MEMBERS):
@@ -65,7 +65,7 @@ def test_a_mixed_row_is_what_each_members_adapter_makes_of_its_examples(base: Ba
         alone.append(own)
     expected = torch.cat([answer_losses(alone[member], row_of([example])) for example, member in zip(examples, members, strict=True)])
     assert torch.allclose(mixed, expected, atol=1e-4)
-    other = choosing(tuned, answer_losses)(model, row_with(examples, (1, 1, 0, 1)))
+    other = choosing(tuned, answer_losses)(model, row_with(examples, (1, 1, 2, 1)))
     assert not torch.allclose(mixed, other, atol=1e-4), "the first example is another member's now"
 
 
