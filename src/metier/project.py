@@ -26,7 +26,18 @@ from metier.sources import SourceSettings
 from metier.store import Store, write_atomically
 from metier.training import SweepSettings, TrainingSettings, unshared
 
-__all__ = ["PROJECT_FILE", "Project", "ProjectSettings", "companions", "load_project", "members_of", "new_project", "new_project_text", "read_project_file"]
+__all__ = [
+    "PROJECT_FILE",
+    "Project",
+    "ProjectSettings",
+    "companions",
+    "load_project",
+    "members_of",
+    "new_project",
+    "new_project_text",
+    "project_file",
+    "read_project_file",
+]
 
 PROJECT_FILE = "metier.yaml"
 
@@ -80,9 +91,14 @@ class Project:
         return Store(self.root / ".metier")
 
 
+def project_file(path: Path) -> Path:
+    """Return the file of a project that is named by its folder or by its file, which may be called otherwise."""
+    return path / PROJECT_FILE if path.is_dir() else path
+
+
 def load_project(path: Path) -> Project:
     """Load a project by its folder or its file. Raises ConfigError with every fault of the file."""
-    file = path / PROJECT_FILE if path.is_dir() else path
+    file = project_file(path)
     return Project(file.resolve().parent, parse(read_project_file(file), ProjectSettings))
 
 

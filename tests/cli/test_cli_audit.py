@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,12 @@ def test_the_head_is_what_to_keep(logged: Path, tmp_path: Path, invoke: Invoke) 
     ended = invoke("audit", "verify", other, "--head", tmp_path / "kept")
     assert ended.code == 1
     assert "belongs to another log" in ended.out
+
+
+def test_a_project_is_verified_by_the_name_of_its_file_too(logged: Path, tmp_path: Path, invoke: Invoke) -> None:
+    folder = Path(shutil.copytree(logged, tmp_path / "named"))
+    (folder / "metier.yaml").rename(folder / "other.yaml")
+    assert invoke("audit", "verify", folder / "other.yaml").code == 0
 
 
 def test_an_export_and_a_proof_verify_without_the_project(logged: Path, tmp_path: Path, invoke: Invoke) -> None:

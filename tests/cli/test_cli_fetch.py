@@ -74,6 +74,12 @@ def test_without_a_project_file_the_pack_has_to_be_named(project: Path, invoke: 
     assert "finance" in unnamed.err
 
 
+def test_a_project_file_of_another_name_names_the_pack(project: Path, invoke: Invoke) -> None:
+    (project / "metier.yaml").rename(project / "other.yaml")
+    listed = invoke("data", "fetch", "--project", project / "other.yaml")
+    assert listed.code == 0, listed.err
+
+
 def test_a_library_that_is_not_installed_is_named_with_its_extra(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sec_edgar_downloader", None)
     missing = invoke("data", "fetch", "edgar", *CALLER, "--online")

@@ -19,6 +19,9 @@ from metier.store import write_atomically
 
 __all__ = ["app"]
 
+_PROJECT = (".yaml", ".yml")
+"""How project files end; logs, bundles and proofs end otherwise."""
+
 app = typer.Typer(no_args_is_help=True, help="The log of everything that must be accountable.")
 
 PublicKeyFile = Annotated[Path | None, typer.Option("--public-key", metavar="FILE", help="Who must have signed: a public key in PEM form.")]
@@ -29,7 +32,8 @@ KnownHead = Annotated[Path | None, typer.Option("--head", metavar="FILE", help="
 @app.command()
 def verify(
     path: Annotated[
-        Path, typer.Argument(metavar="[PATH]", help="Project folder, exported log, bundle folder or proof.", show_default="the project in this folder")
+        Path,
+        typer.Argument(metavar="[PATH]", help="Project, exported log, bundle folder or proof.", show_default="the project in this folder"),
     ] = Path(),
     *,
     public_key: PublicKeyFile = None,
@@ -40,7 +44,7 @@ def verify(
     """Check a project's log, an exported log, a bundle or a proof, with the public key only; exit 1 if it does not verify."""
     key = None if public_key is None else read_key(public_key)
     heads = () if head is None else read_known_heads(head)
-    if path.name == PROJECT_FILE or (path / PROJECT_FILE).exists():
+    if path.suffix in _PROJECT or (path / PROJECT_FILE).exists():
         loaded = load_project(path)
         verdict = pin(audit.offline.verify_log(audit.project_places(loaded.root, loaded.settings.audit), key, heads), key_id)
     else:

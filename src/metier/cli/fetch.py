@@ -15,7 +15,7 @@ from metier.cli.results import json_line
 from metier.errors import Fault, InputError
 from metier.packs import Pack, fetching
 from metier.packs.fetching import Fetched, Request
-from metier.project import PROJECT_FILE, load_project
+from metier.project import PROJECT_FILE, load_project, project_file
 
 __all__ = ["fetch"]
 
@@ -28,7 +28,7 @@ def fetch(
     pack: Annotated[str | None, typer.Option("--pack", metavar="NAME", help="Pack that knows the corpus.", show_default="the project's")] = None,
     given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the corpus; may be given again.")] = None,
     to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Folder inside the project.", show_default="data/NAME")] = None,
-    project: Annotated[Path, typer.Option("--project", metavar="FOLDER", help="Project folder.", show_default="this folder")] = Path(),
+    project: Annotated[Path, typer.Option("--project", metavar="PROJECT", help="Project folder, or its file.", show_default="this folder")] = Path(),
     online: Annotated[bool, typer.Option("--online", help="Allow the machines that publish it to be asked.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked of whom; ask nobody, write nothing.")] = False,
     as_json: options.Json = False,
@@ -38,16 +38,17 @@ def fetch(
     if name is None:
         _list(loaded, as_json=as_json)
         return
-    asked = fetching.request_of(loaded, name, fetching.assignments(given or ()), to or Path("data") / name, root=project, online=online or dry_run)
+    root = project.parent if project.is_file() else project
+    asked = fetching.request_of(loaded, name, fetching.assignments(given or ()), to or Path("data") / name, root=root, online=online or dry_run)
     if dry_run:
         _plan(asked, as_json=as_json)
         return
     with reporting() as progress:
-        _show(asked, fetching.fetch(asked, progress=progress), project, as_json=as_json)
+        _show(asked, fetching.fetch(asked, progress=progress), root, as_json=as_json)
 
 
 def _pack_of(project: Path) -> str:
-    if not (project / PROJECT_FILE).is_file():
+    if not project_file(project).is_file():
         installed = ", ".join(item.name for item in packs.available())
         raise InputError(Fault(f"no pack is named, and there is no {PROJECT_FILE} that names one", project, key="pack", remedy=f"--pack NAME: {installed}"))
     return load_project(project).settings.pack

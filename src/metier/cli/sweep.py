@@ -17,7 +17,7 @@ from metier.cli.results import json_line
 from metier.cli.run import walk
 from metier.config import Document
 from metier.engines import Ray, engine_of
-from metier.project import PROJECT_FILE, Project, load_project, read_project_file
+from metier.project import Project, load_project, project_file, read_project_file
 from metier.stages import Stages
 from metier.training import SweepSettings
 from metier.training import sweep as sweeping
@@ -39,7 +39,7 @@ def sweep(
 ) -> None:
     """Search the settings that the project file names under `sweep:` for the lowest validation loss, and say which to take."""
     loaded = load_project(project)
-    document = read_project_file(project / PROJECT_FILE if project.is_dir() else project)
+    document = read_project_file(project_file(project))
     wanted = _wanted(loaded.settings.sweep, trials, parallel, no_prune)
     space = sweeping.read_space(loaded.settings.training, wanted, document)
     if dry_run:
