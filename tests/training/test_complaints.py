@@ -152,9 +152,11 @@ def test_07_a_row_that_is_left_out_is_kept_with_its_reason_and_never_cut(make_da
     assert run.facts["examples"] == len(ROWS)
 
 
-def test_08_a_row_of_a_wrong_form_is_said_with_file_and_line_before_a_model_is_loaded(tmp_path: Path) -> None:
+def test_08_a_row_of_a_wrong_form_is_said_with_file_and_line_before_a_model_is_loaded(tmp_path: Path, base: Base) -> None:
+    broken = Path(shutil.copytree(base.folder, tmp_path / "model"))
+    (broken / "model.safetensors").write_bytes(b"no weights")
     (tmp_path / "data.jsonl").write_text('{"q": "a", "a": "b"}\n{"q": "a"\n', encoding="utf-8")
-    head = "metier: 1\nproject: p\npack: example\nmalformed: 0\nbase: no/such/model\n"
+    head = "metier: 1\nproject: p\npack: example\nmalformed: 0\nbase: model\n"
     (tmp_path / "metier.yaml").write_text(f"{head}sources:\n  - {{path: data.jsonl, licence: CC0-1.0, columns: {{prompt: q, completion: a}}}}\n")
     from metier.flow import run
 
@@ -170,7 +172,7 @@ def test_09_what_is_kept_for_later_is_found_again_only_for_the_same_template_and
     model.chat = Chat(model.chat.tokenizer)
     write_answers(model, base, chosen, ["zh"], folder=tmp_path, progress=Silent())
     write_answers(model, replace(base, digest="0" * 64), chosen, ["zh"], folder=tmp_path, progress=Silent())
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*.jsonl"))) == 3
 
 
 def test_10_resumed_is_uninterrupted_to_the_bit(dataset: Artifact, base: Base, store: Store) -> None:
