@@ -6,6 +6,7 @@ one's digest; it is written aside and renamed into place. What was used longest 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -91,10 +92,14 @@ def _read(folder: Path) -> Examples | None:
 
 def _clear(folder: Path) -> None:
     """Keep the folders that were used last, and what another process may be writing."""
-    found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
-    whole = [path for path in found if not path.name.startswith(_ASIDE)]
-    old = time.time() - _ABANDONED
-    for path in [*whole[: -(_KEPT - 1)], *(path for path in found if path not in whole and path.stat().st_mtime < old)]:
+    used: dict[Path, float] = {}
+    for path in folder.iterdir():
+        # What is listed may be gone already: other processes make and clear the same.
+        with contextlib.suppress(FileNotFoundError):
+            used[path] = path.stat().st_mtime
+    whole = sorted((path for path in used if not path.name.startswith(_ASIDE)), key=lambda path: used[path])
+    abandoned = [path for path, since in used.items() if path.name.startswith(_ASIDE) and since < time.time() - _ABANDONED]
+    for path in [*whole[: -(_KEPT - 1)], *abandoned]:
         remove_folder(path)
 
 
