@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,16 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
     Raises InputError for data without labels, overlapping spans or settings that nothing reads, all faults of the data at once, and ModelError for
     a base model that the method cannot be put on, before the model is loaded.
     """
-    labels = fit_labelling(dataset_records(dataset, "train"), task, min(settings.batch.maximum_tokens, longest(base)))
+    # Counted on the way: the records are read once for both.
+    count = itertools.count()
+    labels = fit_labelling(
+        (record for record, _ in zip(dataset_records(dataset, "train"), count, strict=False)), task, min(settings.batch.maximum_tokens, longest(base))
+    )
     check_objectives(settings, labels)
     joined = accelerator()
     method = label_method(settings, encoder=is_encoder(base))
     _check_read(settings, method)
-    effective = resolve(settings, method, sum(1 for _ in dataset_records(dataset, "train")), joined.device.type)
+    effective = resolve(settings, method, next(count), joined.device.type)
     check_method(outline(base, labels), method, effective.shape)
     whole = method == "full"
     model = load_with_head(base, labels, torch.float32 if whole else effective.dtype, seed=settings.seed, frozen=not whole).to(joined.device)

@@ -103,6 +103,7 @@ def _clear(folder: Path) -> None:
         remove_folder(path)
 
 
+@cache
 def _tokenizer(base: Base) -> dict[str, str]:
     """Return the digests of the files that make a tokenizer, and the versions of the libraries that read them."""
     files = sorted({path for pattern in _TOKENIZER for path in base.folder.glob(pattern) if path.is_file()})
