@@ -44,6 +44,11 @@ class Executed:
     weights: str
     """SHA-256 of the bytes that the tensors were read from."""
 
+    def as_facts(self) -> dict[str, str]:
+        """Return what the log says of it: the name, and the digests of release, adapter, loaded bytes and base model."""
+        digests = {"release_digest": self.release, "adapter_digest": self.adapter, "weights": self.weights, "base_digest": self.base}
+        return {"name": self.name, **digests}
+
 
 def check_base(release: Served, base: Base) -> None:
     """Raise ModelError for a release of another base model than this one."""
