@@ -4,7 +4,8 @@
 
 `--data` holds `medical/toyhom-im-sample` as published. One dataset serves all; each method trains the same base model with its own default rate and sizes
 on about `--tokens` tokens, in a process of its own, and is compared with the base model on the same items. What was measured is kept in `--work`: an
-interrupted run goes on. Prints a Markdown table and, as the last line, JSON.
+interrupted run goes on. Logistic regression over TF-IDF of letters and pairs of letters reads the same records and as many of them, and all. Prints a
+Markdown table and, as the last line, JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from labels import classical
 
 PROJECT = """metier: 1
 project: departments
@@ -117,8 +120,11 @@ def main() -> None:
         found[method] = measure(method, arguments)
         print(f"{method}: {json.dumps({key: found[method][key] for key in ('seconds', 'steps', 'final_loss')})}", file=sys.stderr)
     print(table(found))
+    root = arguments.work / "project"
+    peers = {"logistic regression": {str(share): classical(root, reads="letters", share=share) for share in (min(1.0, arguments.tokens / TOKENS), 1.0)}}
+    print("\n".join(f"Logistic regression, {one['records']} records, {one['items']} items: {one['acc']:.3f}" for one in peers["logistic regression"].values()))
     machine = {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
-    print(json.dumps({"benchmark": "methods", "machine": machine, "ours": found, "peers": {}, "ratios": {}}, ensure_ascii=False))
+    print(json.dumps({"benchmark": "methods", "machine": machine, "ours": found, "peers": peers, "ratios": {}}, ensure_ascii=False))
 
 
 if __name__ == "__main__":

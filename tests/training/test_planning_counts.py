@@ -59,7 +59,10 @@ def row_and_shape(lengths: tuple[int, ...], vocabulary: int) -> tuple[Row, RowSh
     total = sum(lengths)
     tokens = torch.randint(0, vocabulary, (total,))
     sources = torch.arange(5, total - 1, 2)
-    row = Row(tokens, torch.cat([torch.arange(length) for length in lengths]), lengths, sources, tokens[sources + 1])
+    ends = torch.tensor(lengths).cumsum(dim=0)
+    row = Row(
+        tokens, torch.cat([torch.arange(length) for length in lengths]), lengths, sources, tokens[sources + 1], torch.searchsorted(ends, sources, right=True)
+    )
     return row, RowShape(total, sum(length**2 for length in lengths), len(sources), len(lengths), max(lengths))
 
 

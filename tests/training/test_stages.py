@@ -23,7 +23,7 @@ from metier.project import load_project
 from metier.records import Record, Source, identify
 from metier.store import Store
 from metier.training import TrainingSettings, train
-from metier.training.batches import encode_records, owners, row_of
+from metier.training.batches import encode_records, row_of
 from metier.training.checking import Checked, check
 from metier.training.curriculum import plan_course
 from metier.training.gather import Summing
@@ -230,7 +230,7 @@ def test_every_label_knows_its_example(base: Base) -> None:
     examples = encode_records([*BOOKS[:3], *TALKS[:2]], Chat(load_tokenizer(base)), 128).examples
     row = row_of(examples)
     counts = [sum(example.learn[1:]) for example in examples]  # type: ignore[union-attr]
-    assert owners(row).tolist() == [place for place, count in enumerate(counts) for _ in range(count)]
+    assert row.owners.tolist() == [place for place, count in enumerate(counts) for _ in range(count)]
 
 
 def test_a_loss_that_is_no_number_names_the_records_and_nothing_of_their_text(base: Base) -> None:

@@ -47,8 +47,9 @@ _TYPER_STOPPED = 130
 """What typer makes of KeyboardInterrupt: 128 + SIGINT."""
 
 _COLLECT_AFTER = (100_000, 20, 50)
-"""Objects between two looks for cycles, and looks between those at older objects. Python's own (700, 10, 10) look some hundred times at the million objects of a large vocabulary
-while it is being read: half of the seconds that reading takes, and a fifth of those of the imports."""
+"""Objects between two looks for cycles, and looks between those at older objects. Python's own (700, 10, 10) look some hundred times at the
+million objects of a large vocabulary while it is being read: half of the seconds that this takes, and a fifth of those of the imports.
+"""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(init.init)

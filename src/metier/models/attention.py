@@ -8,13 +8,14 @@ through the model's forward call (`model(..., plan=plan)`), so the models' own c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-__all__ = ["IMPLEMENTATION", "Cache", "Decode", "Packed", "Plan", "Prefill", "branch_mask", "register"]
+__all__ = ["IMPLEMENTATION", "Cache", "Decode", "Packed", "Plan", "Prefill", "register"]
 
 IMPLEMENTATION = "metier"
 
@@ -35,38 +36,38 @@ def _dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: to
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 
-_Segment: TypeAlias = tuple[int, torch.Tensor | None]
-"""Length of a segment, and what is added to its scores (None: nothing, every token sees every other)."""
+_Piece: TypeAlias = tuple[slice, slice | None, torch.Tensor | None]
+"""Where a piece stands, where the piece stands that it goes on from (None: it begins), and what is added to its scores (None: it sees all)."""
 
 
-class _SegmentAttention(torch.autograd.Function):
-    """Softmax attention inside each segment, forward and backward, by plain matrix products into shared buffers.
+class _PieceAttention(torch.autograd.Function):
+    """Softmax attention of each piece to itself and to what it goes on from, forward and backward, by plain matrix products into shared buffers.
 
-    For segments of tens to hundreds of tokens this costs a fraction of the flash kernel on the CPU, and gradients are
-    written where they belong instead of being added up over as many zero-filled copies as there are segments. Query heads
-    that share a key head are stacked into one product. The probabilities, [heads, length, length] a segment, are kept for
+    For pieces of tens to hundreds of tokens this costs a fraction of the flash kernel on the CPU, and gradients are
+    written where they belong instead of being added up over as many zero-filled copies as there are pieces. Query heads
+    that share a key head are stacked into one product. The probabilities, [heads, tokens, tokens seen] a piece, are kept for
     the backward pass.
     """
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Sequence[_Segment], scale: float) -> torch.Tensor:
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Sequence[_Piece], scale: float) -> torch.Tensor:
         heads, tokens, size = query.shape
         groups = heads // key.shape[0]
         output = query.new_empty(tokens, heads, size)
-        kept, start = [], 0
-        for length, mask in segments:
-            part = slice(start, start + length)
-            scores = torch.bmm(_stack(query[:, part], groups), key[:, part].transpose(1, 2))
-            scores = scores.view(heads, length, length).mul_(scale)
+        kept = []
+        for own, before, mask in pieces:
+            length = own.stop - own.start
+            scores = torch.bmm(_stack(query[:, own], groups), _seen(key, own, before).transpose(1, 2))
+            scores = scores.view(heads, length, -1).mul_(scale)
             if mask is not None:
                 scores.add_(mask)
             probabilities = torch.softmax(scores, dim=-1)
-            result = torch.bmm(probabilities.view(key.shape[0], -1, length), value[:, part])
-            output[part] = result.view(heads, length, size).transpose(0, 1)
+            result = torch.bmm(probabilities.view(key.shape[0], groups * length, -1), _seen(value, own, before))
+            output[own] = result.view(heads, length, size).transpose(0, 1)
             kept.append(probabilities)
-            start = part.stop
         ctx.save_for_backward(query, key, value, *kept)
         ctx.scale = scale
+        ctx.pieces = pieces
         return output
 
     @staticmethod
@@ -75,18 +76,29 @@ class _SegmentAttention(torch.autograd.Function):
         heads, shared = query.shape[0], key.shape[0]
         outer = gradients[0].transpose(0, 1)
         for_query, for_key, for_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        start = 0
-        for probabilities in kept:
-            length = probabilities.shape[-1]
-            part = slice(start, start + length)
-            into, stacked = _stack(outer[:, part], heads // shared), probabilities.view(shared, -1, length)
-            for_value[:, part] = torch.bmm(stacked.transpose(1, 2), into)
-            weight = torch.bmm(into, value[:, part].transpose(1, 2))
+        for (own, before, _), probabilities in zip(ctx.pieces, kept, strict=True):
+            length = own.stop - own.start
+            into, stacked = _stack(outer[:, own], heads // shared), probabilities.view(shared, heads // shared * length, -1)
+            _give(for_value, own, before, torch.bmm(stacked.transpose(1, 2), into))
+            weight = torch.bmm(into, _seen(value, own, before).transpose(1, 2))
             scores = torch.ops.aten._softmax_backward_data(weight, stacked, -1, query.dtype).mul_(ctx.scale)
-            for_query[:, part] = torch.bmm(scores, key[:, part]).view(heads, length, -1)
-            for_key[:, part] = torch.bmm(scores.transpose(1, 2), _stack(query[:, part], heads // shared))
-            start += length
+            for_query[:, own] = torch.bmm(scores, _seen(key, own, before)).view(heads, length, -1)
+            _give(for_key, own, before, torch.bmm(scores.transpose(1, 2), _stack(query[:, own], heads // shared)))
         return for_query, for_key, for_value, None, None
+
+
+def _seen(of: torch.Tensor, own: slice, before: slice | None) -> torch.Tensor:
+    """Return the keys or values [heads, tokens, size] that a piece sees."""
+    return of[:, own] if before is None else torch.cat([of[:, before], of[:, own]], dim=1)
+
+
+def _give(gradient: torch.Tensor, own: slice, before: slice | None, part: torch.Tensor) -> None:
+    """Hand the gradient of what a piece sees on: its own was not there yet, what it goes on from has been given its own before."""
+    if before is not None:
+        first = before.stop - before.start
+        gradient[:, before] += part[:, :first]
+        part = part[:, first:]
+    gradient[:, own] = part
 
 
 def _stack(heads: torch.Tensor, groups: int) -> torch.Tensor:
@@ -95,68 +107,63 @@ def _stack(heads: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 class Packed:
-    """Attention inside each segment of a packed row: causal, or of every token to every other for encoders.
+    """Attention inside each piece of a packed row: causal, or of every token to every other for encoders.
 
-    `lengths` are the segments' lengths in tokens, in order. `branches` gives for some segments (by index) a boolean mask
-    [length, length] instead of plain causality, as `branch_mask` makes it for several continuations of one prompt.
+    `lengths` are the pieces' lengths in tokens, in order. Where `behind[i]` is not None, piece i goes on from that earlier piece, which begins a text, and sees
+    all of it beside itself: several texts that begin alike hold their beginning once, and none sees how another goes on.
     """
 
-    def __init__(
-        self, lengths: Sequence[int], *, branches: dict[int, torch.Tensor] | None = None, positions: torch.Tensor | None = None, causal: bool = True
-    ) -> None:
+    def __init__(self, lengths: Sequence[int], *, behind: Sequence[int | None] = (), causal: bool = True) -> None:
         self.lengths = tuple(lengths)
         self.causal = causal
-        self._branches = branches or {}
-        self._positions = positions
+        self._behind = tuple(behind) or (None,) * len(self.lengths)
+        ends = list(accumulate(self.lengths))
+        self._places = [slice(end - length, end) for length, end in zip(self.lengths, ends, strict=True)]
+        self._longest = max((self._sight(index) for index in range(len(self.lengths))), default=0)
         self._masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor] = {}
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
-        """Attend segment by segment; see `Plan`."""
-        if max(self.lengths) > _LONG:
+        """Attend piece by piece; see `Plan`."""
+        if self._longest > _LONG:
             return self._attend_long(query, key, value, scale, window)
-        segments = [(length, None if self._sees_all(index, window) else self._added(index, window, query)) for index, length in enumerate(self.lengths)]
-        output: torch.Tensor = _SegmentAttention.apply(query[0], key[0], value[0], segments, scale)  # type: ignore[no-untyped-call]
+        pieces = [(own, self._before(index), self._added(index, window, query)) for index, own in enumerate(self._places)]
+        output: torch.Tensor = _PieceAttention.apply(query[0], key[0], value[0], pieces, scale)  # type: ignore[no-untyped-call]
         return output[None]
 
     def _attend_long(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
-        parts, start = [], 0
-        for index, length in enumerate(self.lengths):
-            end = start + length
-            plain = index not in self._branches and (window is None or length <= window)
+        parts = []
+        for index, own in enumerate(self._places):
+            before = self._before(index)
+            plain = before is None and (window is None or self.lengths[index] <= window)
             mask = None if plain else self._added(index, window, query)
-            parts.append(_dense(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], mask, scale, causal=self.causal))
-            start = end
+            keys, values = _seen(key[0], own, before)[None], _seen(value[0], own, before)[None]
+            parts.append(_dense(query[:, :, own], keys, values, mask, scale, causal=self.causal))
         return torch.cat(parts, dim=2).transpose(1, 2)
 
-    def _sees_all(self, index: int, window: int | None) -> bool:
-        return not self.causal and index not in self._branches and (window is None or self.lengths[index] <= window)
+    def _before(self, index: int) -> slice | None:
+        before = self._behind[index]
+        return None if before is None else self._places[before]
 
-    def _added(self, index: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
-        """What is added to a segment's scores: 0 where a token is seen, minus infinity where not; [length, length]."""
-        length = self.lengths[index]
-        narrow = window if window is not None and length > window else None
-        branch = self._branches.get(index)
-        name = (index if branch is not None else -length, narrow, like.dtype)
+    def _sight(self, index: int) -> int:
+        """How many tokens the last token of a piece sees."""
+        before = self._behind[index]
+        return self.lengths[index] + (0 if before is None else self.lengths[before])
+
+    def _added(self, index: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
+        """What is added to a piece's scores: 0 where a token is seen, minus infinity where not; [tokens, tokens seen]. None: all are seen."""
+        sight = self._sight(index)
+        narrow = window if window is not None and sight > window else None
+        if not self.causal and narrow is None:
+            return None
+        name = (sight, narrow, like.dtype)
         if name not in self._masks:
-            every = torch.ones(length, length, dtype=torch.bool)
-            seen = branch if branch is not None else every.tril() if self.causal else every
+            every = torch.ones(sight, sight, dtype=torch.bool)
+            seen = every.tril() if self.causal else every
             if narrow is not None:
-                start = sum(self.lengths[:index])
-                places = torch.arange(length) if self._positions is None else self._positions[start : start + length].cpu()
-                apart = places[:, None] - places[None, :]
-                seen = seen.cpu() & ((apart if self.causal else apart.abs()) < narrow)
-            self._masks[name] = torch.zeros(length, length, dtype=like.dtype).masked_fill_(~seen.cpu(), float("-inf")).to(like.device)
-        return self._masks[name]
-
-
-def branch_mask(prompt: int, branches: Sequence[int]) -> torch.Tensor:
-    """Return the mask of one prompt followed by several alternative continuations: [n, n] booleans, True is seen.
-
-    Every continuation sees the prompt and itself, causally, and none of the others.
-    """
-    owner = torch.cat([torch.zeros(prompt, dtype=torch.long), *[torch.full((length,), number + 1) for number, length in enumerate(branches)]])
-    same = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
-    return same & torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
+                apart = torch.arange(sight)[:, None] - torch.arange(sight)[None, :]
+                seen = seen & ((apart if self.causal else apart.abs()) < narrow)
+            self._masks[name] = torch.zeros(sight, sight, dtype=like.dtype).masked_fill_(~seen, float("-inf")).to(like.device)
+        return self._masks[name][sight - self.lengths[index] :]
 
 
 class Cache:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from metier.models.attention import Cache, Decode, Packed, Plan, Prefill, branch_mask
+from metier.models.attention import Cache, Decode, Packed, Plan, Prefill
 from metier.models.base import Base
 from metier.models.chat import Chat
 from metier.models.head import next_logits, token_log_probabilities
@@ -183,10 +183,13 @@ class LocalModel:
         positions: list[int] = []
         sources: list[int] = []
         labels: list[int] = []
-        lengths, branches = [], {}
-        for index, (head, options) in enumerate(zip(heads, tails, strict=True)):
-            start = len(tokens)
+        lengths: list[int] = []
+        behind: list[int | None] = []
+        for head, options in zip(heads, tails, strict=True):
+            start, first = len(tokens), len(lengths)
             tokens.extend(head)
+            lengths.append(len(head))
+            behind.append(None)
             positions.extend(range(len(head)))
             for tail in options:
                 # The first token of a choice is predicted at the prompt's last token, the others at the token before.
@@ -195,11 +198,10 @@ class LocalModel:
                 labels.extend(tail)
                 tokens.extend(tail[:-1])
                 positions.extend(range(len(head), len(head) + len(tail) - 1))
-            lengths.append(len(tokens) - start)
-            if len(options) > 1:
-                branches[index] = branch_mask(len(head), [len(tail) - 1 for tail in options]).to(self.device)
-        plan = Packed(lengths, branches=branches, positions=torch.tensor(positions, device=self.device))
-        states = self.hidden(tokens, positions, plan)
+                if len(tail) > 1:
+                    lengths.append(len(tail) - 1)
+                    behind.append(first)
+        states = self.hidden(tokens, positions, Packed(lengths, behind=behind))
         asked, wanted = torch.tensor(sources, device=self.device), torch.tensor(labels, device=self.device)
         scores = token_log_probabilities(states, self.head, asked, wanted, self.softcap).tolist()
         results, at = [], 0

@@ -14,9 +14,10 @@ import torch
 from metier.digest import digest_of
 from metier.models import Chat, Encoded
 from metier.records import Record
+from metier.training.alike import Family, families
 from metier.training.examples import Collector, Example, Examples, Labelled
 
-__all__ = ["WRITTEN", "Row", "encode_records", "order", "owners", "pack", "row_at", "row_of"]
+__all__ = ["WRITTEN", "Row", "encode_records", "order", "pack", "row_at", "row_of", "shares_beginnings"]
 
 _TOGETHER = 256
 """Records that the tokenizer is given at once."""
@@ -27,7 +28,7 @@ WRITTEN = "written by the base model"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One packed row. `sources[i]` is the position whose hidden state predicts `labels[i]`; 1-D int64 tensors.
+    """One packed row. `sources[i]` is the position whose hidden state predicts `labels[i]`, `owners[i]` the place of its example; 1-D int64 tensors.
 
     Labels of texts may be numbers (fp32) or, one column a label, rows of them. `kinds` tells the texts of pairs apart (None: no pairs).
     """
@@ -35,11 +36,17 @@ class Row:
     tokens: torch.Tensor
     positions: torch.Tensor
     lengths: tuple[int, ...]
+    """Tokens of each piece: of an example, of what several begin with, or of how one of them goes on."""
     sources: torch.Tensor
     labels: torch.Tensor
+    owners: torch.Tensor
     kinds: torch.Tensor | None = None
+    behind: tuple[int | None, ...] = ()
+    """The piece that each goes on from (see `metier.models.attention.Packed`); empty where none does."""
     members: tuple[int, ...] = ()
     """Of a joint training, the member whose each example is."""
+    read: int = 0
+    """Tokens of all examples, a beginning that several have counted for each."""
 
 
 def encode_records(records: Iterable[Record], chat: Chat, maximum: int, *, path: Path | None = None) -> Examples:
@@ -101,36 +108,73 @@ def pack(lengths: Sequence[int], sequence: Iterable[int], capacity: int, *, open
     yield from (row for _, row in waiting)
 
 
-def row_of(examples: Sequence[Example]) -> Row:
-    """Return one packed row of these examples."""
-    tokens: list[int] = []
-    positions: list[int] = []
-    sources: list[int] = []
-    labels: list[Any] = []
-    kinds: list[int] = []
-    for example in examples:
-        start = len(tokens)
-        tokens.extend(example.tokens)
-        positions.extend(range(len(example)))
-        places, targets = _learnt(example) if isinstance(example, Encoded) else (example.places, example.targets)
-        sources.extend(start + place for place in places)
-        labels.extend(targets)
-        kinds.extend((example.kinds if isinstance(example, Labelled) else ()) or (0,) * len(example))
-    lengths = tuple(len(item) for item in examples)
-    apart = torch.tensor(kinds) if any(kinds) else None
-    return Row(torch.tensor(tokens), torch.tensor(positions), lengths, torch.tensor(sources), torch.tensor(labels), apart)
+def row_of(examples: Sequence[Example], *, shared: bool = False) -> Row:
+    """Return one packed row of these examples; `shared`: those that begin alike hold their beginning once."""
+    whole = [Family((number,), 0) for number in range(len(examples))]
+    pieces = _Pieces()
+    for family in families([example.tokens for example in examples]) if shared else whole:
+        pieces.add(family, [examples[number] for number in family.members])
+    return pieces.row(sum(map(len, examples)))
+
+
+def shares_beginnings(examples: Examples) -> bool:
+    """Return whether rows of these examples hold once what several of them begin with.
+
+    They do not where each has a member's own part of the model before it, nor for labels: an encoder's tokens see what comes after them.
+    """
+    return not examples.members and examples.to_continue
+
+
+class _Pieces:
+    """A row that grows by one family of examples after the other."""
+
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        self._positions: list[int] = []
+        self._kinds: list[int] = []
+        self._lengths: list[int] = []
+        self._behind: list[int | None] = []
+        self._answers: list[tuple[int, int, Any]] = []
+
+    def add(self, family: Family, examples: Sequence[Example]) -> None:
+        """Put the examples of a family into the row."""
+        start, before = len(self._tokens), None
+        if family.common:
+            before = len(self._lengths)
+            self._put(examples[0], 0, family.common, None)
+        for number, example in zip(family.members, examples, strict=True):
+            shift = len(self._tokens) - family.common
+            self._put(example, family.common, len(example), before)
+            places, targets = _learnt(example) if isinstance(example, Encoded) else (example.places, example.targets)
+            self._answers += [(place + (start if place < family.common else shift), number, target) for place, target in zip(places, targets, strict=True)]
+
+    def _put(self, example: Example, first: int, last: int, before: int | None) -> None:
+        self._tokens.extend(example.tokens[first:last])
+        self._positions.extend(range(first, last))
+        self._kinds.extend(((example.kinds if isinstance(example, Labelled) else ()) or (0,) * len(example))[first:last])
+        self._lengths.append(last - first)
+        self._behind.append(before)
+
+    def row(self, read: int) -> Row:
+        """Return the row of what was put in."""
+        sources, owners, labels = zip(*self._answers, strict=True) if self._answers else ((), (), ())
+        return Row(
+            torch.tensor(self._tokens),
+            torch.tensor(self._positions),
+            tuple(self._lengths),
+            torch.tensor(sources, dtype=torch.int64),
+            torch.tensor(labels),
+            torch.tensor(owners, dtype=torch.int64),
+            kinds=torch.tensor(self._kinds) if any(self._kinds) else None,
+            behind=tuple(self._behind) if any(before is not None for before in self._behind) else (),
+            read=read,
+        )
 
 
 def row_at(examples: Examples, places: Sequence[int]) -> Row:
     """Return one packed row of the examples at these places, with whose each is where several members train together."""
-    row = row_of([examples.examples[place] for place in places])
+    row = row_of([examples.examples[place] for place in places], shared=shares_beginnings(examples))
     return replace(row, members=tuple(examples.member_of(place) for place in places)) if examples.members else row
-
-
-def owners(row: Row) -> torch.Tensor:
-    """Return for each label of a row the place of its example in the row, 1-D int64."""
-    ends = torch.tensor(row.lengths, device=row.sources.device).cumsum(dim=0)
-    return torch.searchsorted(ends, row.sources, right=True)
 
 
 def _learnt(example: Encoded) -> tuple[list[int], list[int]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from metier.training.batches import owners, pack, row_at
+from metier.training.batches import pack, row_at
 from metier.training.distribution import Distribution, Replicated
 from metier.training.examples import Examples, Origin
 from metier.training.gather import to_device
@@ -82,7 +82,7 @@ def check(
     sums = torch.zeros(len(lengths), dtype=torch.float32)
     counts = torch.zeros(len(lengths), dtype=torch.int64)
     rows = [(row_at(checks, indices), indices) for indices in pack(lengths, range(len(lengths)), row_tokens)]
-    owned = [torch.tensor(indices)[owners(row)] for row, indices in rows]
+    owned = [torch.tensor(indices)[row.owners] for row, indices in rows]
     for places in owned:
         counts.index_add_(0, places, torch.ones_like(places))
     for place, own in lying.turns(len(rows)):

@@ -133,6 +133,11 @@ class Examples:
         """The places of each member's examples."""
         return [range(end - count, end) for count, end in zip(self.members, accumulate(self.members), strict=True)]
 
+    @property
+    def to_continue(self) -> bool:
+        """Whether they are conversations and texts to learn to continue, not to label."""
+        return "learn" in self.table.column_names
+
     def member_of(self, place: int) -> int:
         """Return the member, from 0, whose the example at a place is."""
         return bisect_right(list(accumulate(self.members)), place)
@@ -183,7 +188,7 @@ class Examples:
     def _example(self, place: int) -> Example:
         number, row = self._at(place)
         tokens = self._list("tokens", number, row)
-        if "learn" in self.table.column_names:
+        if self.to_continue:
             return Encoded(tokens, tuple(map(bool, self._list("learn", number, row))))
         targets = self._batches[number].column("targets")[row].as_py()
         return Labelled(tokens, self._list("places", number, row), tuple(map(_plain, targets)), self._list("kinds", number, row))

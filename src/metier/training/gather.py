@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
@@ -67,15 +67,15 @@ class Summing:
         if accelerator.num_processes > 1:
             # Each process has its own rows, already divided by the step's learnt tokens.
             loss = float(accelerator.reduce(torch.tensor(loss, device=accelerator.device), reduction="sum"))
-        return Gathered(loss, sum(len(row.tokens) for row in packed), labels)
+        return Gathered(loss, sum(row.read for row in packed), labels)
 
 
 def to_device(row: Row, device: torch.device) -> Row:
     """Return a row on a device."""
     if device.type == "cpu":
         return row
-    kinds = None if row.kinds is None else row.kinds.to(device)
-    return Row(row.tokens.to(device), row.positions.to(device), row.lengths, row.sources.to(device), row.labels.to(device), kinds, row.members)
+    tensors: dict[str, Any] = {item.name: value.to(device) for item in fields(row) if isinstance(value := getattr(row, item.name), torch.Tensor)}
+    return replace(row, **tensors)
 
 
 def _seed_of(seed: int, step: int, row: int) -> int:

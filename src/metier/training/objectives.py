@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -47,7 +48,7 @@ def _softcap(model: Any) -> float | None:
 
 def _states(model: Any, row: Row) -> torch.Tensor:
     """Return the hidden states [labels, hidden] that predict a row's labels."""
-    output = model.get_decoder()(input_ids=row.tokens[None], position_ids=row.positions[None], plan=Packed(row.lengths), use_cache=False)
+    output = model.get_decoder()(input_ids=row.tokens[None], position_ids=row.positions[None], plan=Packed(row.lengths, behind=row.behind), use_cache=False)
     states: torch.Tensor = output.last_hidden_state[0][row.sources]
     return states
 
@@ -109,8 +110,9 @@ def _without_virtual(row: Row, count: int) -> Row:
         return row
     real = row.tokens >= 0
     places = real.cumsum(dim=0) - 1
-    lengths = tuple(length - count for length in row.lengths)
-    return Row(row.tokens[real], row.positions[real] - count, lengths, places[row.sources], row.labels)
+    behind = row.behind or (None,) * len(row.lengths)
+    lengths = tuple(length - count if before is None else length for length, before in zip(row.lengths, behind, strict=True))
+    return replace(row, tokens=row.tokens[real], positions=row.positions[real] - count, lengths=lengths, sources=places[row.sources])
 
 
 def taught_losses(labelling: Labelling, layout: Layout, *, compute: torch.dtype | None = None) -> Losses:

@@ -38,7 +38,10 @@ _DENSE = 1024
 
 @dataclass(frozen=True, slots=True)
 class RowShape:
-    """A packed row: tokens, sum of the squares of its examples' lengths, learnt tokens, examples, the longest example."""
+    """A packed row: tokens, pairs of a token and one of its example, learnt tokens, examples, the longest example.
+
+    What several examples begin with counts once.
+    """
 
     tokens: int
     pairs: int

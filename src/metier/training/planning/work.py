@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metier.training.batches import pack
+import numpy as np
+
+from metier.training.alike import families
+from metier.training.batches import pack, shares_beginnings
 from metier.training.curriculum import Plan
 from metier.training.examples import Examples
 from metier.training.planning.memory import RowShape
@@ -21,6 +24,8 @@ class Load:
 
     examples: int
     dropped: int
+    tokens: int
+    """Tokens of the examples of all epochs; what several of a row begin with is read once and counted for each."""
     steps: tuple[tuple[RowShape, ...], ...]
     checks: tuple[RowShape, ...]
 
@@ -30,27 +35,28 @@ class Load:
         return [row for step in self.steps for row in step]
 
     @property
-    def tokens(self) -> int:
-        """Tokens read in all epochs."""
-        return sum(row.tokens for row in self.rows)
-
-    @property
     def labels(self) -> int:
         """Tokens learnt in all epochs."""
         return sum(row.labels for row in self.rows)
 
 
 def row_shape(examples: Examples, row: Sequence[int]) -> RowShape:
-    """Return the shape of the packed row of the examples at these places, without making it."""
+    """Return the shape of the packed row of the examples at these places, without making it: what several begin with is read once."""
     lengths = examples.lengths[list(row)].tolist()
-    return RowShape(sum(lengths), sum(length * length for length in lengths), int(examples.learnt[list(row)].sum()), len(lengths), max(lengths))
+    tokens, pairs = sum(lengths), sum(length * length for length in lengths)
+    for family in families([examples.examples[place].tokens for place in row]) if shares_beginnings(examples) else ():
+        spared, own = (len(family.members) - 1) * family.common, sum(lengths[place] - family.common for place in family.members)
+        # A token of the beginning looks at nothing behind it: one that goes on looks at both.
+        tokens, pairs = tokens - spared, pairs - (spared + own) * family.common
+    return RowShape(tokens, pairs, int(examples.learnt[list(row)].sum()), len(lengths), max(lengths))
 
 
 def load_of(taught: Examples, plan: Plan, checks: Examples, *, row_tokens: int) -> Load:
     """Return what a plan of steps reads, and one validation on the examples `checks`, whose rows hold `row_tokens` tokens."""
     steps = tuple(tuple(row_shape(taught, row) for row in step) for step in plan.steps)
     rows = pack(checks.lengths.tolist(), range(len(checks)), row_tokens)
-    return Load(len(taught), len(taught.drops), steps, tuple(row_shape(checks, row) for row in rows))
+    tokens = int(taught.lengths[np.asarray(plan.steps.places)].sum())
+    return Load(len(taught), len(taught.drops), tokens, steps, tuple(row_shape(checks, row) for row in rows))
 
 
 def forward_flops(shape: ModelShape, row: RowShape) -> int:
