@@ -45,7 +45,7 @@ def child(arguments: argparse.Namespace) -> dict[str, Any]:
 
     part, load = os.environ.get("TRIED_COMPILE"), metier.models.load_weights
     with patch("metier.models.load_weights", lambda *given: compiled(load(*given), part) if part else load(*given)):
-        return run_metier(arguments.base, arguments.data)
+        return run_metier(arguments)
 
 
 def measured(name: str, arguments: argparse.Namespace) -> dict[str, Any] | None:
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=600)
     parser.add_argument("--only", nargs="*", choices=sorted(VARIANTS), default=list(VARIANTS))
+    parser.set_defaults(method="lora", targets="q,v", examples=64, row_tokens=1024)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -15,6 +15,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from metier.models.ragged import Layout, attend_ragged, trusted
+
 __all__ = ["IMPLEMENTATION", "Cache", "Decode", "Packed", "Plan", "Prefill", "register"]
 
 IMPLEMENTATION = "metier"
@@ -121,9 +123,18 @@ class Packed:
         self._places = [slice(end - length, end) for length, end in zip(self.lengths, ends, strict=True)]
         self._longest = max((self._sight(index) for index in range(len(self.lengths))), default=0)
         self._masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor] = {}
+        self._layout: Layout | None = None
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
-        """Attend piece by piece; see `Plan`."""
+        """Attend piece by piece, or to all pieces at once where a kernel does that; see `Plan`."""
+        if trusted(query, key, _by_products):
+            if self._layout is None:
+                self._layout = Layout(self.lengths, self._behind, query.device)
+            return attend_ragged(query, key, value, self._layout, scale=scale, window=window, causal=self.causal)
+        return self.attend_by_products(query, key, value, scale, window)
+
+    def attend_by_products(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
+        """Attend piece by piece, by plain matrix products, or by torch's own kernels where pieces are long; see `Plan`."""
         if self._longest > _LONG:
             return self._attend_long(query, key, value, scale, window)
         pieces = [(own, self._before(index), self._added(index, window, query)) for index, own in enumerate(self._places)]
@@ -164,6 +175,12 @@ class Packed:
                 seen = seen & ((apart if self.causal else apart.abs()) < narrow)
             self._masks[name] = torch.zeros(sight, sight, dtype=like.dtype).masked_fill_(~seen, float("-inf")).to(like.device)
         return self._masks[name][sight - self.lengths[index] :]
+
+
+def _by_products(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], behind: Sequence[int | None], window: int | None
+) -> torch.Tensor:
+    return Packed(lengths, behind=behind).attend_by_products(query, key, value, 1.0, window)
 
 
 class Cache:
