@@ -11,6 +11,7 @@ from metier.errors import Fault, InputError, nearest
 from metier.models.labels import Labelling
 from metier.training.examples import Example, Labelled
 from metier.training.settings import ObjectiveSettings, TrainingSettings
+from metier.training.support import unlabelled
 
 __all__ = ["check_objectives", "class_weights"]
 
@@ -28,9 +29,8 @@ def check_objectives(settings: TrainingSettings, labelling: Labelling) -> None:
 
 def _faults(objectives: ObjectiveSettings, key: str, labelling: Labelling) -> Iterator[Fault]:
     task = labelling.task
-    for name in ("kl", "ewc", "start"):
-        if getattr(objectives, name):
-            yield Fault(f"{task} is taught without `{name}`", key=f"{key}.{name}", remedy="take it out")
+    for item in unlabelled(objectives):
+        yield Fault(f"{task} is taught without `{item.key}`: {item.why}", key=f"{key}.{item.key}", remedy=item.instead)
     if objectives.distillation.teacher:
         yield Fault(f"{task} is taught without `distillation`", key=f"{key}.distillation", remedy="take it out")
     if task in ("regression", "pair"):

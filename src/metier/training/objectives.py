@@ -15,7 +15,7 @@ from metier.models.divergence import Side, divergences
 from metier.models.head import label_losses
 from metier.models.heads import Layout, computing_in, label_scores
 from metier.models.labels import Labelling
-from metier.models.methods import Tuned
+from metier.models.methods import Tuned, switched_off
 from metier.training.batches import Row
 from metier.training.settings import ObjectiveSettings
 
@@ -88,11 +88,8 @@ def _seen(model: Any, row: Row) -> Side:
 
 def _base(model: Any, row: Row, tuned: Tuned) -> Side:
     """Return what the base model makes of a row, from the same weights with the trained part switched off."""
-    tuned.enable(False)
-    try:
+    with switched_off(tuned):
         return _seen(model, _without_virtual(row, tuned.virtual))
-    finally:
-        tuned.enable(True)
 
 
 def _own_above_mean(states: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, softcap: float | None) -> torch.Tensor:

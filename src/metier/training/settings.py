@@ -297,9 +297,11 @@ class TrainingSettings(Settings):
         self._check_stages()
         self._check_privacy()
         self._check_joint()
-        moving = [name for name, facts in METHODS.items() if facts.moves]
-        if self.taught_by not in moving and any(found.ewc for found in (self.objectives, *(stage.objectives for stage in self.stages)) if found is not None):
-            raise ValueError(f"objectives.ewc is for methods that move weights: {', '.join(moving)}\n    -> use objectives.kl with {self.taught_by!r}")
+        for name, wanted, what in (("ewc", "moves", "move weights"), ("start", "measured", "know how far they are from their start")):
+            able = [method for method, facts in METHODS.items() if getattr(facts, wanted)]
+            if self.taught_by not in able and any(getattr(found, name) for found in given):
+                remedy = f"use objectives.kl with {self.taught_by!r}" if self.task == "generation" else "choose one of them"
+                raise ValueError(f"objectives.{name} is for methods that {what}: {', '.join(able)}\n    -> {remedy}")
         return self
 
     def _check_stages(self) -> None:

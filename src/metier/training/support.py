@@ -1,15 +1,16 @@
-"""What a training can do where its weights are shared out over processes: data, read before anything is loaded."""
+"""What goes together in a training and what does not: data, read before anything is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from metier.models.methods import METHODS
-from metier.training.settings import ObjectiveSettings, TrainingSettings
+from metier.training.settings import ObjectiveSettings, ReplaySettings, TrainingSettings
 
-__all__ = ["UNSHARED", "Unshared", "unshared"]
+__all__ = ["UNLABELLED", "UNSHARED", "Unlabelled", "Unshared", "unlabelled", "unshared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,39 @@ class Unshared:
     asked: Callable[[TrainingSettings], bool]
     why: str
     instead: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unlabelled:
+    """A key of an objective, or of `training:`, that has no meaning where labels are taught: why, and the nearest thing that has."""
+
+    key: str
+    asked: Callable[[Any], Any]
+    why: str
+    instead: str
+
+
+UNLABELLED: tuple[Unlabelled, ...] = (
+    Unlabelled(
+        "kl",
+        lambda objectives: objectives.kl,
+        "a base model, encoder or decoder, has no distribution over labels to stay near: the head begins at random",
+        "set `start`, which holds the weights, or `ewc`, which holds those that general examples (replay.records) hang on",
+    ),
+    Unlabelled("written", lambda replay: replay.written, "a base model writes answers, and no labels", "name labelled records: replay.records"),
+    Unlabelled(
+        "max_new_tokens",
+        lambda replay: replay.max_new_tokens != ReplaySettings().max_new_tokens,
+        "a base model writes answers, and no labels",
+        "take it out",
+    ),
+)
+"""`objectives.start`, `objectives.ewc` and `replay.share` go with labels as with answers, by the same methods."""
+
+
+def unlabelled(given: ObjectiveSettings | ReplaySettings) -> list[Unlabelled]:
+    """Return what of some objectives, or of `replay`, has no meaning where labels are taught."""
+    return [item for item in UNLABELLED if item.key in type(given).model_fields and item.asked(given)]
 
 
 _WHOLE = "engine.distribution: replicated"

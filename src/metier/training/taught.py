@@ -31,7 +31,8 @@ from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective, taught_losses
 from metier.training.reading import noted, nothing_to_train, validation_sample
 from metier.training.scoring import scorer
-from metier.training.settings import ObjectiveSettings, ReplaySettings, TrainingSettings
+from metier.training.settings import ObjectiveSettings, TrainingSettings
+from metier.training.support import unlabelled
 from metier.training.tokenised import FOLDER, tokenised
 from metier.training.trainer import Trainer
 
@@ -143,9 +144,16 @@ def label_method(settings: TrainingSettings, *, encoder: bool) -> MethodName:
 
 def _check_read(settings: TrainingSettings, method: str) -> None:
     """Raise InputError with every setting that nothing would read."""
-    unread = settings.adaptation.unread_by(method) + (["replay"] if settings.replay != ReplaySettings() else [])
-    if unread:
-        raise InputError([Fault(f"{settings.task} is trained by {method} without `{key}`", key=f"training.{key}", remedy="take it out") for key in unread])
+    faults = [
+        Fault(f"{settings.task} is trained by {method} without `{key}`", key=f"training.{key}", remedy="take it out")
+        for key in settings.adaptation.unread_by(method)
+    ]
+    faults.extend(
+        Fault(f"{settings.task} is taught without `replay.{item.key}`: {item.why}", key=f"training.replay.{item.key}", remedy=item.instead)
+        for item in unlabelled(settings.replay)
+    )
+    if faults:
+        raise InputError(faults)
 
 
 def _attached(model: Any, effective: Effective, seed: int) -> Tuned | None:

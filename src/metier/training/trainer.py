@@ -19,7 +19,7 @@ from metier.progress import Progress
 from metier.store import Workspace, remove_folder, write_atomically
 from metier.training.checking import Checked, check
 from metier.training.checkpoint import Position, latest, restore, save
-from metier.training.consolidate import Consolidation
+from metier.training.consolidate import Charges
 from metier.training.curriculum import Course, Stage, general_of
 from metier.training.gather import Gather, Summing
 from metier.training.loop import StepResult, Watcher, run_steps
@@ -82,7 +82,9 @@ class Trainer:
         self.optimizer = _optimizer(self.parameters.values(), self.stages[0].settings)
         self.kept = self.parameters | (self.watcher.kept() if self.watcher else {})
         """What a checkpoint holds: the parameters, and what a method keeps beside them."""
-        self.consolidation = self._consolidation()
+        asked = [stage.settings.objectives for stage in self.stages]
+        file = self.metrics.with_name("fisher.safetensors")
+        self.charges = Charges(model, tuned, asked, losses=losses, file=file, device=accelerator.device)
         self.private = None if promise is None else PrivateSteps(model, promise, self.parameters, accelerator)
         self.position = Position()
         self.losses: list[float] = []
@@ -113,9 +115,8 @@ class Trainer:
     def run(self) -> None:
         """Train every stage to its end, or to where early stopping says, and leave the best adapter of the last one in the model."""
         self._say()
-        if self.consolidation is not None:
-            general = general_of(self.course.taught, self.settings)
-            self.consolidation.measure(self.course.taught, general, self.settings.seed, self.progress, keep=self.leads)
+        taught = self.course.taught
+        self.charges.measure(taught, lambda: general_of(taught, self.settings), self.settings.seed, self.progress, keep=self.leads)
         self._resume()
         self._look_inside()
         self.progress.start(TASK, self.total, "steps")
@@ -283,19 +284,7 @@ class Trainer:
         return Summing(self.model, objective, list(self.parameters.values()), self.accelerator, seed=self.settings.seed, weights=self.weights)
 
     def _penalties(self, objectives: ObjectiveSettings) -> list[Callable[[], torch.Tensor]]:
-        found = [] if self.watcher is None else [self.watcher.penalty]
-        tuned, consolidation = self.tuned, self.consolidation
-        if objectives.start and tuned is not None:
-            found.append(lambda: objectives.start * tuned.distance())
-        if objectives.ewc and consolidation is not None:
-            found.append(lambda: objectives.ewc * consolidation.penalty())
-        return found
-
-    def _consolidation(self) -> Consolidation | None:
-        """Return what says which weights matter, if a stage asks for it. Raises ModelError for a method that moves no weights."""
-        if self.tuned is None or not any(stage.settings.objectives.ewc for stage in self.stages):
-            return None
-        return Consolidation(self.model, self.tuned, file=self.metrics.with_name("fisher.safetensors"), device=self.accelerator.device)
+        return [*([] if self.watcher is None else [self.watcher.penalty]), *self.charges.of(objectives)]
 
     def _check(self) -> Checked:
         task = "validation"
