@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from conftest import MakeDataset, conversation
-from metier.errors import InputError, ModelError
+from metier.errors import ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
 from metier.models.attention import Packed
 from metier.models.lora import LoraLinear
 from metier.models.methods import METHODS, Shape, Tuned, attach_method
-from metier.records import Record
 from metier.store import Store
 from metier.testing import tiny_base
 from metier.training import TrainingSettings, train
@@ -155,10 +154,7 @@ def test_a_student_comes_nearer_to_its_teacher(make_dataset: MakeDataset, base: 
     assert gaps[1] < 0.5 * gaps[0]
 
 
-def test_a_teacher_of_other_tokens_or_for_labels_is_refused(make_dataset: MakeDataset, base: Base, encoder: Base, store: Store) -> None:
+def test_a_teacher_of_other_tokens_is_refused(make_dataset: MakeDataset, base: Base, encoder: Base, store: Store) -> None:
     given = {"precision": "float32", "batch": {"row_tokens": 128}, "objectives": {"distillation": {"teacher": "t"}}}
     with pytest.raises(ModelError, match="other tokens"):
         train(make_dataset(train=ROWS), base, TrainingSettings.model_validate(given), encoder, workspace=store.workspace("tokens"))
-    with pytest.raises(InputError, match=r"training\.objectives\.distillation"):
-        records = [Record(id=str(number), text=f"a pen {number}", label="xy"[number % 2]) for number in range(4)]
-        train(make_dataset(train=records), encoder, TrainingSettings.model_validate(given | {"task": "classification"}), workspace=store.workspace("labels"))

@@ -78,8 +78,8 @@ def longest(base: Base) -> int:
     return places - 2 if config.model_type in ("roberta", "xlm-roberta", "camembert") else places
 
 
-def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed: int, frozen: bool) -> nn.Module:
-    """Return a base model with a fresh head for a labelling, in evaluation mode.
+def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed: int, frozen: bool, fresh: bool = True) -> nn.Module:
+    """Return a base model with a fresh head for a labelling, or (`fresh` False) with the head that it was stored with, in evaluation mode.
 
     The head is drawn by the seed: normal with the model's own initial width, no bias; so is the layer that gathers a text (the pooler of
     BERT) where the base model was stored without it. Their names are in the model's `trained_whole`: they are trained and stored as they
@@ -98,12 +98,14 @@ def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed
             dtype=dtype,
             attn_implementation=attention.IMPLEMENTATION,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,
+            ignore_mismatched_sizes=fresh,
             **_OPTIONS,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the base model {base.name} cannot be loaded with a head: {_first_line(error)}") from None
-    model.trained_whole = _fresh(model, found["missing_keys"], base)
+    if not fresh and (lacking := sorted(found["missing_keys"])):
+        raise ModelError(f"{base.name} lacks {len(lacking)} weights, first {lacking[0]!r}\n    -> give the folder of a whole model with its head")
+    model.trained_whole = _fresh(model, found["missing_keys"], base) if fresh else ()
     width = float(getattr(config.get_text_config(), "initializer_range", 0.02))
     for name in model.trained_whole:
         _draw(model.get_submodule(name), width, seed)

@@ -22,7 +22,7 @@ from metier.training.crew import accelerator
 from metier.training.curriculum import Course, plan_course
 from metier.training.effective import Effective, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
-from metier.training.facts import facts_of
+from metier.training.facts import facts_of, named
 from metier.training.members import Member, choosing, examples_together
 from metier.training.objectives import Losses, answer_losses, answers_objective, cross_entropy
 from metier.training.planning.methods import method_of
@@ -35,7 +35,7 @@ from metier.training.settings import TrainingSettings
 from metier.training.tokenised import FOLDER
 from metier.training.trainer import Trainer
 
-__all__ = ["Answering", "commit_trained", "named", "prepare_answers"]
+__all__ = ["Answering", "commit_trained", "prepare_answers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +226,3 @@ def _work(made: Answering) -> dict[str, Any]:
         "flops_per_second": round(rate),
         "share_of_peak": None if peak is None else round(rate / peak / trainer.accelerator.num_processes, 4),
     }
-
-
-def named(model: Base) -> dict[str, str]:
-    """Return what is said of a model: name, digest and licence."""
-    return {"name": model.name, "digest": model.digest, "licence": model.licence}

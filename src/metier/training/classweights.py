@@ -10,7 +10,7 @@ import torch
 from metier.errors import Fault, InputError, nearest
 from metier.models.labels import Labelling
 from metier.training.examples import Example, Labelled
-from metier.training.settings import ObjectiveSettings, TrainingSettings
+from metier.training.settings import DistillationSettings, ObjectiveSettings, TrainingSettings
 from metier.training.support import unlabelled
 
 __all__ = ["check_objectives", "class_weights"]
@@ -31,8 +31,8 @@ def _faults(objectives: ObjectiveSettings, key: str, labelling: Labelling) -> It
     task = labelling.task
     for item in unlabelled(objectives):
         yield Fault(f"{task} is taught without `{item.key}`: {item.why}", key=f"{key}.{item.key}", remedy=item.instead)
-    if objectives.distillation.teacher:
-        yield Fault(f"{task} is taught without `distillation`", key=f"{key}.distillation", remedy="take it out")
+    if task == "regression" and objectives.distillation.temperature != DistillationSettings().temperature:
+        yield Fault("a teacher's numbers have no temperature", key=f"{key}.distillation.temperature", remedy="take it out")
     if task in ("regression", "pair"):
         for name in ("smoothing", "focal", "class_weights"):
             if getattr(objectives, name):

@@ -124,6 +124,8 @@ class Examples:
     broken_up: int = 0
     members: tuple[int, ...] = ()
     """How many are those of each member of a joint training, one member's after the other's; empty where there is one training alone."""
+    said: np.ndarray[Any, Any] | None = None
+    """What a teacher says at each place of an answer [answers of all examples, outputs], fp32; not numbers where it says nothing."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -156,6 +158,17 @@ class Examples:
     def learnt(self) -> np.ndarray[Any, Any]:
         """Learnt tokens (or labels) of each example, int32 [examples]."""
         return np.asarray(self.table.column("learnt").to_numpy())
+
+    def said_of(self, places: Sequence[int]) -> np.ndarray[Any, Any] | None:
+        """Return what a teacher says of the examples at these places [their answers, outputs], None where there is no teacher."""
+        if self.said is None:
+            return None
+        return np.concatenate([self.said[self._answers[place] : self._answers[place + 1]] for place in places])
+
+    @cached_property
+    def _answers(self) -> np.ndarray[Any, Any]:
+        """The number of answers before each example."""
+        return np.concatenate([[0], np.cumsum(self.learnt, dtype=np.int64)])
 
     @cached_property
     def _batches(self) -> list[Any]:

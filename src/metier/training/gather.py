@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -74,8 +74,8 @@ def to_device(row: Row, device: torch.device) -> Row:
     """Return a row on a device."""
     if device.type == "cpu":
         return row
-    kinds = None if row.kinds is None else row.kinds.to(device)
-    return Row(row.tokens.to(device), row.positions.to(device), row.lengths, row.sources.to(device), row.labels.to(device), kinds, row.members)
+    there = {name: value.to(device) for name in ("tokens", "positions", "sources", "labels", "kinds", "said") if (value := getattr(row, name)) is not None}
+    return replace(row, **there)
 
 
 def _seed_of(seed: int, step: int, row: int) -> int:

@@ -27,7 +27,8 @@ from metier.models.saved import write_tensors
 from metier.records import Record
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder, write_atomically
-from metier.training.answers import Answering, commit_trained, named
+from metier.training.answers import Answering, commit_trained
+from metier.training.facts import named
 from metier.training.members import Member
 from metier.training.reading import examples_of
 from metier.training.settings import TrainingSettings

@@ -26,8 +26,9 @@ from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
 from metier.training.effective import Effective, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
-from metier.training.facts import facts_of
+from metier.training.facts import facts_of, named
 from metier.training.labelled import encode_labelled, fit_labelling
+from metier.training.labelteacher import teacher_of
 from metier.training.objectives import Objective, label_objective, taught_losses
 from metier.training.reading import noted, nothing_to_train, validation_sample
 from metier.training.scoring import scorer
@@ -54,6 +55,7 @@ class Labelling:
     """What the method trains beside the head; None: every weight is trained."""
     asked: TrainingSettings
     tokenizer: Any
+    teacher: Base | None
 
     def commit(self, workspace: Workspace) -> tuple[Artifact, Artifact]:
         """Hand in the run and the model of a training that has ended."""
@@ -64,7 +66,8 @@ class Labelling:
         write_drops(run_folder / "drops.parquet", taught.drops)
         trainer.hand_in(run_folder)
         facts = _facts(self) | {"dropped": len(taught.drops), "widened_spans": taught.widened}
-        run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
+        parents = [dataset.digest, base.digest, *([] if self.teacher is None else [self.teacher.digest])]
+        run = workspace.commit("run", run_folder, parents=parents, facts=facts)
         folder = workspace.folder / "adapter"
         remove_folder(folder)
         save_trained(trainer.model, folder, self.labels, base=base, tuned=self.tuned, tokenizer=self.tokenizer)
@@ -73,11 +76,20 @@ class Labelling:
         return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
 
 
-def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace, sharded: bool = False) -> Labelling:
-    """Return the training of a model with a head on a dataset's training split.
+def prepare_labels(
+    dataset: Artifact,
+    base: Base,
+    settings: TrainingSettings,
+    task: LabelTask,
+    teacher: Base | None = None,
+    *,
+    workspace: Workspace,
+    sharded: bool = False,
+) -> Labelling:
+    """Return the training of a model with a head on a dataset's training split. `teacher` is the model that `settings.teacher` names.
 
     Raises InputError for data without labels, overlapping spans or settings that nothing reads, all faults of the data at once, and ModelError for
-    a base model that the method cannot be put on, before the model is loaded.
+    a base model that the method cannot be put on and for a teacher that answers something else, before a model is loaded.
     """
     # Counted on the way: the records are read once for both.
     count = itertools.count()
@@ -85,6 +97,7 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
         (record for record, _ in zip(dataset_records(dataset, "train"), count, strict=False)), task, min(settings.batch.maximum_tokens, longest(base))
     )
     check_objectives(settings, labels)
+    heard = None if teacher is None else teacher_of(teacher, labels)
     joined = accelerator()
     method = label_method(settings, encoder=is_encoder(base))
     _check_read(settings, method)
@@ -99,6 +112,10 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
     sample = validation_sample(dataset, settings.validation.limit)
     checks = encode_labelled(sample, reader, labels, layout)
     _say(taught, workspace)
+    if heard is not None:
+        with joined.main_process_first():
+            about: dict[str, Any] = {"file": workspace.folder / "teacher.npy", "dtype": effective.dtype, "device": str(joined.device)}
+            taught = heard.teach(taught, dataset_records(dataset, "train"), labels, progress=workspace.progress, **about)
     half = effective.dtype if whole and effective.dtype != torch.float32 else None
 
     def objective(objectives: ObjectiveSettings) -> Objective:
@@ -121,7 +138,7 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
         score=scorer(labels, reader, sample, device=str(joined.device)),
         sharded=sharded,
     )
-    return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer)
+    return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer, teacher)
 
 
 def _taught(dataset: Artifact, base: Base, labels: Labels, reader: TextReader, layout: Layout, *, workspace: Workspace) -> Examples:
@@ -180,7 +197,8 @@ def _facts(made: Labelling) -> dict[str, Any]:
     resolved = made.trainer.settings.model_dump(mode="json") | {"method": effective.method, "precision": effective.precision}
     resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
     return {
-        "base": {"name": base.name, "digest": base.digest, "licence": base.licence},
+        "base": named(base),
+        "teacher": None if made.teacher is None else named(made.teacher),
         # How a text becomes tokens: what chat templates are for conversations.
         "template": digest_of({"reading": _READING, "by_word": labels.by_word}),
         "task": labels.task,
