@@ -19,7 +19,7 @@ from metier.models.saved import write_saved
 from metier.shards import write_drops
 from metier.store import Workspace, write_atomically
 from metier.training.crew import accelerator
-from metier.training.curriculum import Course, plan_course
+from metier.training.curriculum import plan_course
 from metier.training.effective import Effective, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
 from metier.training.facts import facts_of, named
@@ -28,7 +28,7 @@ from metier.training.objectives import Losses, answer_losses, answers_objective,
 from metier.training.planning.methods import method_of
 from metier.training.planning.shape import read_shape
 from metier.training.planning.work import row_shape, training_flops
-from metier.training.private import Promise, guarantee_for, private_course, remark
+from metier.training.private import promised
 from metier.training.reading import examples_of
 from metier.training.replay import Answered, encode_written, write_answers
 from metier.training.settings import TrainingSettings
@@ -140,7 +140,7 @@ def prepare_answers(
     promise = None
     if settings.privacy.epsilon:
         with joined.main_process_first():
-            promise, course = _private(taught, settings, workspace)
+            promise, course = promised(taught, settings, workspace)
     with joined.main_process_first():
         effective = share_out(effective, model.to(joined.device), taught, settings, cross_entropy, workspace)
     tuned, of_row = _attached(model, settings, effective.shape, members)
@@ -165,13 +165,6 @@ def _attached(model: Any, settings: TrainingSettings, shape: Shape, members: Seq
         return attach_method(model, settings.taught_by, shape, seed=settings.seed), lambda measure: measure
     tuned: Joint = attach_joint(model, settings.taught_by, shape, own=settings.adaptation.joint.rank, members=len(members), seed=settings.seed)
     return tuned, partial(choosing, tuned)
-
-
-def _private(taught: Examples, settings: TrainingSettings, workspace: Workspace) -> tuple[Promise, Course]:
-    guarantee, units = guarantee_for(taught, settings)
-    workspace.progress.say(remark(guarantee))
-    promise = Promise(guarantee, workspace.folder / "chance.secret")
-    return promise, private_course(taught, settings, guarantee, units, promise.secret)
 
 
 def _teacher(teacher: Base | None, chat: Chat, dtype: torch.dtype, device: torch.device) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from metier.training.facts import facts_of, named
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.labelteacher import teacher_of
 from metier.training.objectives import Objective, label_objective, taught_losses
+from metier.training.private import promised
 from metier.training.reading import noted, nothing_to_train, validation_sample
 from metier.training.scoring import scorer
 from metier.training.settings import ObjectiveSettings, TrainingSettings
@@ -93,9 +95,8 @@ def prepare_labels(
     """
     # Counted on the way: the records are read once for both.
     count = itertools.count()
-    labels = fit_labelling(
-        (record for record, _ in zip(dataset_records(dataset, "train"), count, strict=False)), task, min(settings.batch.maximum_tokens, longest(base))
-    )
+    counted = (record for record, _ in zip(dataset_records(dataset, "train"), count, strict=False))
+    labels = fit_labelling(counted, task, min(settings.batch.maximum_tokens, longest(base)), settings.privacy)
     check_objectives(settings, labels)
     heard = None if teacher is None else teacher_of(teacher, labels)
     joined = accelerator()
@@ -110,35 +111,37 @@ def prepare_labels(
     reader = TextReader(tokenizer, virtual=virtual_tokens(settings, method))
     taught = _taught(dataset, base, labels, reader, layout, workspace=workspace)
     sample = validation_sample(dataset, settings.validation.limit)
-    checks = encode_labelled(sample, reader, labels, layout)
-    _say(taught, workspace)
-    if heard is not None:
-        with joined.main_process_first():
+    settled = settings.model_copy(update={"learning_rate": METHODS[method].rate_for_labels}) if settings.learning_rate == "auto" else settings
+    with joined.main_process_first():
+        if heard is not None:
             about: dict[str, Any] = {"file": workspace.folder / "teacher.npy", "dtype": effective.dtype, "device": str(joined.device)}
             taught = heard.teach(taught, dataset_records(dataset, "train"), labels, progress=workspace.progress, **about)
+        checks = encode_labelled(sample, reader, labels, layout)
+        promise, course = (None, plan_course(taught, checks, settled)) if settings.privacy.epsilon is None else promised(taught, settled, workspace)
     half = effective.dtype if whole and effective.dtype != torch.float32 else None
-
-    def objective(objectives: ObjectiveSettings) -> Objective:
-        weights = class_weights(objectives, labels, taught.examples)
-        return label_objective(labels, layout, objectives, weights=weights, compute=half)
-
+    objective = partial(_objective, labels, layout, taught, half)
     with joined.main_process_first():
         effective = share_out(effective, model, taught, settings, objective(settings.objectives), workspace)
     tuned = _attached(model, effective, settings.seed)
-    settled = settings.model_copy(update={"learning_rate": METHODS[method].rate_for_labels}) if settings.learning_rate == "auto" else settings
     trainer = Trainer(
         model.to(joined.device),
-        plan_course(taught, checks, settled),
+        course,
         settled,
         workspace,
         joined,
         objective=objective,
         losses=taught_losses(labels, layout, compute=half),
         tuned=tuned,
+        promise=promise,
         score=scorer(labels, reader, sample, device=str(joined.device)),
         sharded=sharded,
     )
     return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer, teacher)
+
+
+def _objective(labels: Labels, layout: Layout, taught: Examples, compute: torch.dtype | None, objectives: ObjectiveSettings) -> Objective:
+    weights = class_weights(objectives, labels, taught.examples)
+    return label_objective(labels, layout, objectives, weights=weights, compute=compute)
 
 
 def _taught(dataset: Artifact, base: Base, labels: Labels, reader: TextReader, layout: Layout, *, workspace: Workspace) -> Examples:
@@ -149,6 +152,10 @@ def _taught(dataset: Artifact, base: Base, labels: Labels, reader: TextReader, l
         return encode_labelled(noted(dataset_records(dataset, "train"), workspace.progress), reader, labels, layout, path=path)
 
     taught = tokenised(workspace.kept(FOLDER), base, about, train)
+    if taught.widened:
+        workspace.progress.say(f"note: {taught.widened} spans begin or end inside a word; the whole word is taught")
+    if taught.drops:
+        workspace.progress.say(f"note: {len(taught.drops)} records are left out of training; the run's drops.parquet says why")
     if not len(taught):
         raise nothing_to_train(taught, "look at the data with: metier data inspect, or split long records: prepare.lengths.over: split")
     return taught
@@ -183,13 +190,6 @@ def _attached(model: Any, effective: Effective, seed: int) -> Tuned | None:
     for name in model.trained_whole:
         model.get_submodule(name).requires_grad_(True)
     return tuned
-
-
-def _say(taught: Examples, workspace: Workspace) -> None:
-    if taught.widened:
-        workspace.progress.say(f"note: {taught.widened} spans begin or end inside a word; the whole word is taught")
-    if taught.drops:
-        workspace.progress.say(f"note: {len(taught.drops)} records are left out of training; the run's drops.parquet says why")
 
 
 def _facts(made: Labelling) -> dict[str, Any]:

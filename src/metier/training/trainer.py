@@ -88,6 +88,7 @@ class Trainer:
         self.private = None if promise is None else PrivateSteps(model, promise, self.parameters, accelerator)
         self.position = Position()
         self.losses: list[float] = []
+        self.unusable = 0
         self.groups: dict[str, float] = {}
         self.scored: float | None = None
         self.monitor: Monitor | None = None
@@ -182,7 +183,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         set_dropout(self.model, self.stages[self.position.stage].settings.adaptation.dropout)
         known = self.metrics.read_bytes()[: self.position.metrics_bytes] if self.metrics.exists() else b""
-        self.losses = [json.loads(line)["loss"] for line in known.splitlines()]
+        rows = [json.loads(line) for line in known.splitlines()]
+        self.losses, self.unusable = [row["loss"] for row in rows], sum(row.get("unusable", 0) for row in rows)
         self.accelerator.wait_for_everyone()
         if self.leads:
             if found is None:
@@ -333,6 +335,9 @@ class Trainer:
         }
         if self.settings.stages:
             row["stage"] = stage.name
+        if self.private is not None:
+            row["unusable"] = result.unusable
+            self.unusable += result.unusable
         if checked is not None:
             row |= self.course.measured(checked, stage)
             row |= {} if self.scored is None else {"validation_score": self.scored}

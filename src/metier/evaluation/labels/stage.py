@@ -112,10 +112,11 @@ def _notes(side: Side, settings: EvaluationSettings) -> list[str]:
     labelling = side.labelling
     prior = {
         "tagging": "no span anywhere",
-        "regression": f"the mean of the training split, {labelling.centre:.4g}",
-        "pair": f"the mean of the training split, {labelling.centre:.4g}",
+        "regression": f"the {'stated centre' if labelling.stated else 'mean of the training split'}, {labelling.centre:.4g}",
+        "pair": f"the {'middle of the scale' if labelling.stated else 'mean of the training split'}, {labelling.centre:.4g}",
     }.get(labelling.task, f"{', '.join(labelling.prior) or 'no label'} every time")
-    notes = [f"the untuned base model has no head for this task; its side says what is most frequent in the training split: {prior}"]
+    what = "what was stated before a private training" if labelling.stated else "what is most frequent in the training split"
+    notes = [f"the untuned base model has no head for this task; its side says {what}: {prior}"]
     if unread := sum(not item.read for item in side.given):
         notes.append(f"{unread} test records are longer than the {labelling.maximum_tokens} tokens that the model was trained for; they count as wrong")
     if labelling.labels:
