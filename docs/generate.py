@@ -134,8 +134,8 @@ def _default(value: Any) -> str:
 def _methods() -> Iterator[str]:
     yield from ("# Support matrix", "", _NOTE, "")
     yield "What goes together is data (`metier.models.methods.METHODS`); what does not is refused before a model is loaded. Every method trains on packed"
-    yield "rows, in one process or several with the same numbers, resumes exactly, and teaches answers and labels privately where that is asked for. Experts that do not"
-    yield "share a batch are served in lanes of their own."
+    yield "rows, in one process or several with the same numbers, resumes exactly, and teaches answers and labels privately where that is asked for."
+    yield "Experts that do not share a batch are served in lanes of their own."
     yield ""
     yield "Every method teaches answers and texts on decoders, and labels, spans, numbers and pairs on decoders and on encoders built like BERT. An encoder"
     yield "whose layers are built otherwise is refused where a method finds no place in them, before its weights are read, with the method to use."

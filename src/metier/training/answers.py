@@ -27,7 +27,7 @@ from metier.training.members import Member, choosing, examples_together
 from metier.training.objectives import Losses, answer_losses, answers_objective, cross_entropy
 from metier.training.planning.methods import method_of
 from metier.training.planning.shape import read_shape
-from metier.training.planning.work import row_shape, training_flops
+from metier.training.planning.work import beside, row_shape, training_flops
 from metier.training.private import promised
 from metier.training.reading import examples_of
 from metier.training.replay import Answered, encode_written, write_answers
@@ -206,12 +206,15 @@ def _work(made: Answering) -> dict[str, Any]:
     trainer = made.trainer
     try:
         shape = read_shape(made.base.folder)
+        teacher = None if made.teacher is None else read_shape(made.teacher.folder)
     except ModelError:
         return {}
-    taught, diverging = trainer.course.taught, trainer.settings.objectives.kl > 0
+    taught, flops = trainer.course.taught, 0
     # What the other members' own directions would have made of a token is multiplied and thrown away: it is no use.
     method = method_of(trainer.settings, len(taught), parts=1)
-    flops = sum(training_flops(shape, method, row_shape(taught, row), diverging=diverging) for step in trainer.steps_taken for row in step)
+    for stage, steps in trainer.taken:
+        readers = beside(stage.settings.objectives, shape, teacher)
+        flops += sum(training_flops(shape, method, row_shape(taught, row), readers=readers) for step in steps for row in step)
     rate = flops / trainer.position.seconds
     peak = measured_rates().get(made.effective.precision) if trainer.accelerator.device.type == "cpu" else None
     return {

@@ -30,6 +30,7 @@ from metier.training.page import Page
 from metier.training.private import PrivateSteps, Promise
 from metier.training.settings import ObjectiveSettings, TrainingSettings
 from metier.training.sharded import distribute
+from metier.training.steps import Step
 from metier.training.trackers import Trackers
 
 __all__ = ["METRICS", "TASK", "Judge", "Trainer"]
@@ -107,11 +108,11 @@ class Trainer:
         return self.stages[-1].end
 
     @property
-    def steps_taken(self) -> list[tuple[tuple[int, ...], ...]]:
-        """The packed rows (places of examples) of every step that was taken."""
+    def taken(self) -> list[tuple[Stage, list[Step]]]:
+        """The packed rows (places of examples) of every step that was taken, by the stage that took it."""
         position, stages = self.position, self.stages
         counts = [*(stage["steps"] for stage in position.ended), position.step - stages[position.stage].start]
-        return [step for stage, count in zip(stages, counts, strict=False) for step in stage.plan.steps[:count]]
+        return [(stage, stage.plan.steps[:count]) for stage, count in zip(stages, counts, strict=False)]
 
     def run(self) -> None:
         """Train every stage to its end, or to where early stopping says, and leave the best adapter of the last one in the model."""
