@@ -20,7 +20,7 @@ from metier.shards import write_drops
 from metier.store import Workspace, write_atomically
 from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
-from metier.training.effective import Effective, resolve, share_out, virtual_tokens
+from metier.training.effective import Effective, placed, read_later, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
 from metier.training.facts import facts_of, named
 from metier.training.members import Member, choosing, examples_together
@@ -131,7 +131,7 @@ def prepare_answers(
     course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     joined = accelerator()
     effective = resolve(settings, settings.taught_by, len(taught), joined.device.type)
-    model = load_weights(base, effective.dtype)
+    model = load_weights(base, effective.dtype, later=read_later(settings, workspace, sharded=sharded))
     with joined.main_process_first():
         taught, answers = _with_written(base, model, taught, settings, workspace, joined.device)
     taught_by = _teacher(teacher, chat, effective.dtype, joined.device)
@@ -142,10 +142,10 @@ def prepare_answers(
         with joined.main_process_first():
             promise, course = promised(taught, settings, workspace)
     with joined.main_process_first():
-        effective = share_out(effective, model.to(joined.device), taught, settings, cross_entropy, workspace)
+        effective = share_out(effective, placed(model, joined.device), taught, settings, cross_entropy, workspace)
     tuned, of_row = _attached(model, settings, effective.shape, members)
     trainer = Trainer(
-        model.to(joined.device),
+        placed(model, joined.device),
         course,
         settings,
         workspace,

@@ -10,7 +10,7 @@ from typing import Any
 from metier.models.methods import METHODS
 from metier.training.settings import ObjectiveSettings, ReplaySettings, TrainingSettings
 
-__all__ = ["UNLABELLED", "UNSHARED", "Unlabelled", "Unshared", "unlabelled", "unshared"]
+__all__ = ["UNLABELLED", "UNSHARED", "WHOLE_FIRST", "Unlabelled", "Unshared", "unlabelled", "unshared", "whole_first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,23 @@ UNSHARED: tuple[Unshared, ...] = (
     Unshared("training.privacy.epsilon", lambda settings: settings.privacy.epsilon is not None, "each person's whole gradient is clipped by itself", _WHOLE),
 )
 """Whatever is not here works with weights that are shared out: every other method, answers and labels alike, packed rows, other objectives, replay, stages."""
+
+
+WHOLE_FIRST: tuple[tuple[str, Callable[[TrainingSettings], bool], str], ...] = (
+    *(
+        (f"training.method: {name}", partial(_by, name), "virtual tokens begin as what the base model makes of tokens")
+        for name, facts in METHODS.items()
+        if facts.family == "virtual"
+    ),
+    ("training.adaptation.allocate: sensitivity", lambda settings: settings.adaptation.allocate != "even", "ranks follow from gradients of the base model"),
+    ("training.replay.written", lambda settings: settings.replay.written > 0, "the base model answers before it is trained"),
+)
+"""What goes with weights that are shared out, but needs the base model at work before: every process loads it whole first."""
+
+
+def whole_first(settings: TrainingSettings) -> list[str]:
+    """Return why every process of a training loads the base model whole before its weights are shared out; nothing: each reads its share alone."""
+    return [f"{key}: {why}" for key, asked, why in WHOLE_FIRST if asked(settings)]
 
 
 def unshared(settings: TrainingSettings) -> list[str]:

@@ -25,7 +25,7 @@ from metier.store import Workspace, remove_folder
 from metier.training.classweights import check_objectives, class_weights
 from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
-from metier.training.effective import Effective, resolve, share_out, virtual_tokens
+from metier.training.effective import Effective, placed, read_later, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
 from metier.training.facts import facts_of, named
 from metier.training.labelled import encode_labelled, fit_labelling
@@ -105,7 +105,8 @@ def prepare_labels(
     effective = resolve(settings, method, next(count), joined.device.type)
     check_method(outline(base, labels), method, effective.shape)
     whole = method == "full"
-    model = load_with_head(base, labels, torch.float32 if whole else effective.dtype, seed=settings.seed, frozen=not whole).to(joined.device)
+    given: dict[str, Any] = {"seed": settings.seed, "frozen": not whole, "later": read_later(settings, workspace, sharded=sharded)}
+    model = placed(load_with_head(base, labels, torch.float32 if whole else effective.dtype, **given), joined.device)
     layout = layout_of(model, labels)
     tokenizer = load_tokenizer(base)
     reader = TextReader(tokenizer, virtual=virtual_tokens(settings, method))
@@ -124,7 +125,7 @@ def prepare_labels(
         effective = share_out(effective, model, taught, settings, objective(settings.objectives), workspace)
     tuned = _attached(model, effective, settings.seed)
     trainer = Trainer(
-        model.to(joined.device),
+        placed(model, joined.device),
         course,
         settled,
         workspace,
