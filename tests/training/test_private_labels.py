@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from opacus.accountants import RDPAccountant
+from safetensors.torch import load_file
 
 from conftest import MakeDataset
 from metier.errors import ConfigError, ModelError
@@ -30,6 +31,7 @@ from metier.training.settings import ObjectiveSettings
 from metier.training.taught import prepare_labels
 from training.test_labels import ROWS, numbered, related
 from training.test_labels_methods import settings_of
+from training.test_sharded import rows, run
 
 COLORS = ("red", "green", "light blue")
 STATED: dict[str, Any] = {
@@ -107,9 +109,9 @@ def test_the_gradient_is_the_sum_of_clipped_ones_of_adapter_and_head(
 
 @pytest.mark.parametrize("task", STATED)
 def test_a_private_training_of_labels_moves_everything_and_says_what_it_promises(task: Any, make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
-    rows = rows_of(task)
-    run, trained = train(make_dataset(train=rows), encoder, settings("lora", task, epochs=1.0), workspace=store.workspace("private"))
-    said = run.facts["privacy"]
+    records = rows_of(task)
+    made, trained = train(make_dataset(train=records), encoder, settings("lora", task, epochs=1.0), workspace=store.workspace("private"))
+    said = made.facts["privacy"]
     accountant = RDPAccountant()
     accountant.history = [(said["noise_multiplier"], said["sample_rate"], said["steps"])]
     assert said["epsilon"] == pytest.approx(accountant.get_epsilon(delta=said["delta"]))
@@ -118,7 +120,7 @@ def test_a_private_training_of_labels_moves_everything_and_says_what_it_promises
     labelling = read_labelling(trained.path)
     assert (labelling.labels, labelling.stated) == (STATED[task].get("labels", ()), True)
     assert (labelling.centre, labelling.spread) == {"regression": (6.0, 3.0), "pair": (0.5, 1.0)}.get(task, (0.0, 1.0))
-    before = prepare_labels(make_dataset(train=rows), encoder, settings("lora", task, epochs=1.0), task, workspace=store.workspace("fresh")).trainer.model
+    before = prepare_labels(make_dataset(train=records), encoder, settings("lora", task, epochs=1.0), task, workspace=store.workspace("fresh")).trainer.model
     after: Any = Labeller.open(encoder, trained.path, dtype=torch.float32).model
     assert not torch.equal(before.classifier.weight, after.classifier.weight)
     learnt = dict(after.named_parameters())
@@ -126,13 +128,13 @@ def test_a_private_training_of_labels_moves_everything_and_says_what_it_promises
 
 
 def test_what_one_person_s_records_say_is_nowhere_in_what_the_head_answers(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
-    rows = people(ROWS)
-    odd = replace(rows[0], id="a" * 64, label="purple", subject="alone")
+    common = people(ROWS)
+    odd = replace(common[0], id="a" * 64, label="purple", subject="alone")
     found = []
-    for name, records in (("with", [*rows, odd]), ("without", rows)):
-        run, trained = train(make_dataset(train=records), encoder, settings("lora", "classification", epochs=0.5), workspace=store.workspace(name))
+    for name, records in (("with", [*common, odd]), ("without", common)):
+        made, trained = train(make_dataset(train=records), encoder, settings("lora", "classification", epochs=0.5), workspace=store.workspace(name))
         found.append(trained.file("labels.json").read_bytes())
-        dropped = [(drop.record_id, drop.reason) for drop in read_drops(run.file("drops.parquet"))]
+        dropped = [(drop.record_id, drop.reason) for drop in read_drops(made.file("drops.parquet"))]
         assert dropped == ([(odd.id, "unknown_label")] if name == "with" else [])
     assert found[0] == found[1]
     assert json.loads(found[0])["prior"] == ["red"], "the first that is stated, whatever is frequent"
@@ -176,6 +178,24 @@ def test_a_person_whose_loss_is_no_number_adds_nothing_and_the_rest_is_learnt(
         next(iter(trainer.parameters.values())).view(-1)[0] = math.inf
     with pytest.raises(ModelError, match="no longer numbers after 7 steps"):
         private.with_objective(objective)(taught, [(2,)], 7)
+
+
+def test_two_processes_learn_privately_what_one_does(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
+    given = settings("lora", "classification", epochs=1.0).model_dump(mode="json", exclude_unset=True)
+    case = {"dataset": make_dataset(train=people(ROWS)).digest, "base": str(encoder.folder), "settings": given}
+    left = {}
+    for count in (1, 2):
+        folder = store.workspace(f"private-{count}").folder
+        folder.mkdir(parents=True, exist_ok=True)
+        # The same draws and noise: else only what is promised would be the same.
+        (folder / "chance.secret").write_bytes(b"s" * 32)
+        left[count] = run(store, {"private": case}, "replicated", count, apart=f"-{count}")["private"]
+    one, two = ([row["loss"] for row in rows(store, left[count])] for count in (1, 2))
+    assert one == pytest.approx(two, abs=1e-5)
+    assert len(set(one)) > 1
+    tensors = [load_file(store.open("adapter", left[count][1]).file("adapter_model.safetensors")) for count in (1, 2)]
+    for name, tensor in tensors[0].items():
+        torch.testing.assert_close(tensor, tensors[1][name], atol=1e-4, rtol=1e-3)
 
 
 HEAD = "validation: {times: 0}, task: "

@@ -58,6 +58,8 @@ def unlabelled(given: ObjectiveSettings | ReplaySettings) -> list[Unlabelled]:
 
 _WHOLE = "engine.distribution: replicated"
 
+_NEAR = "training.objectives.kl"
+
 _WHY: Mapping[str, str] = {
     "qlora": "packed weights stay whole in every process",
     "adalora": "its ranks are shared out by looking at all layers at once",
@@ -76,8 +78,8 @@ def _any(settings: TrainingSettings, asked: Callable[[ObjectiveSettings], float]
 
 UNSHARED: tuple[Unshared, ...] = (
     *(Unshared(f"training.method: {name}", partial(_by, name), _WHY[name], "training.method: lora") for name, facts in METHODS.items() if not facts.shards),
-    Unshared("training.objectives.ewc", lambda settings: _any(settings, lambda given: given.ewc), "it weighs whole layers", "training.objectives.kl"),
-    Unshared("training.objectives.start", lambda settings: _any(settings, lambda given: given.start), "it multiplies whole layers", "training.objectives.kl"),
+    Unshared("training.objectives.ewc", lambda settings: _any(settings, lambda given: given.ewc), "it weighs whole layers", _NEAR),
+    Unshared("training.objectives.start", lambda settings: _any(settings, lambda given: given.start), "it multiplies whole layers", _NEAR),
     Unshared("training.adaptation.joint", lambda settings: bool(settings.adaptation.joint.projects), "each project takes its part out of the whole", _WHOLE),
     Unshared("training.privacy.epsilon", lambda settings: settings.privacy.epsilon is not None, "each person's whole gradient is clipped by itself", _WHOLE),
 )
@@ -106,6 +108,8 @@ def unshared(settings: TrainingSettings) -> list[str]:
     said = []
     for item in UNSHARED:
         if item.asked(settings):
-            remedy = item.instead if item.instead == _WHOLE else f"{item.instead}, or {_WHOLE}"
+            # Labels know no divergence from the base model.
+            alone = item.instead == _WHOLE or (item.instead == _NEAR and settings.task != "generation")
+            remedy = _WHOLE if alone else f"{item.instead}, or {_WHOLE}"
             said.append(f"`engine.distribution: sharded` does not go with `{item.key}`: {item.why}\n    -> write {remedy}")
     return said
