@@ -24,6 +24,7 @@ from metier.training.settings import ObjectiveSettings
 from metier.training.taught import Labelling, prepare_labels
 from training.test_labels import ROWS, numbered
 from training.test_labels_methods import settings_of
+from training.test_methods_train import _Interrupted, _StopsAt, losses_of
 
 SAID = [Record(id="", text=f"A {color} house stands alone.", label=color, task="replay") for color in ("red", "green", "light blue")]
 GENERAL = [replace(item, id=identify(item)) for item in SAID]
@@ -166,3 +167,15 @@ def test_general_labelled_records_come_by_their_share(make_dataset: MakeDataset,
     assert sum(seen) / len(seen) == pytest.approx(0.25, abs=0.02)
     made.trainer.run()
     assert json.loads(made.trainer.metrics.read_text().splitlines()[-1])["loss"] < 3
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_interrupted_and_started_again_it_is_held_to_the_same_start(method: str, make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
+    dataset = make_dataset(train=[*ROWS, *GENERAL])
+    settings = settings_of(method, task="classification", validation={"times": 0}, objectives={"start": 0.01, "ewc": 30.0})
+    run, trained = train(dataset, encoder, settings, workspace=store.workspace("straight"))
+    with pytest.raises(_Interrupted):
+        train(dataset, encoder, settings, workspace=store.workspace("broken", progress=_StopsAt(3)))
+    again, same = train(dataset, encoder, settings, workspace=store.workspace("broken"))
+    assert losses_of(again) == losses_of(run)
+    assert same.files == trained.files
