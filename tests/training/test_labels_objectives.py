@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from conftest import MakeDataset
-from metier.errors import InputError
+from metier.errors import ConfigError, InputError
 from metier.models import Base
 from metier.models.heads import layout_of, load_with_head
 from metier.models.methods import METHODS
+from metier.project import load_project
 from metier.records import Record, identify
 from metier.store import Store
 from metier.training import train
@@ -155,6 +157,19 @@ def test_what_has_no_meaning_for_labels_is_refused_with_the_reason(make_dataset:
         train(make_dataset(train=ROWS), encoder, settings_of("lora", task="classification", objectives={"ewc": 1.0}), workspace=store.workspace("none"))
     with pytest.raises(ValueError, match=r"objectives\.start is for methods that know how far.*\n    -> choose one of them"):
         settings_of("dora", task="classification", objectives={"start": 0.1})
+
+
+def test_the_project_file_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text('{"a": "b"}\n')
+    head = "metier: 1\nproject: p\npack: example\nsources:\n  - {path: data.jsonl, licence: CC0-1.0, columns: {text: a, label: a}}\n"
+    stages = "stages: [{name: one, objectives: {kl: 0.1}}], replay: {share: 0.1, written: 4}"
+    (tmp_path / "metier.yaml").write_text(f"{head}training: {{task: tagging, {stages}}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_project(tmp_path)
+    assert "training.stages: one: objectives.kl does not go with the task tagging" in str(caught.value)
+    assert "training.replay.written does not go with the task tagging" in str(caught.value)
+    (tmp_path / "metier.yaml").write_text(f"{head}training: {{task: generation, {stages}}}\n")
+    load_project(tmp_path)
 
 
 def test_general_labelled_records_come_by_their_share(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:

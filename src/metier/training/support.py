@@ -10,7 +10,7 @@ from typing import Any
 from metier.models.methods import METHODS
 from metier.training.settings import ObjectiveSettings, ReplaySettings, TrainingSettings
 
-__all__ = ["UNLABELLED", "UNSHARED", "WHOLE_FIRST", "Unlabelled", "Unshared", "unlabelled", "unshared", "whole_first"]
+__all__ = ["UNLABELLED", "UNSHARED", "WHOLE_FIRST", "Unlabelled", "Unshared", "unlabelled", "unlabelled_keys", "unshared", "whole_first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,19 @@ UNLABELLED: tuple[Unlabelled, ...] = (
 def unlabelled(given: ObjectiveSettings | ReplaySettings) -> list[Unlabelled]:
     """Return what of some objectives, or of `replay`, has no meaning where labels are taught."""
     return [item for item in UNLABELLED if item.key in type(given).model_fields and item.asked(given)]
+
+
+def unlabelled_keys(settings: TrainingSettings) -> list[str]:
+    """Return, for everything that a training of labels asks for and that has no meaning there, what it is, why, and what to write instead."""
+    if settings.task == "generation":
+        return []
+    places: dict[str, ObjectiveSettings | ReplaySettings] = {"objectives": settings.objectives, "replay": settings.replay}
+    places |= {f"stages: {stage.name}: objectives": stage.objectives for stage in settings.stages if stage.objectives is not None}
+    return [
+        f"training.{place}.{item.key} does not go with the task {settings.task}: {item.why}\n    -> {item.instead}"
+        for place, given in places.items()
+        for item in unlabelled(given)
+    ]
 
 
 _WHOLE = "engine.distribution: replicated"
