@@ -124,7 +124,8 @@ def _notes(side: Side, settings: EvaluationSettings) -> list[str]:
         if names:
             count = sum(bool(names & set(gold)) for gold in side.gold)
             shown = ", ".join(sorted(names)[:_SHOWN])
-            notes.append(f"{count} test records have a label that the training split has not ({shown}); it cannot be said and counts as missed")
+            where = "was not stated" if labelling.stated else "the training split has not"
+            notes.append(f"{count} test records have a label that {where} ({shown}); it cannot be said and counts as missed")
     asked = [name for name in settings.tasks if name not in ("held-out", "pack", "retention")]
     if asked:
         notes.append(f"not asked, for they want answers in words: {', '.join(asked)}")
