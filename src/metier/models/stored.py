@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -90,6 +89,9 @@ def made_without_weights(make: Callable[[], Any], base: Base, dtype: torch.dtype
 
     Raises ModelError for a model whose weights are packed, or partly kept in another format: loading them is more than reading.
     """
+    # Whoever only asks a model has no need of it, and it takes its time.
+    from accelerate import init_empty_weights
+
     with init_empty_weights(include_buffers=False):
         model = make()
     # Each was made anew when it was put on the meta device: what was one has to be one again.
