@@ -180,6 +180,19 @@ def test_a_person_whose_loss_is_no_number_adds_nothing_and_the_rest_is_learnt(
         private.with_objective(objective)(taught, [(2,)], 7)
 
 
+def test_a_record_that_breaks_its_loss_blocks_no_private_training(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
+    records = rows_of("regression")
+    records[3] = replace(records[3], label="1e200", subject="alone")
+    dataset = make_dataset(train=records)
+    chosen = settings("lora", "regression", epochs=2.0)
+    made, trained = train(dataset, encoder, chosen, workspace=store.workspace("private"))
+    steps = [json.loads(line) for line in made.file("metrics.jsonl").read_text().splitlines()]
+    assert made.facts["privacy"]["unusable_draws"] == sum(row["unusable"] for row in steps) > 0
+    assert all(math.isfinite(row["loss"]) for row in steps)
+    answers = Labeller.open(encoder, trained.path, dtype=torch.float32).predict([row.text for row in records])
+    assert all(answer.value is not None and math.isfinite(answer.value) for answer in answers)
+
+
 def test_two_processes_learn_privately_what_one_does(make_dataset: MakeDataset, store: Store, encoder: Base) -> None:
     given = settings("lora", "classification", epochs=1.0).model_dump(mode="json", exclude_unset=True)
     case = {"dataset": make_dataset(train=people(ROWS)).digest, "base": str(encoder.folder), "settings": given}
