@@ -22,6 +22,8 @@ from metier.models.methods import METHODS
 from metier.packs.loader import FILES
 from metier.packs.spec import PackFacts
 from metier.project import ProjectSettings
+from metier.training.settings import ObjectiveSettings
+from metier.training.support import UNLABELLED
 
 __all__ = ["on_files", "pages"]
 
@@ -132,21 +134,25 @@ def _default(value: Any) -> str:
 def _methods() -> Iterator[str]:
     yield from ("# Support matrix", "", _NOTE, "")
     yield "What goes together is data (`metier.models.methods.METHODS`); what does not is refused before a model is loaded. Every method trains on packed"
-    yield "rows, in one process or several with the same numbers, resumes exactly, and teaches answers privately where that is asked for. Experts that do not"
-    yield "share a batch are served in lanes of their own."
+    yield "rows, in one process or several with the same numbers, resumes exactly, and teaches answers and labels privately where that is asked for."
+    yield "Experts that do not share a batch are served in lanes of their own."
     yield ""
-    yield "Every method teaches answers and texts on decoders, and labels, spans, numbers and pairs on decoders and on encoders built like BERT. Labels are"
-    yield "not taught privately, nor with objectives that measure a distance from the base model. An encoder whose layers are built otherwise is refused where"
-    yield "a method finds no place in them, before its weights are read, with the method to use."
+    yield "Every method teaches answers and texts on decoders, and labels, spans, numbers and pairs on decoders and on encoders built like BERT. An encoder"
+    yield "whose layers are built otherwise is refused where a method finds no place in them, before its weights are read, with the method to use."
     yield ""
-    head = ["method", "learning rate", "for labels", "base packed to four bits", "`objectives.ewc`", "ranks by layer", "several projects together"]
+    head = ["method", "learning rate", "for labels", "base packed to four bits", "`objectives.start`", "`objectives.ewc`", "ranks by layer"]
+    head.append("several projects together")
     head += ["answers served in one batch, merged, exported", "source"]
     yield from (f"| {' | '.join(head)} |", "|---" * len(head) + "|")
     for name, facts in METHODS.items():
         reads = ("adaptation.ranks" in facts.reads, "adaptation.joint" in facts.reads)
-        marks = (name == "qlora", facts.moves, *reads, facts.low_rank)
+        marks = (name == "qlora", facts.measured, facts.moves, *reads, facts.low_rank)
         rates = f"{facts.learning_rate:g} | {facts.rate_for_labels:g}"
         yield f"| `{name}` | {rates} | {' | '.join('yes' if mark else '' for mark in marks)} | {_cell(facts.source)} |"
+    yield from ("", "Not where labels are taught:", "", "| key | why | instead |", "|---|---|---|")
+    for item in UNLABELLED:
+        section = "objectives" if item.key in ObjectiveSettings.model_fields else "replay"
+        yield f"| `{section}.{item.key}` | {_cell(item.why)} | {_cell(item.instead)} |"
 
 
 def _commands() -> Iterator[str]:

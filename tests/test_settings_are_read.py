@@ -36,7 +36,8 @@ from metier.store import Store
 from metier.training import Member, TrainingSettings, train
 from metier.training.classweights import class_weights
 from metier.training.examples import Labelled
-from metier.training.settings import ObjectiveSettings
+from metier.training.labelled import fit_labelling
+from metier.training.settings import ObjectiveSettings, PrivacySettings
 from metier.training.sweep import read_space, search
 from metier.training.sweep.job import Job
 from metier.training.sweep.trials import failed
@@ -170,7 +171,7 @@ def _sweep(project: Project, base: Base, dataset: Artifact) -> None:
 
 
 def _otherwise(base: Base, dataset: Artifact, store: Store) -> None:
-    """Train as the project cannot at once: privately; together with another project; and weigh labels, of which its answers have none."""
+    """Train as the project cannot at once: privately; together with another project; and weigh and state labels, of which its answers have none."""
     chosen = {"privacy": {"epsilon": 50.0, "accountant": "rdp", "units": 4}, "validation": {"times": 0}, "precision": "float32", "epochs": 0.1}
     train(dataset, base, TrainingSettings.model_validate(chosen), workspace=store.workspace("private"))
     joint = {"adaptation": {"joint": {"projects": ["../other"], "alpha": 0.5}}, "precision": "float32", "epochs": 0.1}
@@ -179,6 +180,8 @@ def _otherwise(base: Base, dataset: Artifact, store: Store) -> None:
     train(dataset, base, TrainingSettings.model_validate_json(json.dumps(joint)), None, members, workspace=store.workspace("joint"))
     weights = class_weights(ObjectiveSettings(class_weights={"b": 2.0}), Labelling("classification", ("a", "b"), 8), [Labelled((1,), (0,), (1,))])
     assert weights is not None
+    for task, stated in (("classification", {"labels": ("a", "b")}), ("regression", {"centre": 1.0, "spread": 2.0})):
+        assert fit_labelling([], task, 8, PrivacySettings.model_validate({"epsilon": 1.0} | stated)).stated  # type: ignore[arg-type]
 
 
 def _some(dataset: Artifact, store: Store) -> Artifact:

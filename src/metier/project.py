@@ -24,7 +24,7 @@ from metier.prepare import PrepareSettings
 from metier.serving import ServingSettings
 from metier.sources import SourceSettings
 from metier.store import Store, write_atomically
-from metier.training import SweepSettings, TrainingSettings, unshared
+from metier.training import SweepSettings, TrainingSettings, unlabelled_keys, unshared
 
 __all__ = [
     "PROJECT_FILE",
@@ -72,8 +72,9 @@ class ProjectSettings(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """Refuse what the engine cannot do, before anything is read or loaded."""
-        if self.engine.distribution == "sharded" and (said := unshared(self.training)):
+        """Refuse what the engine cannot do, and what has no meaning for the task, before anything is read or loaded."""
+        said = unlabelled_keys(self.training) + (unshared(self.training) if self.engine.distribution == "sharded" else [])
+        if said:
             raise ValueError("\n".join(said))
         return self
 

@@ -15,7 +15,9 @@ from metier.artifacts import Artifact
 from metier.errors import InputError
 from metier.evaluation import EvaluationSettings, evaluate_labels
 from metier.evaluation.labels.counts import Counts, label_counts, span_counts, table, word_counts
+from metier.evaluation.labels.grade import Side, prior_answer
 from metier.evaluation.labels.numbers import absolute_error, discounted_gain, rank_correlation, reciprocal_rank, root_square_error
+from metier.evaluation.labels.stage import _notes
 from metier.models.labels import Labelling, Prediction
 from metier.models.tags import spans_of
 from metier.models.words import words
@@ -227,3 +229,19 @@ def test_a_test_split_without_answers_is_refused(tmp_path: Path) -> None:
     model = Scripted(Labelling("classification", ("a", "b"), 64), {})
     with pytest.raises(InputError, match="no record of the test split says what the right answer is"):
         evaluate_labels(dataset, commit_adapter(store, dataset), model, make_pack(tmp_path), EvaluationSettings(), workspace=store.workspace("e"))
+
+
+@pytest.mark.parametrize(
+    ("labelling", "said"),
+    [
+        (Labelling("classification", ("b", "a"), 8, ("b",), stated=True), "what was stated before a private training: b every time"),
+        (Labelling("regression", (), 8, centre=2.5, spread=1.0, stated=True), "what was stated before a private training: the stated centre, 2.5"),
+        (Labelling("pair", (), 8, centre=0.5, stated=True), "what was stated before a private training: the middle of the scale, 0.5"),
+        (Labelling("classification", ("a", "b"), 8, ("a",)), "what is most frequent in the training split: a every time"),
+    ],
+)
+def test_the_report_says_where_the_base_s_side_comes_from(labelling: Labelling, said: str) -> None:
+    side = Side([Record("1", text="x", label="c")], [prior_answer(labelling)], labelling, [("c",) if labelling.labels else ()])
+    first, *others = _notes(side, EvaluationSettings())
+    assert first.endswith(said)
+    assert [("was not stated" in note) is labelling.stated and "(c)" in note for note in others] == [True] * bool(labelling.labels)

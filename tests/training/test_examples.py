@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import random
 import shutil
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 
 from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
+from metier.digest import digest_file
 from metier.models import Base, Chat, Encoded, load_tokenizer, resolve
 from metier.progress import SILENT
 from metier.records import Record, Source
@@ -22,6 +26,7 @@ from metier.training import TrainingSettings
 from metier.training.batches import encode_records
 from metier.training.curriculum import plan_steps
 from metier.training.examples import GROUPS, Collector, Example, Examples, Labelled, Targets, read_examples
+from metier.training.kept import aside
 from metier.training.reading import examples_of
 from metier.training.settings import BatchSettings, ValidationSettings
 from metier.training.steps import Steps
@@ -219,3 +224,34 @@ def test_what_was_used_longest_ago_is_removed(dataset: Artifact, base: Base, tmp
         taught, _ = read(dataset, base, kept, SETTINGS.model_copy(update={"batch": BatchSettings(row_tokens=128, maximum_tokens=maximum)}))
     assert len(list(kept.iterdir())) == 8
     assert len(list(taught.examples)) == len(taught), "what is open stays readable"
+
+
+def test_what_is_written_is_hashed_on_its_way_and_not_read_again(dataset: Artifact, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_again: list[Path] = []
+
+    def digest(path: Path) -> str:
+        read_again.append(path)
+        return digest_file(path)
+
+    tokenised_once = importlib.import_module("metier.training.tokenised")
+    tokenised_once._tokenizer.cache_clear()
+    monkeypatch.setattr(tokenised_once, "digest_file", digest)
+    taught, _ = read(dataset, base, tmp_path / "tokens")
+    assert [path for path in read_again if path.name == "examples.arrow"] == []
+    for facts in (tmp_path / "tokens").glob("*/facts.json"):
+        assert json.loads(facts.read_bytes())["sha256"] == digest_file(facts.with_name("examples.arrow"))
+    assert all_of(read(dataset, base, tmp_path / "tokens")[0]) == all_of(taught)
+    assert len([path for path in read_again if path.name == "examples.arrow"]) == 2
+
+
+def test_what_a_killed_process_was_writing_is_cleared_after_a_day_and_not_before(tmp_path: Path) -> None:
+    day = 24 * 3600
+    for name, age in ((".writing-old", day + 60), (".writing-new", day - 60), *((f"k{number}", day * number) for number in range(5))):
+        (tmp_path / name / "inside").mkdir(parents=True)
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    with pytest.raises(KeyError), aside(tmp_path, "new", kept=3) as folder:
+        raise KeyError(folder.name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".writing-new", "k0", "k1"]
+    with aside(tmp_path, "new", kept=3) as folder:
+        folder.rename(tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".writing-new", "k0", "k1", "new"]

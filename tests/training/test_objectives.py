@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from conftest import MakeDataset, conversation
-from metier.errors import InputError, ModelError
+from metier.errors import ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
 from metier.models.attention import Packed
 from metier.models.lora import LoraLinear
 from metier.models.methods import METHODS, Shape, Tuned, attach_method
-from metier.records import Record
 from metier.store import Store
 from metier.testing import tiny_base
 from metier.training import TrainingSettings, train
@@ -155,10 +154,37 @@ def test_a_student_comes_nearer_to_its_teacher(make_dataset: MakeDataset, base: 
     assert gaps[1] < 0.5 * gaps[0]
 
 
-def test_a_teacher_of_other_tokens_or_for_labels_is_refused(make_dataset: MakeDataset, base: Base, encoder: Base, store: Store) -> None:
+def test_a_teacher_of_other_tokens_is_refused(make_dataset: MakeDataset, base: Base, encoder: Base, store: Store) -> None:
     given = {"precision": "float32", "batch": {"row_tokens": 128}, "objectives": {"distillation": {"teacher": "t"}}}
     with pytest.raises(ModelError, match="other tokens"):
         train(make_dataset(train=ROWS), base, TrainingSettings.model_validate(given), encoder, workspace=store.workspace("tokens"))
-    with pytest.raises(InputError, match=r"training\.objectives\.distillation"):
-        records = [Record(id=str(number), text=f"a pen {number}", label="xy"[number % 2]) for number in range(4)]
-        train(make_dataset(train=records), encoder, TrainingSettings.model_validate(given | {"task": "classification"}), workspace=store.workspace("labels"))
+
+
+def test_the_work_of_a_training_counts_what_the_base_model_and_a_teacher_read(make_dataset: MakeDataset, base: Base, store: Store, tmp_path: Path) -> None:
+    teacher = tiny_base(tmp_path, hidden=96, layers=3, seed=5)
+    virtual, length = 5, len(Chat(load_tokenizer(base)).encode(ROWS[0].messages))
+    vocabulary, learnt = len(load_tokenizer(base)), sum(Chat(load_tokenizer(base)).encode(ROWS[0].messages).learn[1:])
+    stages = [
+        {"name": "plain"},
+        {"name": "near", "objectives": {"kl": 0.5}},
+        {"name": "taught", "objectives": {"distillation": {"teacher": "t"}}},
+        {"name": "both", "objectives": {"kl": 0.5, "distillation": {"teacher": "t"}}},
+    ]
+    given = {"method": "prompt", "adaptation": {"tokens": virtual}, "precision": "float32", "batch": {"row_tokens": 128}, "stages": stages}
+    settings = TrainingSettings.model_validate_json(json.dumps(given | {"validation": {"times": 0}}))
+    run, _ = train(make_dataset(train=ROWS[:1]), base, settings, teacher, workspace=store.workspace("work"))
+    assert run.facts["steps"] == 4
+
+    def read(hidden: int, layers: int, tokens: int) -> int:
+        # Per layer: q and o are square, k and v half as wide, three parts of twice the width; every pair of tokens twice over the heads.
+        weights = layers * (3 * hidden * hidden + 3 * 2 * hidden * hidden)
+        return 2 * weights * tokens + 4 * layers * hidden * tokens * tokens + 2 * vocabulary * hidden * learnt
+
+    def taught(hidden: int, layers: int, tokens: int) -> int:
+        forward = read(hidden, layers, tokens)
+        weights = layers * (3 * hidden * hidden + 3 * 2 * hidden * hidden)
+        return forward + 2 * weights * tokens + 8 * layers * hidden * tokens * tokens + 2 * vocabulary * hidden * learnt
+
+    walked = 2 * 2 * vocabulary * 64 * learnt
+    near, far = read(64, 2, length) + walked, read(96, 3, length) + walked
+    assert run.facts["flops"] == 4 * taught(64, 2, length + virtual) + 2 * near + 2 * far

@@ -174,7 +174,7 @@ def test_weights_that_did_not_move_have_no_guarantee(base: Base, tmp_path: Path)
     [
         ("{privacy: {epsilon: 3.0}}", "validation.times"),
         ("{privacy: {epsilon: 3.0}, validation: {times: 0}, stages: [{name: a}]}", "stages"),
-        ("{privacy: {epsilon: 3.0}, validation: {times: 0}, task: classification}", "read off the data"),
+        ("{privacy: {epsilon: 3.0}, validation: {times: 0}, task: classification}", "privacy.labels"),
         ("{privacy: {epsilon: 3.0}, validation: {times: 0}, objectives: {ewc: 1.0}, replay: {share: 0.1}}", "objectives.ewc"),
         ("{privacy: {epsilon: 0}, validation: {times: 0}}", "epsilon"),
     ],

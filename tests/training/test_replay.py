@@ -16,7 +16,7 @@ from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
 from metier.errors import InputError, ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
-from metier.models.importance import adapted_layers, consolidation, measure_fisher
+from metier.models.importance import consolidation, measure_fisher, moving_weights
 from metier.models.lora import LoraLinear
 from metier.models.methods import METHODS, Shape, attach_method, open_adapter
 from metier.progress import Silent
@@ -149,11 +149,11 @@ def test_the_fisher_information_is_the_mean_squared_gradient_a_token(base: Base,
     tuned.enable(False)
     chat = Chat(load_tokenizer(base))
     rows = [row_of([chat.encode(record.messages)]) for record in GENERAL]
-    layers = adapted_layers(model)
-    found = measure_fisher(layers, rows, partial(nats, model), lambda: None)
-    name = next(name for name in layers if name.endswith("q_proj"))
+    weights = moving_weights(model)
+    found = measure_fisher(weights, rows, partial(nats, model), lambda: None)
+    name = next(name for name in weights if name.endswith("q_proj.weight"))
     plain = load_weights(base, torch.float32)
-    weight = plain.get_submodule(name).weight
+    weight = plain.get_parameter(name)
     weight.requires_grad_(True)
     squares = torch.zeros_like(weight)
     for row in rows:
@@ -169,22 +169,24 @@ def test_the_fisher_information_is_the_mean_squared_gradient_a_token(base: Base,
 def test_the_penalty_and_its_gradient_are_those_of_the_moved_weights(base: Base, method: str) -> None:
     model = load_weights(base, torch.float32)
     attach_method(model, method, Shape(rank=4, alpha=8, layers=1), seed=0)
-    layers = adapted_layers(model)
+    weights = moving_weights(model)
     generator = torch.Generator().manual_seed(1)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.no_grad():
         for parameter in learnt:
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    fisher = {name: torch.rand(layer.base.weight.shape, generator=generator).to(torch.bfloat16) for name, layer in layers.items()}  # type: ignore[union-attr, operator]
+    fisher = {name: torch.rand(weight.own.shape, generator=generator).to(torch.bfloat16) for name, weight in weights.items()}
     expected = torch.zeros(())
-    for name, layer in layers.items():
+    for key in weights:
+        name = key.removesuffix(".weight")
+        layer = model.get_submodule(name)
         if isinstance(layer, LoraLinear):
             a = layer.lora_a if layer.directions is None else layer.lora_a * layer.directions[:, None]
             moved = layer.scale * layer.lora_b @ a
         else:
             moved = layer.trained_weight - layer.base.weight  # type: ignore[union-attr, operator]
-        expected = expected + (fisher[name].float() * moved.square()).sum() / 2
-    found = consolidation(layers, fisher)
+        expected = expected + (fisher[key].float() * moved.square()).sum() / 2
+    found = consolidation(weights, fisher)
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
     ours = torch.autograd.grad(found, learnt, allow_unused=True)
     theirs = torch.autograd.grad(expected, learnt, allow_unused=True)
@@ -207,10 +209,9 @@ def test_an_expert_that_must_not_move_what_matters_keeps_its_general_answers_bet
             losses.append(cross_entropy(model, row).item() / len(row.labels))
         if not kept:
             tuned.enable(False)
-            layers = adapted_layers(model)
-            kept = measure_fisher(layers, [row], partial(nats, model), lambda: None)
+            kept = measure_fisher(moving_weights(model), [row], partial(nats, model), lambda: None)
             tuned.enable(True)
-        penalties.append(consolidation(adapted_layers(model), kept).item())
+        penalties.append(consolidation(moving_weights(model), kept).item())
         assert run.facts["final_loss"] < 6
     assert penalties[1] < 0.5 * penalties[0]
 
@@ -241,7 +242,7 @@ def test_methods_that_move_no_weights_know_no_such_penalty(base: Base, method: s
         attach_method(model, method, Shape(rank=2, alpha=4, size=4, tokens=2), seed=0)
         if method != "gated-lora":
             with pytest.raises(ModelError, match=r"training\.objectives\.kl"):
-                adapted_layers(model)
+                moving_weights(model)
 
 
 def test_answers_that_nothing_would_use_are_not_asked_for() -> None:

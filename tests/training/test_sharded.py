@@ -20,10 +20,12 @@ from metier.errors import ConfigError
 from metier.models import Base
 from metier.models.methods import METHODS
 from metier.models.saved import stream_tensors
+from metier.progress import Silent
 from metier.project import load_project
 from metier.records import Record, Span, identify
 from metier.store import Store
 from metier.training import TrainingSettings, unshared
+from metier.training.effective import read_later
 from metier.training.support import UNSHARED
 from training.test_processes import free_port
 
@@ -178,6 +180,43 @@ def test_what_needs_whole_weights_is_refused_by_the_project_file(tmp_path: Path,
             load_project(tmp_path)
         assert item.key in str(refused.value)
         assert item.instead in str(refused.value)
+
+
+def test_of_labels_what_is_advised_instead_can_be_had() -> None:
+    (said,) = unshared(TrainingSettings.model_validate({"task": "classification", "objectives": {"start": 0.1}}))
+    assert said.endswith("-> write engine.distribution: replicated")
+
+
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"method": "full"}, ""),
+        ({"method": "dora", "replay": {"share": 0.1}}, ""),
+        ({"method": "prompt"}, "training.method: prompt"),
+        ({"adaptation": {"allocate": "sensitivity"}}, "allocate: sensitivity"),
+        ({"replay": {"share": 0.1, "written": 4}}, "training.replay.written"),
+    ],
+)
+def test_weights_are_read_share_by_share_unless_the_base_model_has_to_work_first(
+    given: dict[str, Any], said: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = _Notes()
+    workspace = store.workspace("later", notes)
+    settings = TrainingSettings.model_validate(given)
+    assert not read_later(settings, workspace, sharded=True), "one process has room for all, or for nothing"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not read_later(settings, workspace, sharded=False)
+    assert notes.said == []
+    assert read_later(settings, workspace, sharded=True) == (not said)
+    assert [said in note and "loads the whole base model" in note for note in notes.said] == [True] * bool(said)
 
 
 def test_whatever_else_a_method_is_given_goes_with_shared_out_weights() -> None:

@@ -54,7 +54,10 @@ def main(folder: Path, out: Path, *, sharded: bool) -> None:
 
 def trained(base: Base, method: str, objectives: ObjectiveSettings, records: list[Record], accelerator: Accelerator, *, sharded: bool) -> dict[str, Any]:
     """Return the losses of a few steps, gradient norms, the loss that validation finds after them and how large the trained numbers have become."""
-    model: Any = load_weights(base, torch.float32)
+    # Virtual tokens begin as what the base model makes of tokens: it has to be there.
+    later = sharded and METHODS[method].family != "virtual"
+    model: Any = load_weights(base, torch.float32, later=later)
+    assert later == any(parameter.is_meta for parameter in model.parameters())
     tuned = attach_method(model, method, Shape(rank=3, alpha=8.0, dropout=0.1, size=8, tokens=4, layers=1), seed=0)
     teacher: Any = load_weights(base, torch.float32) if objectives.distillation.teacher else None
     taught = encode_records(records, Chat(load_tokenizer(base), virtual=tuned.virtual), 1024)

@@ -20,6 +20,7 @@ from metier.models.base import Base
 from metier.models.labels import Labelling
 from metier.models.load import check_attention
 from metier.models.norms import quicken
+from metier.models.stored import made_without_weights
 
 __all__ = [
     "HEADS",
@@ -78,35 +79,37 @@ def longest(base: Base) -> int:
     return places - 2 if config.model_type in ("roberta", "xlm-roberta", "camembert") else places
 
 
-def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed: int, frozen: bool) -> nn.Module:
-    """Return a base model with a fresh head for a labelling, in evaluation mode.
+def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed: int, frozen: bool, fresh: bool = True, later: bool = False) -> nn.Module:
+    """Return a base model with a fresh head for a labelling, or (`fresh` False) with the head that it was stored with, in evaluation mode.
 
     The head is drawn by the seed: normal with the model's own initial width, no bias; so is the layer that gathers a text (the pooler of
     BERT) where the base model was stored without it. Their names are in the model's `trained_whole`: they are trained and stored as they
-    are whatever the method. `frozen` says that nothing but these and adapters will be trained; norms are quickened then. Raises ModelError
+    are whatever the method. `frozen` says that nothing but these and adapters will be trained; norms are quickened then. `later`: what is not
+    fresh is still on disk (see `metier.models.stored`). Raises ModelError
     if transformers has no such class for the model, or if other weights are missing.
     """
     attention.register()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     config = _labelled(base, labelling)
+    kind = _class_of(config, by_word=labelling.by_word)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention.IMPLEMENTATION}
     try:
-        model, found = _class_of(config, by_word=labelling.by_word).from_pretrained(
-            base.folder,
-            output_loading_info=True,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attention.IMPLEMENTATION,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            **_OPTIONS,
-        )
+        if later:
+            model, missing = made_without_weights(lambda: kind._from_config(config, **options), base, dtype)
+        else:
+            options |= {"output_loading_info": True, "use_safetensors": True, "ignore_mismatched_sizes": fresh}
+            model, found = kind.from_pretrained(base.folder, config=config, **options, **_OPTIONS)
+            missing = found["missing_keys"]
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the base model {base.name} cannot be loaded with a head: {_first_line(error)}") from None
-    model.trained_whole = _fresh(model, found["missing_keys"], base)
+    if not fresh and (lacking := sorted(missing)):
+        raise ModelError(f"{base.name} lacks {len(lacking)} weights, first {lacking[0]!r}\n    -> give the folder of a whole model with its head")
+    model.trained_whole = _fresh(model, missing, base) if fresh else ()
     width = float(getattr(config.get_text_config(), "initializer_range", 0.02))
     for name in model.trained_whole:
-        _draw(model.get_submodule(name), width, seed)
+        part = model.get_submodule(name)
+        _draw(part.to_empty(device="cpu") if later else part, width, seed)
     check_attention(config, base.name)
     if frozen:
         model.requires_grad_(False)

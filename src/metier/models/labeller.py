@@ -62,6 +62,14 @@ class Labeller:
             progress.advance(task, unread)
         return answers
 
+    def scored(self, readings: Sequence[Reading]) -> list[torch.Tensor | None]:
+        """Return the head's outputs of each text [answers, classes], in order: one a word, or one for the whole text; None for one that is too long."""
+        found: list[torch.Tensor | None] = [None] * len(readings)
+        for batch in self._batches(readings):
+            for index, scores in zip(batch, self._scores([readings[index] for index in batch]), strict=True):
+                found[index] = scores
+        return found
+
     def _batches(self, readings: Sequence[Reading]) -> Iterator[list[int]]:
         """Yield indices of texts, similar lengths together; what the model cannot take is left out."""
         batch: list[int] = []

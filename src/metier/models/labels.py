@@ -25,7 +25,8 @@ class Labelling:
     """A task and its labels; of tagging these are the types of the spans.
 
     `centre` and `spread` are mean and standard deviation of the numbers that training saw: the head learns (number - centre) / spread.
-    `prior` is the most frequent answer of the training split: what can be said without reading a text. Of a number it is the centre.
+    `prior` is the most frequent answer of the training split: what can be said without reading a text. Of a number it is the centre. Where all this is
+    `stated`, nothing of it was read off the records, and the prior is the first label.
     """
 
     task: LabelTask
@@ -34,6 +35,7 @@ class Labelling:
     prior: tuple[str, ...] = ()
     centre: float = 0.0
     spread: float = 1.0
+    stated: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -220,7 +220,9 @@ def attach(
         own = patterns.get(pattern_of(name, patterns) or "", rank)
         if own > min(base.in_features, base.out_features):
             raise ModelError(f"rank {own} is larger than the layer {name!r} ({base.in_features} x {base.out_features})\n    -> lower training.adaptation.rank")
-        setattr(parent, attribute, LoraLinear(base, own, scale, dropout, generator, decomposed=decomposed).to(base.weight.device))
+        layer = LoraLinear(base, own, scale, dropout, generator, decomposed=decomposed)
+        # What is drawn stays drawn where the base's weights are not there yet.
+        setattr(parent, attribute, layer if base.weight.is_meta else layer.to(base.weight.device))
     return names
 
 

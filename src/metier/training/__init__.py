@@ -9,7 +9,7 @@ import lazy_loader
 
 from metier.training.launch import following, processes
 from metier.training.settings import TrainingSettings
-from metier.training.support import unshared
+from metier.training.support import unlabelled_keys, unshared
 from metier.training.sweep.settings import SweepSettings
 
 if TYPE_CHECKING:
@@ -19,4 +19,4 @@ if TYPE_CHECKING:
 else:
     __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"crew": ["dismiss"], "members": ["Member"], "stage": ["follow", "train"]})
 
-__all__ = ["Member", "SweepSettings", "TrainingSettings", "dismiss", "follow", "following", "processes", "train", "unshared"]
+__all__ = ["Member", "SweepSettings", "TrainingSettings", "dismiss", "follow", "following", "processes", "train", "unlabelled_keys", "unshared"]

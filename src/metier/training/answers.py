@@ -19,23 +19,23 @@ from metier.models.saved import write_saved
 from metier.shards import write_drops
 from metier.store import Workspace, write_atomically
 from metier.training.crew import accelerator
-from metier.training.curriculum import Course, plan_course
-from metier.training.effective import Effective, resolve, share_out, virtual_tokens
+from metier.training.curriculum import plan_course
+from metier.training.effective import Effective, placed, read_later, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
-from metier.training.facts import facts_of
+from metier.training.facts import facts_of, named
 from metier.training.members import Member, choosing, examples_together
 from metier.training.objectives import Losses, answer_losses, answers_objective, cross_entropy
 from metier.training.planning.methods import method_of
 from metier.training.planning.shape import read_shape
-from metier.training.planning.work import row_shape, training_flops
-from metier.training.private import Promise, guarantee_for, private_course, remark
+from metier.training.planning.work import beside, row_shape, training_flops
+from metier.training.private import promised
 from metier.training.reading import examples_of
 from metier.training.replay import Answered, encode_written, write_answers
 from metier.training.settings import TrainingSettings
 from metier.training.tokenised import FOLDER
 from metier.training.trainer import Trainer
 
-__all__ = ["Answering", "commit_trained", "named", "prepare_answers"]
+__all__ = ["Answering", "commit_trained", "prepare_answers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def prepare_answers(
     course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     joined = accelerator()
     effective = resolve(settings, settings.taught_by, len(taught), joined.device.type)
-    model = load_weights(base, effective.dtype)
+    model = load_weights(base, effective.dtype, later=read_later(settings, workspace, sharded=sharded))
     with joined.main_process_first():
         taught, answers = _with_written(base, model, taught, settings, workspace, joined.device)
     taught_by = _teacher(teacher, chat, effective.dtype, joined.device)
@@ -140,12 +140,12 @@ def prepare_answers(
     promise = None
     if settings.privacy.epsilon:
         with joined.main_process_first():
-            promise, course = _private(taught, settings, workspace)
+            promise, course = promised(taught, settings, workspace)
     with joined.main_process_first():
-        effective = share_out(effective, model.to(joined.device), taught, settings, cross_entropy, workspace)
+        effective = share_out(effective, placed(model, joined.device), taught, settings, cross_entropy, workspace)
     tuned, of_row = _attached(model, settings, effective.shape, members)
     trainer = Trainer(
-        model.to(joined.device),
+        placed(model, joined.device),
         course,
         settings,
         workspace,
@@ -165,13 +165,6 @@ def _attached(model: Any, settings: TrainingSettings, shape: Shape, members: Seq
         return attach_method(model, settings.taught_by, shape, seed=settings.seed), lambda measure: measure
     tuned: Joint = attach_joint(model, settings.taught_by, shape, own=settings.adaptation.joint.rank, members=len(members), seed=settings.seed)
     return tuned, partial(choosing, tuned)
-
-
-def _private(taught: Examples, settings: TrainingSettings, workspace: Workspace) -> tuple[Promise, Course]:
-    guarantee, units = guarantee_for(taught, settings)
-    workspace.progress.say(remark(guarantee))
-    promise = Promise(guarantee, workspace.folder / "chance.secret")
-    return promise, private_course(taught, settings, guarantee, units, promise.secret)
 
 
 def _teacher(teacher: Base | None, chat: Chat, dtype: torch.dtype, device: torch.device) -> Any:
@@ -213,12 +206,15 @@ def _work(made: Answering) -> dict[str, Any]:
     trainer = made.trainer
     try:
         shape = read_shape(made.base.folder)
+        teacher = None if made.teacher is None else read_shape(made.teacher.folder)
     except ModelError:
         return {}
-    taught, diverging = trainer.course.taught, trainer.settings.objectives.kl > 0
+    taught, flops = trainer.course.taught, 0
     # What the other members' own directions would have made of a token is multiplied and thrown away: it is no use.
     method = method_of(trainer.settings, len(taught), parts=1)
-    flops = sum(training_flops(shape, method, row_shape(taught, row), diverging=diverging) for step in trainer.steps_taken for row in step)
+    for stage, steps in trainer.taken:
+        readers = beside(stage.settings.objectives, shape, teacher)
+        flops += sum(training_flops(shape, method, row_shape(taught, row), readers=readers) for step in steps for row in step)
     rate = flops / trainer.position.seconds
     peak = measured_rates().get(made.effective.precision) if trainer.accelerator.device.type == "cpu" else None
     return {
@@ -226,8 +222,3 @@ def _work(made: Answering) -> dict[str, Any]:
         "flops_per_second": round(rate),
         "share_of_peak": None if peak is None else round(rate / peak / trainer.accelerator.num_processes, 4),
     }
-
-
-def named(model: Base) -> dict[str, str]:
-    """Return what is said of a model: name, digest and licence."""
-    return {"name": model.name, "digest": model.digest, "licence": model.licence}

@@ -47,6 +47,8 @@ class Row:
     """Of a joint training, the member whose each example is."""
     read: int = 0
     """Tokens of all examples, a beginning that several have counted for each."""
+    said: torch.Tensor | None = None
+    """What a teacher says of each label [labels, outputs], fp32; not numbers where it says nothing."""
 
 
 def encode_records(records: Iterable[Record], chat: Chat, maximum: int, *, path: Path | None = None) -> Examples:
@@ -172,8 +174,10 @@ class _Pieces:
 
 
 def row_at(examples: Examples, places: Sequence[int]) -> Row:
-    """Return one packed row of the examples at these places, with whose each is where several members train together."""
+    """Return one packed row of the examples at these places, with whose each is where several members train together, and with what a teacher says."""
     row = row_of([examples.examples[place] for place in places], shared=shares_beginnings(examples))
+    if (said := examples.said_of(places)) is not None:
+        row = replace(row, said=torch.from_numpy(said))
     return replace(row, members=tuple(examples.member_of(place) for place in places)) if examples.members else row
 
 

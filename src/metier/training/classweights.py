@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from metier.errors import Fault, InputError, nearest
 from metier.models.labels import Labelling
 from metier.training.examples import Example, Labelled
-from metier.training.settings import ObjectiveSettings, TrainingSettings
+from metier.training.settings import DistillationSettings, ObjectiveSettings, TrainingSettings
+from metier.training.support import unlabelled
 
 __all__ = ["check_objectives", "class_weights"]
 
@@ -28,11 +29,10 @@ def check_objectives(settings: TrainingSettings, labelling: Labelling) -> None:
 
 def _faults(objectives: ObjectiveSettings, key: str, labelling: Labelling) -> Iterator[Fault]:
     task = labelling.task
-    for name in ("kl", "ewc", "start"):
-        if getattr(objectives, name):
-            yield Fault(f"{task} is taught without `{name}`", key=f"{key}.{name}", remedy="take it out")
-    if objectives.distillation.teacher:
-        yield Fault(f"{task} is taught without `distillation`", key=f"{key}.distillation", remedy="take it out")
+    for item in unlabelled(objectives):
+        yield Fault(f"{task} is taught without `{item.key}`: {item.why}", key=f"{key}.{item.key}", remedy=item.instead)
+    if task == "regression" and objectives.distillation.temperature != DistillationSettings().temperature:
+        yield Fault("a teacher's numbers have no temperature", key=f"{key}.distillation.temperature", remedy="take it out")
     if task in ("regression", "pair"):
         for name in ("smoothing", "focal", "class_weights"):
             if getattr(objectives, name):
@@ -47,24 +47,26 @@ def _faults(objectives: ObjectiveSettings, key: str, labelling: Labelling) -> It
 def class_weights(settings: ObjectiveSettings, labelling: Labelling, examples: Sequence[Example]) -> torch.Tensor | None:
     """Return the weight of each output [classes], fp32, or None where all count alike.
 
-    Of one class among several, the weights are scaled so that they average 1 over the training labels: a loss stays comparable, and so does
-    a learning rate. `balanced` is 1 / (classes * share of the class). Where a text has several labels, a weight multiplies the
-    loss of a label that applies; `balanced` is the number of texts without it over those with it.
+    Where a labelling is stated, the examples must not be counted: weights are as they are given. Else, of one class among several, the weights
+    are scaled so that they average 1 over the training labels: a loss stays comparable, and so does a learning rate. `balanced` is
+    1 / (classes * share of the class). Where a text has several labels, a weight multiplies the loss of a label that applies; `balanced` is
+    the number of texts without it over those with it.
     """
     if not settings.class_weights:
         return None
+    given = settings.class_weights
+    if labelling.stated and not isinstance(given, str):
+        return _given(given, labelling)
     taught = [example for example in examples if isinstance(example, Labelled)]
     if labelling.task == "multi-label":
         held = torch.tensor([row for example in taught for row in example.targets]).sum(dim=0)
         texts = sum(len(example.targets) for example in taught)
-        if settings.class_weights == "balanced":
-            return (texts - held) / held.clamp(min=1)
-        return torch.tensor([settings.class_weights.get(name, 1.0) for name in labelling.classes])
+        return (texts - held) / held.clamp(min=1) if isinstance(given, str) else _given(given, labelling)
     counts = Counter(target for example in taught for target in example.targets)
     seen = torch.tensor([float(counts[place]) for place in range(len(labelling.classes))])
-    if settings.class_weights == "balanced":
-        weights = seen.sum() / (len(seen) * seen.clamp(min=1))
-    else:
-        given = settings.class_weights
-        weights = torch.tensor([given.get(name.removeprefix("B-").removeprefix("I-") if labelling.by_word else name, 1.0) for name in labelling.classes])
+    weights = seen.sum() / (len(seen) * seen.clamp(min=1)) if isinstance(given, str) else _given(given, labelling)
     return weights * seen.sum() / (weights * seen).sum().clamp(min=1e-12)
+
+
+def _given(given: Mapping[str, float], labelling: Labelling) -> torch.Tensor:
+    return torch.tensor([given.get(name.removeprefix("B-").removeprefix("I-") if labelling.by_word else name, 1.0) for name in labelling.classes])

@@ -141,6 +141,8 @@ def plan_course(taught: Examples, checks: Examples, settings: TrainingSettings, 
 
 def _nothing_general(settings: TrainingSettings) -> Iterator[Fault]:
     remedy = "set training.replay.written, so that the base model writes some, or correct training.replay.records"
+    if settings.task != "generation":
+        remedy = "say in training.replay.records which labelled records are general"
     if settings.replay.share:
         yield Fault("no training example is general, so none can be replayed", key="training.replay.share", remedy=remedy)
     if settings.objectives.ewc or any(stage.objectives is not None and stage.objectives.ewc for stage in settings.stages):

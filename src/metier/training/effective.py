@@ -18,9 +18,11 @@ from metier.store import Workspace, write_atomically
 from metier.training.batches import Row, order, row_of
 from metier.training.examples import Examples
 from metier.training.gather import to_device
+from metier.training.launch import processes
 from metier.training.settings import TrainingSettings
+from metier.training.support import whole_first
 
-__all__ = ["Effective", "resolve", "share_out", "virtual_tokens"]
+__all__ = ["Effective", "placed", "read_later", "resolve", "share_out", "virtual_tokens"]
 
 _SAMPLE = 32
 """Examples whose gradients share out ranks."""
@@ -71,6 +73,21 @@ def resolve(settings: TrainingSettings, method: MethodName, examples: int, devic
 def virtual_tokens(settings: TrainingSettings, method: MethodName) -> int:
     """Return how many virtual tokens a method puts before each example."""
     return settings.adaptation.tokens if METHODS[method].family == "virtual" else 0
+
+
+def read_later(settings: TrainingSettings, workspace: Workspace, *, sharded: bool) -> bool:
+    """Return whether weights that are shared out are read share by share; where they cannot be, that and the reason is said."""
+    if not sharded or processes() == 1:
+        return False
+    reasons = whole_first(settings)
+    for reason in reasons:
+        workspace.progress.say(f"note: every process loads the whole base model before its weights are shared out ({reason})")
+    return not reasons
+
+
+def placed(model: Any, device: torch.device) -> Any:
+    """Return a model on its device; one whose weights are still on disk gets there as they are read."""
+    return model if hasattr(model, "stored") else model.to(device)
 
 
 def share_out(

@@ -10,6 +10,8 @@ Arrow's (its file format, uncompressed), one batch of rows after the other::
 
 from __future__ import annotations
 
+import hashlib
+import io
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,6 +126,10 @@ class Examples:
     broken_up: int = 0
     members: tuple[int, ...] = ()
     """How many are those of each member of a joint training, one member's after the other's; empty where there is one training alone."""
+    said: np.ndarray[Any, Any] | None = None
+    """What a teacher says at each place of an answer [answers of all examples, outputs], fp32; not numbers where it says nothing."""
+    sha256: str | None = None
+    """Of the file that they were just written into, if they were."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -161,6 +167,17 @@ class Examples:
     def learnt(self) -> np.ndarray[Any, Any]:
         """Learnt tokens (or labels) of each example, int32 [examples]."""
         return np.asarray(self.table.column("learnt").to_numpy())
+
+    def said_of(self, places: Sequence[int]) -> np.ndarray[Any, Any] | None:
+        """Return what a teacher says of the examples at these places [their answers, outputs], None where there is no teacher."""
+        if self.said is None:
+            return None
+        return np.concatenate([self.said[self._answers[place] : self._answers[place + 1]] for place in places])
+
+    @cached_property
+    def _answers(self) -> np.ndarray[Any, Any]:
+        """The number of answers before each example."""
+        return np.concatenate([[0], np.cumsum(self.learnt, dtype=np.int64)])
 
     @cached_property
     def _batches(self) -> list[Any]:
@@ -257,6 +274,28 @@ class _Words:
         return self.codes.setdefault(word, len(self.codes))
 
 
+class _Hashed(io.RawIOBase):
+    """A file that is hashed as it is written, from its first byte to its last; Arrow never goes back in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.sha256 = hashlib.sha256()
+        self._stream = path.open("wb")
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return self._stream.write(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
 class Collector:
     """Takes examples one by one and keeps them in columns: in a file, or (`path` None) in memory. A context manager."""
 
@@ -266,7 +305,8 @@ class Collector:
         self.count = 0
         self._schema = _schema(targets)
         self._path = path
-        self._sink: Any = pa.BufferOutputStream() if path is None else pa.OSFile(str(path), "wb")
+        self._file = None if path is None else _Hashed(path)
+        self._sink: Any = pa.BufferOutputStream() if self._file is None else pa.PythonFile(self._file, "w")
         self._writer = pa.ipc.new_file(self._sink, self._schema, options=_OPTIONS)
         self._words = {name: _Words() for name in GROUPS}
         self._waiting: dict[str, list[Any]] = {name: [] for name in self._schema.names}
@@ -315,13 +355,14 @@ class Collector:
         if kind is None and self._waiting["id"]:
             self._flush()
         self._writer.close()
-        if self._path is not None:
-            self._sink.close()
+        if self._file is not None:
+            self._file.close()
 
     def collected(self, broken_up: int = 0) -> Examples:
         """Return what was taken, once the block has ended; `broken_up` control tokens stood in the texts."""
         source = self._sink.getvalue() if self._path is None else pa.memory_map(str(self._path))
-        return Examples(pa.ipc.open_file(source).read_all(), self.drops, self.widened, broken_up)
+        sha256 = None if self._file is None else self._file.sha256.hexdigest()
+        return Examples(pa.ipc.open_file(source).read_all(), self.drops, self.widened, broken_up, sha256=sha256)
 
 
 def read_examples(path: Path, drops: Iterable[Drop], *, widened: int, broken_up: int) -> Examples:

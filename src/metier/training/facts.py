@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from metier.models import Base
 from metier.training.environment import environment_of, peak_memory
 from metier.training.trainer import Trainer
 
-__all__ = ["facts_of"]
+__all__ = ["facts_of", "named"]
 
 
 def facts_of(trainer: Trainer) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def facts_of(trainer: Trainer) -> dict[str, Any]:
         "best_step": position.best_step,
         "final_loss": trainer.losses[-1],
         "validation_loss": position.best_loss,
-        "privacy": None if trainer.private is None else trainer.private.promise.guarantee.as_facts(),
+        "privacy": None if trainer.private is None else trainer.private.promise.guarantee.as_facts() | {"unusable_draws": trainer.unusable},
         "alarms": trainer.alarms,
         "trainable_parameters": trainer.trainable,
         "tokens": position.tokens,
@@ -37,3 +38,8 @@ def facts_of(trainer: Trainer) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory(),
         "environment": environment_of(trainer.accelerator) | {"distribution": "sharded" if trainer.weights.collective else "replicated"},
     } | ({} if trainer.judge is None else {"pruned": trainer.pruned})
+
+
+def named(model: Base) -> dict[str, str]:
+    """Return what is said of a model: name, digest and licence."""
+    return {"name": model.name, "digest": model.digest, "licence": model.licence}

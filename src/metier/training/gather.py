@@ -19,11 +19,12 @@ __all__ = ["Gather", "Gathered", "Summing", "to_device"]
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Mean loss of a step in nats a learnt token; tokens and labels read."""
+    """Mean loss of a step in nats a learnt token; tokens and labels read; of a private step, units that added nothing, for their loss was no number."""
 
     loss: float
     tokens: int
     labels: int
+    unusable: int = 0
 
 
 class Gather(Protocol):

@@ -19,16 +19,19 @@ from metier.models.tags import crossing, tags_of
 from metier.models.words import Reading, TextReader
 from metier.records import Record
 from metier.training.examples import Collector, Examples, Labelled, Targets
+from metier.training.guarded import PrivacySettings
 
 __all__ = ["encode_labelled", "fit_labelling"]
 
+_OPEN = PrivacySettings()
+_MIDDLE = 0.5
 _SHOWN = 10
 _BATCH = 1000
 _KINDS: dict[LabelTask, Targets] = {"tagging": "classes", "classification": "classes", "multi-label": "rows", "regression": "numbers", "pair": "numbers"}
 
 
-def fit_labelling(records: Iterable[Record], task: LabelTask, maximum_tokens: int) -> Labelling:
-    """Return what a head has to answer, read off the training records.
+def fit_labelling(records: Iterable[Record], task: LabelTask, maximum_tokens: int, private: PrivacySettings = _OPEN) -> Labelling:
+    """Return what a head has to answer, read off the training records or, of a private training, as it is stated: then nothing of it depends on a record.
 
     Raises InputError for overlapping spans (naming the records), labels of the wrong kind, no label at all, or one label only.
     """
@@ -44,6 +47,8 @@ def fit_labelling(records: Iterable[Record], task: LabelTask, maximum_tokens: in
             answers[answer] += 1
     if faults:
         raise InputError([*faults, *([Fault(f"... and {more} more")] if more else [])])
+    if private.epsilon is not None:
+        return _as_stated(private, task, maximum_tokens)
     if task in ("regression", "pair"):
         return _of_numbers(numbers, task, maximum_tokens)
     labels = sorted({label for answer in answers for label in answer})
@@ -56,6 +61,14 @@ def fit_labelling(records: Iterable[Record], task: LabelTask, maximum_tokens: in
     # Ties are broken by name, so that the same records give the same answer.
     prior = () if task == "tagging" else min(answers, key=lambda answer: (-answers[answer], answer))
     return Labelling(task, tuple(labels), maximum_tokens, prior)
+
+
+def _as_stated(private: PrivacySettings, task: LabelTask, maximum_tokens: int) -> Labelling:
+    if task in ("regression", "pair"):
+        centre = _MIDDLE if private.centre is None else private.centre
+        return Labelling(task, (), maximum_tokens, centre=centre, spread=private.spread or 1.0, stated=True)
+    prior = private.labels[:1] if task == "classification" else ()
+    return Labelling(task, private.labels, maximum_tokens, prior, stated=True)
 
 
 def _of_numbers(values: Sequence[float], task: LabelTask, maximum_tokens: int) -> Labelling:

@@ -41,6 +41,8 @@ class StepResult:
     tokens: int
     labels: int
     seconds: float
+    unusable: int = 0
+    """Units of a private step that added nothing."""
 
 
 def learning_rate_at(step: int, total: int, peak: float, settings: OptimizerSettings) -> float:
@@ -96,7 +98,7 @@ def run_steps(
         optimizer.zero_grad(set_to_none=True)
         for watcher in watchers:
             watcher.settle(before + step + 1, before + len(plan.steps) if total is None else total)
-        yield StepResult(gathered.loss, norm, rate, gathered.tokens, gathered.labels, time.perf_counter() - began)
+        yield StepResult(gathered.loss, norm, rate, gathered.tokens, gathered.labels, time.perf_counter() - began, gathered.unusable)
 
 
 def _clip(parameters: Sequence[torch.Tensor], most: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, kl_div
 from torch.nn.functional import cross_entropy as cross_entropy_of
 
 from metier.errors import ModelError
@@ -16,7 +16,7 @@ from metier.models.divergence import Side, divergences
 from metier.models.head import label_losses
 from metier.models.heads import Layout, computing_in, label_scores
 from metier.models.labels import Labelling
-from metier.models.methods import Tuned
+from metier.models.methods import Tuned, switched_off
 from metier.training.batches import Row
 from metier.training.settings import ObjectiveSettings
 
@@ -89,11 +89,8 @@ def _seen(model: Any, row: Row) -> Side:
 
 def _base(model: Any, row: Row, tuned: Tuned) -> Side:
     """Return what the base model makes of a row, from the same weights with the trained part switched off."""
-    tuned.enable(False)
-    try:
+    with switched_off(tuned):
         return _seen(model, _without_virtual(row, tuned.virtual))
-    finally:
-        tuned.enable(True)
 
 
 def _own_above_mean(states: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, softcap: float | None) -> torch.Tensor:
@@ -121,45 +118,69 @@ def taught_losses(labelling: Labelling, layout: Layout, *, compute: torch.dtype 
 
     `compute` is the format that weights kept in fp32 are multiplied in.
     """
+    return lambda model, row: _plain(_scores(model, row, layout, compute), row.labels, labelling)
 
-    def losses(model: Any, row: Row) -> torch.Tensor:
-        scores = _scores(model, row, layout, compute)
-        if labelling.task in _ONE_OF_SEVERAL:
-            return cross_entropy_of(scores, row.labels, reduction="none")
-        if labelling.task == "regression":
-            return (scores[:, 0] - row.labels) ** 2 / 2
-        wanted = row.labels if labelling.task == "multi-label" else row.labels[:, None]
-        return binary_cross_entropy_with_logits(scores, wanted, reduction="none").mean(dim=1)
 
-    return losses
+def _plain(scores: torch.Tensor, labels: torch.Tensor, labelling: Labelling) -> torch.Tensor:
+    if labelling.task in _ONE_OF_SEVERAL:
+        return cross_entropy_of(scores, labels, reduction="none")
+    if labelling.task == "regression":
+        return (scores[:, 0] - labels) ** 2 / 2
+    wanted = labels if labelling.task == "multi-label" else labels[:, None]
+    return binary_cross_entropy_with_logits(scores, wanted, reduction="none").mean(dim=1)
 
 
 def label_objective(
     labelling: Labelling, layout: Layout, settings: ObjectiveSettings, *, weights: torch.Tensor | None = None, compute: torch.dtype | None = None
 ) -> Objective:
-    """Return what a model with a head minimises: its plain loss, smoothed, focal or weighted by class as the settings say.
+    """Return what a model with a head minimises: its plain loss, smoothed, focal or weighted by class as the settings say, and beside it a teacher's word.
 
-    `weights` [classes] belong to the true class; of several labels they weigh a text's having the label (see `class_weights`).
+    `weights` [classes] belong to the true class; of several labels they weigh a text's having the label (see `class_weights`). A teacher of weight w makes of
+    a loss (1 - w) loss + w T^2 KL(teacher || model), both at temperature T, of the classes or, averaged, of each label's yes and no; of numbers
+    (1 - w) loss + w (number - teacher's)^2 / 2. Where the teacher says nothing the loss is as it is.
     """
-    plain = taught_losses(labelling, layout, compute=compute)
+    distillation = settings.distillation
 
     def objective(model: Any, row: Row) -> torch.Tensor:
-        if not settings.smoothing and not settings.focal and weights is None:
-            return plain(model, row).sum()
         scores = _scores(model, row, layout, compute)
-        own = None if weights is None else weights.to(scores.device)
-        if labelling.task in _ONE_OF_SEVERAL:
-            losses = cross_entropy_of(scores, row.labels, reduction="none", label_smoothing=settings.smoothing)
-            if settings.focal:
-                losses = losses * (1 - torch.exp(-cross_entropy_of(scores, row.labels, reduction="none"))).clamp(min=0) ** settings.focal
-            return losses.sum() if own is None else (losses * own[row.labels]).sum()
-        wanted = row.labels * (1 - settings.smoothing) + settings.smoothing / 2
-        losses = binary_cross_entropy_with_logits(scores, wanted, reduction="none", pos_weight=own)
-        if settings.focal:
-            losses = losses * (torch.sigmoid(scores) - row.labels).abs() ** settings.focal
-        return losses.mean(dim=1).sum()
+        losses = _weighed(scores, row.labels, labelling, settings, None if weights is None else weights.to(scores.device))
+        if distillation.teacher and row.said is not None:
+            heard = torch.isfinite(row.said).all(dim=1)
+            apart = _from_teacher(scores, row.said.nan_to_num(), labelling, distillation.temperature)
+            losses = torch.where(heard, (1 - distillation.weight) * losses + distillation.weight * apart, losses)
+        return losses.sum()
 
     return objective
+
+
+def _weighed(scores: torch.Tensor, labels: torch.Tensor, labelling: Labelling, settings: ObjectiveSettings, own: torch.Tensor | None) -> torch.Tensor:
+    """Return the loss of each label: smoothed, focal and weighted by class."""
+    if not settings.smoothing and not settings.focal and own is None:
+        return _plain(scores, labels, labelling)
+    if labelling.task in _ONE_OF_SEVERAL:
+        losses = cross_entropy_of(scores, labels, reduction="none", label_smoothing=settings.smoothing)
+        if settings.focal:
+            losses = losses * (1 - torch.exp(-cross_entropy_of(scores, labels, reduction="none"))).clamp(min=0) ** settings.focal
+        return losses if own is None else losses * own[labels]
+    wanted = labels * (1 - settings.smoothing) + settings.smoothing / 2
+    losses = binary_cross_entropy_with_logits(scores, wanted, reduction="none", pos_weight=own)
+    if settings.focal:
+        losses = losses * (torch.sigmoid(scores) - labels).abs() ** settings.focal
+    return losses.mean(dim=1)
+
+
+def _from_teacher(scores: torch.Tensor, said: torch.Tensor, labelling: Labelling, temperature: float) -> torch.Tensor:
+    """Return how far each answer [labels] is from the teacher's, times the temperature squared (see `label_objective`)."""
+    if labelling.task == "regression":
+        return (scores - said)[:, 0].square() / 2
+    ours, theirs = scores / temperature, said / temperature
+    if labelling.task in _ONE_OF_SEVERAL:
+        apart = kl_div(ours.log_softmax(dim=1), theirs.log_softmax(dim=1), reduction="none", log_target=True).sum(dim=1)
+    else:
+        # Yes and no of each label: the distribution of the logits (s, 0).
+        pairs = [torch.stack([side, torch.zeros_like(side)], dim=-1).log_softmax(dim=-1) for side in (ours, theirs)]
+        apart = kl_div(pairs[0], pairs[1], reduction="none", log_target=True).sum(dim=-1).mean(dim=1)
+    return apart * temperature**2
 
 
 def _scores(model: Any, row: Row, layout: Layout, compute: torch.dtype | None) -> torch.Tensor:

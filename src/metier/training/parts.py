@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,9 @@ from metier.models.saved import write_tensors
 from metier.records import Record
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder, write_atomically
-from metier.training.answers import Answering, commit_trained, named
+from metier.training.answers import Answering, commit_trained
+from metier.training.facts import named
+from metier.training.kept import aside
 from metier.training.members import Member
 from metier.training.reading import examples_of
 from metier.training.settings import TrainingSettings
@@ -83,30 +84,19 @@ def _read(folder: Path) -> Parts | None:
 def keep_parts(made: Answering, own: Member, key: str) -> Parts:
     """Keep what a joint training that has ended has made, in the store of the project that trained, and return it. Raises StoreError if the disk does not."""
     place = own.store.root / FOLDER
-    place.mkdir(parents=True, exist_ok=True)
-    _clear(place)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=place) as name:
-        aside = Path(name) / key
-        aside.mkdir()
-        write_tensors(aside / _TENSORS, made.tuned.state())
-        made.trainer.hand_in(aside)
-        files = {path.name: digest_file(path) for path in sorted(aside.iterdir())}
+    with aside(place, key, kept=_KEPT) as writing:
+        write_tensors(writing / _TENSORS, made.tuned.state())
+        made.trainer.hand_in(writing)
+        files = {path.name: digest_file(path) for path in sorted(writing.iterdir())}
         about: dict[str, Any] = {"files": files, "config": made.tuned.config(), "facts": made.facts(), "trained_by": own.project}
         about["examples"] = list(made.trainer.course.taught.members)
-        write_atomically(aside / _FACTS, canonical_json(about))
+        write_atomically(writing / _FACTS, canonical_json(about))
         remove_folder(place / key)
-        aside.rename(place / key)
+        writing.rename(place / key)
     found = _read(place / key)
     if found is None:
         raise StoreError(f"{place / key} cannot be read back\n    -> check the disk")
     return found
-
-
-def _clear(place: Path) -> None:
-    """Keep what was trained last: the rest is trained again if somebody asks for it."""
-    found = sorted((path for path in place.iterdir() if not path.name.startswith(".")), key=lambda path: path.stat().st_mtime)
-    for path in found[: -(_KEPT - 1)]:
-        remove_folder(path)
 
 
 def commit_part(

@@ -6,6 +6,9 @@ hooks on layers, which packed rows and fused layers do not have; here a unit is 
 
 A unit is a person (the record's subject) or, where a record names none, the row of the source that it came from: everything that is made of it
 is drawn together and clipped together. Draws and noise come from a secret that is thrown away when the training ends.
+
+A unit whose loss or gradient is no number adds nothing, which the clip allows, and the training goes on: to stop would tell of that unit, and would keep
+everybody's training from ever ending. Only weights that are no numbers stop it, for they follow from what the guarantee covers already.
 """
 
 from __future__ import annotations
@@ -24,15 +27,17 @@ import torch
 from accelerate import Accelerator
 
 from metier.errors import MissingExtra, ModelError
+from metier.store import Workspace
 from metier.training.batches import Row, row_of
 from metier.training.curriculum import Course, Plan, Stage
 from metier.training.examples import Examples
 from metier.training.gather import Gather, Gathered, to_device
+from metier.training.guarded import PrivacySettings
 from metier.training.objectives import Objective
-from metier.training.settings import PrivacySettings, TrainingSettings
+from metier.training.settings import TrainingSettings
 from metier.training.steps import Steps
 
-__all__ = ["Guarantee", "PrivateSteps", "Promise", "guarantee_for", "private_course", "remark"]
+__all__ = ["Guarantee", "PrivateSteps", "Promise", "guarantee_for", "private_course", "promised"]
 
 _SMALL = 2000
 """Fewer units than this, and noise that keeps epsilon at 8 hurts badly (see Li et al. 2021, arXiv 2110.05679)."""
@@ -119,6 +124,14 @@ def private_course(taught: Examples, settings: TrainingSettings, guarantee: Guar
     return Course(taught, Examples.none(), (Stage("training", settings, range(len(taught)), (), plan, 0),))
 
 
+def promised(taught: Examples, settings: TrainingSettings, workspace: Workspace) -> tuple[Promise, Course]:
+    """Return the promise of a training, which is said, and the course that keeps it."""
+    guarantee, units = guarantee_for(taught, settings)
+    workspace.progress.say(_remark(guarantee))
+    promise = Promise(guarantee, workspace.folder / "chance.secret")
+    return promise, private_course(taught, settings, guarantee, units, promise.secret)
+
+
 @dataclass(frozen=True, slots=True)
 class Promise:
     """A guarantee, and the file with the secret that draws and noise come from."""
@@ -153,31 +166,39 @@ class PrivateSteps:
         spread, expected = guarantee.noise_multiplier * guarantee.clip, guarantee.sample_rate * guarantee.units
 
         def gather(taught: Examples, rows: Sequence[Sequence[int]], step: int) -> Gathered:
+            if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+                remedy = "lower training.learning_rate, or set training.precision to float32"
+                raise ModelError(f"trained weights are no longer numbers after {step} steps\n    -> {remedy}")
             total = [torch.zeros_like(parameter) for parameter in parameters]
             packed = [row_of([taught.examples[index] for index in unit]) for unit in rows]
             mine = packed[accelerator.process_index :: accelerator.num_processes]
-            loss = math.fsum(self._add(to_device(row, accelerator.device), objective, parameters, total) for row in mine)
+            found = [self._add(to_device(row, accelerator.device), objective, parameters, total) for row in mine]
+            losses = [loss for loss in found if loss is not None]
+            loss, counted = math.fsum(losses), len(losses)
             if accelerator.num_processes > 1:
                 total = [accelerator.reduce(item, reduction="sum") for item in total]
-                loss = float(accelerator.reduce(torch.tensor(loss, device=accelerator.device), reduction="sum"))
+                both = accelerator.reduce(torch.tensor([loss, counted], dtype=torch.float64, device=accelerator.device), reduction="sum").tolist()
+                loss, counted = both[0], round(both[1])
             chance = _generator(secret, "noise", step)
             for parameter, item in zip(parameters, total, strict=True):
                 noise = torch.randn(item.shape, generator=chance).to(item.device)
                 parameter.grad = ((item + spread * noise) / expected).to(parameter.dtype)
-            return Gathered(loss / max(1, len(rows)), sum(len(row.tokens) for row in packed), sum(len(row.labels) for row in packed))
+            tokens, labels = sum(len(row.tokens) for row in packed), sum(len(row.labels) for row in packed)
+            return Gathered(loss / max(1, counted), tokens, labels, len(rows) - counted)
 
         return gather
 
-    def _add(self, row: Row, objective: Objective, parameters: list[torch.Tensor], total: list[torch.Tensor]) -> float:
-        """Add a unit's gradient, no longer than the bound, and return its mean loss a token. One that is no number adds nothing."""
+    def _add(self, row: Row, objective: Objective, parameters: list[torch.Tensor], total: list[torch.Tensor]) -> float | None:
+        """Add a unit's gradient, no longer than the bound, and return its mean loss a token (or label); None, and nothing added, where one is no number."""
         value = objective(self._model, row) / len(row.labels)
         gradients = torch.autograd.grad(value, parameters, allow_unused=True)
         norm = torch.sqrt(sum((gradient.float().square().sum() for gradient in gradients if gradient is not None), torch.zeros((), device=value.device)))
-        if torch.isfinite(norm):
-            share = torch.clamp(self.promise.guarantee.clip / (norm + 1e-12), max=1.0)
-            for item, gradient in zip(total, gradients, strict=True):
-                if gradient is not None:
-                    item.add_(gradient * share)
+        if not (torch.isfinite(norm) and torch.isfinite(value)):
+            return None
+        share = torch.clamp(self.promise.guarantee.clip / (norm + 1e-12), max=1.0)
+        for item, gradient in zip(total, gradients, strict=True):
+            if gradient is not None:
+                item.add_(gradient * share)
         return float(value.detach())
 
     def close(self, *, leads: bool) -> None:
@@ -190,7 +211,7 @@ class PrivateSteps:
             raise ModelError(f"{what}\n    -> the expert is not what its guarantee is about: report this")
 
 
-def remark(guarantee: Guarantee) -> str:
+def _remark(guarantee: Guarantee) -> str:
     """Return what is to be said of a guarantee before training."""
     said = f"private: epsilon {guarantee.epsilon:.2f} at delta {guarantee.delta:.1g}, noise {guarantee.noise_multiplier:.2f}"
     said += f", {guarantee.steps} steps over {guarantee.units} units"

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from metier.config import Settings
 from metier.models.methods import METHODS, MethodName
+from metier.training.guarded import PrivacySettings
 
 __all__ = [
     "AdaptationSettings",
@@ -150,21 +151,6 @@ class ReplaySettings(Settings):
     """Tokens of such an answer at most."""
 
 
-class PrivacySettings(Settings):
-    """Differentially private training (Abadi et al. 2016, arXiv 1607.00133): what one person's records can change is bounded."""
-
-    epsilon: float | None = Field(default=None, gt=0)
-    """The bound, for all steps together; None: training is not private."""
-    delta: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
-    """Chance with which the bound need not hold; auto: 1e-5, or (number of persons)^-1.1 if that is less."""
-    clip: float = Field(default=1.0, gt=0)
-    """Largest norm of one person's gradient."""
-    units: int = Field(default=64, ge=1)
-    """How many persons a step is expected to draw."""
-    accountant: Literal["prv", "rdp"] = "prv"
-    """How Opacus adds up the steps: numerically (Gopi et al. 2021) or by Renyi divergences (Mironov 2017), which is quicker and less tight."""
-
-
 class MonitorSettings(Settings):
     """What is looked at while a training runs."""
 
@@ -297,9 +283,11 @@ class TrainingSettings(Settings):
         self._check_stages()
         self._check_privacy()
         self._check_joint()
-        moving = [name for name, facts in METHODS.items() if facts.moves]
-        if self.taught_by not in moving and any(found.ewc for found in (self.objectives, *(stage.objectives for stage in self.stages)) if found is not None):
-            raise ValueError(f"objectives.ewc is for methods that move weights: {', '.join(moving)}\n    -> use objectives.kl with {self.taught_by!r}")
+        for name, wanted, what in (("ewc", "moves", "move weights"), ("start", "measured", "know how far they are from their start")):
+            able = [method for method, facts in METHODS.items() if getattr(facts, wanted)]
+            if self.taught_by not in able and any(getattr(found, name) for found in given):
+                remedy = f"use objectives.kl with {self.taught_by!r}" if self.task == "generation" else "choose one of them"
+                raise ValueError(f"objectives.{name} is for methods that {what}: {', '.join(able)}\n    -> {remedy}")
         return self
 
     def _check_stages(self) -> None:
@@ -333,10 +321,15 @@ class TrainingSettings(Settings):
 
     def _check_privacy(self) -> None:
         """Refuse what a private training's guarantee would not cover."""
+        if said := list(self.privacy.unfit(self.task)):
+            raise ValueError("\n".join(said))
         if self.privacy.epsilon is None:
             return
+        taught_labels = self.task != "generation" and self.teacher is not None
         outside = {
-            "task": self.task != "generation" and "the labels themselves are read off the data",
+            "objectives.class_weights": self.objectives.class_weights == "balanced" and "they would be counted in the records; state numbers",
+            "objectives.distillation": taught_labels and "whose records have taught the teacher its labels is not known",
+            "validation.by": self.validation.by == "score" and "what is kept would be chosen by other persons' records; take it out",
             "validation.times": self.validation.times > 0 and "what is kept would be chosen by other persons' records; set it to 0",
             "stages": bool(self.stages) and "steps have to draw from everybody alike",
             "batch.shares": self.batch.shares != ShareSettings() and "steps have to draw from everybody alike",

@@ -4,13 +4,16 @@ Every parameter is cut along its first dimension and each process keeps a part. 
 backward, and let go after; what stands outside of the layers (embedding, norms, head) is one group that stays from the forward pass to the end of the
 backward pass, because the loss reads the head's weights itself. Gradients are added up where the part of the parameter lies.
 
+A model whose weights are still on disk (`metier.models.stored`) is cut up first and filled then: each process reads its own rows of one tensor after the
+other, and never holds more than its share and one such piece.
+
 Gathering is something that all processes do together: each works on equally many rows of a step. One that has no row left works on another's with weight zero.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +23,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from metier.models.lora import LoraLinear
 from metier.models.methods.weights import trained_layers
+from metier.models.stored import Stored
 from metier.training.distribution import Distribution, Replicated
 
 __all__ = ["Sharded", "distribute"]
@@ -35,9 +40,11 @@ class Sharded:
     collective = True
 
     def __init__(self, model: nn.Module, accelerator: Accelerator) -> None:
-        """Share out a model that is whole, and the same, in every process."""
+        """Share out a model that is the same in every process: whole, or still on disk."""
         self._accelerator = accelerator
         self._mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+        stored: Stored | None = getattr(model, "stored", None)
+        keys = {} if stored is None else stored.keys(model)
         blocks = list(_blocks(model))
         self._set_apart(model, blocks)
         for module in [*blocks, model]:
@@ -46,8 +53,28 @@ class Sharded:
             # What processes hand in is already divided by the learnt tokens of the step: it is added up, not averaged.
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)
+        if stored is not None:
+            self._fill(model, stored, keys)
+            del model.stored
         setattr(model, _ENTRY, lambda function, *arguments: function(model, *arguments))
         register_fsdp_forward_method(model, _ENTRY)
+
+    @torch.no_grad()
+    def _fill(self, model: nn.Module, stored: Stored, keys: Mapping[str, str]) -> None:
+        """Read this process's rows of each parameter that is not there yet."""
+        device = self._accelerator.device
+        # As `to_empty` does it, which would empty what is there too.
+        model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)  # type: ignore[no-untyped-call]
+        for name, parameter in model.named_parameters():
+            if name in keys:
+                here = self.here(parameter)
+                # torch.chunk's way of cutting, which is FSDP's: equal pieces but for the last.
+                start = min(self._accelerator.process_index * math.ceil(len(parameter) / self._accelerator.num_processes), len(parameter))
+                here.copy_(stored.read(keys[name], start, start + len(here)))
+        for layer in model.modules():
+            if isinstance(layer, LoraLinear) and layer.magnitude is not None:
+                # Rows of both are cut alike.
+                self.here(layer.magnitude).copy_(self.here(layer.base.weight).float().norm(dim=1))
 
     def _set_apart(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
         """Gather the base's weights beside trained ones only where they are asked for: where the model is to answer as the base does."""

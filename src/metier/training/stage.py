@@ -148,5 +148,5 @@ def _prepare(
     dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, members: Sequence[Member], workspace: Workspace, *, sharded: bool
 ) -> Answering | Labelling:
     if settings.task != "generation":
-        return prepare_labels(dataset, base, settings, settings.task, workspace=workspace, sharded=sharded)
+        return prepare_labels(dataset, base, settings, settings.task, teacher, workspace=workspace, sharded=sharded)
     return prepare_answers(dataset, base, settings, teacher, members, workspace=workspace, sharded=sharded)

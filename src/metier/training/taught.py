@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,17 @@ from metier.store import Workspace, remove_folder
 from metier.training.classweights import check_objectives, class_weights
 from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
-from metier.training.effective import Effective, resolve, share_out, virtual_tokens
+from metier.training.effective import Effective, placed, read_later, resolve, share_out, virtual_tokens
 from metier.training.examples import Examples
-from metier.training.facts import facts_of
+from metier.training.facts import facts_of, named
 from metier.training.labelled import encode_labelled, fit_labelling
+from metier.training.labelteacher import teacher_of
 from metier.training.objectives import Objective, label_objective, taught_losses
+from metier.training.private import promised
 from metier.training.reading import noted, nothing_to_train, validation_sample
 from metier.training.scoring import scorer
-from metier.training.settings import ObjectiveSettings, ReplaySettings, TrainingSettings
+from metier.training.settings import ObjectiveSettings, TrainingSettings
+from metier.training.support import unlabelled
 from metier.training.tokenised import FOLDER, tokenised
 from metier.training.trainer import Trainer
 
@@ -53,6 +57,7 @@ class Labelling:
     """What the method trains beside the head; None: every weight is trained."""
     asked: TrainingSettings
     tokenizer: Any
+    teacher: Base | None
 
     def commit(self, workspace: Workspace) -> tuple[Artifact, Artifact]:
         """Hand in the run and the model of a training that has ended."""
@@ -63,7 +68,8 @@ class Labelling:
         write_drops(run_folder / "drops.parquet", taught.drops)
         trainer.hand_in(run_folder)
         facts = _facts(self) | {"dropped": len(taught.drops), "widened_spans": taught.widened}
-        run = workspace.commit("run", run_folder, parents=[dataset.digest, base.digest], facts=facts)
+        parents = [dataset.digest, base.digest, *([] if self.teacher is None else [self.teacher.digest])]
+        run = workspace.commit("run", run_folder, parents=parents, facts=facts)
         folder = workspace.folder / "adapter"
         remove_folder(folder)
         save_trained(trainer.model, folder, self.labels, base=base, tuned=self.tuned, tokenizer=self.tokenizer)
@@ -72,55 +78,71 @@ class Labelling:
         return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
 
 
-def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, task: LabelTask, *, workspace: Workspace, sharded: bool = False) -> Labelling:
-    """Return the training of a model with a head on a dataset's training split.
+def prepare_labels(
+    dataset: Artifact,
+    base: Base,
+    settings: TrainingSettings,
+    task: LabelTask,
+    teacher: Base | None = None,
+    *,
+    workspace: Workspace,
+    sharded: bool = False,
+) -> Labelling:
+    """Return the training of a model with a head on a dataset's training split. `teacher` is the model that `settings.teacher` names.
 
     Raises InputError for data without labels, overlapping spans or settings that nothing reads, all faults of the data at once, and ModelError for
-    a base model that the method cannot be put on, before the model is loaded.
+    a base model that the method cannot be put on and for a teacher that answers something else, before a model is loaded.
     """
     # Counted on the way: the records are read once for both.
     count = itertools.count()
-    labels = fit_labelling(
-        (record for record, _ in zip(dataset_records(dataset, "train"), count, strict=False)), task, min(settings.batch.maximum_tokens, longest(base))
-    )
+    counted = (record for record, _ in zip(dataset_records(dataset, "train"), count, strict=False))
+    labels = fit_labelling(counted, task, min(settings.batch.maximum_tokens, longest(base)), settings.privacy)
     check_objectives(settings, labels)
+    heard = None if teacher is None else teacher_of(teacher, labels)
     joined = accelerator()
     method = label_method(settings, encoder=is_encoder(base))
     _check_read(settings, method)
     effective = resolve(settings, method, next(count), joined.device.type)
     check_method(outline(base, labels), method, effective.shape)
     whole = method == "full"
-    model = load_with_head(base, labels, torch.float32 if whole else effective.dtype, seed=settings.seed, frozen=not whole).to(joined.device)
+    given: dict[str, Any] = {"seed": settings.seed, "frozen": not whole, "later": read_later(settings, workspace, sharded=sharded)}
+    model = placed(load_with_head(base, labels, torch.float32 if whole else effective.dtype, **given), joined.device)
     layout = layout_of(model, labels)
     tokenizer = load_tokenizer(base)
     reader = TextReader(tokenizer, virtual=virtual_tokens(settings, method))
     taught = _taught(dataset, base, labels, reader, layout, workspace=workspace)
     sample = validation_sample(dataset, settings.validation.limit)
-    checks = encode_labelled(sample, reader, labels, layout)
-    _say(taught, workspace)
+    settled = settings.model_copy(update={"learning_rate": METHODS[method].rate_for_labels}) if settings.learning_rate == "auto" else settings
+    with joined.main_process_first():
+        if heard is not None:
+            about: dict[str, Any] = {"file": workspace.folder / "teacher.npy", "dtype": effective.dtype, "device": str(joined.device)}
+            taught = heard.teach(taught, dataset_records(dataset, "train"), labels, progress=workspace.progress, **about)
+        checks = encode_labelled(sample, reader, labels, layout)
+        promise, course = (None, plan_course(taught, checks, settled)) if settings.privacy.epsilon is None else promised(taught, settled, workspace)
     half = effective.dtype if whole and effective.dtype != torch.float32 else None
-
-    def objective(objectives: ObjectiveSettings) -> Objective:
-        weights = class_weights(objectives, labels, taught.examples)
-        return label_objective(labels, layout, objectives, weights=weights, compute=half)
-
+    objective = partial(_objective, labels, layout, taught, half)
     with joined.main_process_first():
         effective = share_out(effective, model, taught, settings, objective(settings.objectives), workspace)
     tuned = _attached(model, effective, settings.seed)
-    settled = settings.model_copy(update={"learning_rate": METHODS[method].rate_for_labels}) if settings.learning_rate == "auto" else settings
     trainer = Trainer(
-        model.to(joined.device),
-        plan_course(taught, checks, settled),
+        placed(model, joined.device),
+        course,
         settled,
         workspace,
         joined,
         objective=objective,
         losses=taught_losses(labels, layout, compute=half),
         tuned=tuned,
+        promise=promise,
         score=scorer(labels, reader, sample, device=str(joined.device)),
         sharded=sharded,
     )
-    return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer)
+    return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer, teacher)
+
+
+def _objective(labels: Labels, layout: Layout, taught: Examples, compute: torch.dtype | None, objectives: ObjectiveSettings) -> Objective:
+    weights = class_weights(objectives, labels, taught.examples)
+    return label_objective(labels, layout, objectives, weights=weights, compute=compute)
 
 
 def _taught(dataset: Artifact, base: Base, labels: Labels, reader: TextReader, layout: Layout, *, workspace: Workspace) -> Examples:
@@ -131,6 +153,10 @@ def _taught(dataset: Artifact, base: Base, labels: Labels, reader: TextReader, l
         return encode_labelled(noted(dataset_records(dataset, "train"), workspace.progress), reader, labels, layout, path=path)
 
     taught = tokenised(workspace.kept(FOLDER), base, about, train)
+    if taught.widened:
+        workspace.progress.say(f"note: {taught.widened} spans begin or end inside a word; the whole word is taught")
+    if taught.drops:
+        workspace.progress.say(f"note: {len(taught.drops)} records are left out of training; the run's drops.parquet says why")
     if not len(taught):
         raise nothing_to_train(taught, "look at the data with: metier data inspect, or split long records: prepare.lengths.over: split")
     return taught
@@ -143,9 +169,16 @@ def label_method(settings: TrainingSettings, *, encoder: bool) -> MethodName:
 
 def _check_read(settings: TrainingSettings, method: str) -> None:
     """Raise InputError with every setting that nothing would read."""
-    unread = settings.adaptation.unread_by(method) + (["replay"] if settings.replay != ReplaySettings() else [])
-    if unread:
-        raise InputError([Fault(f"{settings.task} is trained by {method} without `{key}`", key=f"training.{key}", remedy="take it out") for key in unread])
+    faults = [
+        Fault(f"{settings.task} is trained by {method} without `{key}`", key=f"training.{key}", remedy="take it out")
+        for key in settings.adaptation.unread_by(method)
+    ]
+    faults.extend(
+        Fault(f"{settings.task} is taught without `replay.{item.key}`: {item.why}", key=f"training.replay.{item.key}", remedy=item.instead)
+        for item in unlabelled(settings.replay)
+    )
+    if faults:
+        raise InputError(faults)
 
 
 def _attached(model: Any, effective: Effective, seed: int) -> Tuned | None:
@@ -160,19 +193,13 @@ def _attached(model: Any, effective: Effective, seed: int) -> Tuned | None:
     return tuned
 
 
-def _say(taught: Examples, workspace: Workspace) -> None:
-    if taught.widened:
-        workspace.progress.say(f"note: {taught.widened} spans begin or end inside a word; the whole word is taught")
-    if taught.drops:
-        workspace.progress.say(f"note: {len(taught.drops)} records are left out of training; the run's drops.parquet says why")
-
-
 def _facts(made: Labelling) -> dict[str, Any]:
     labels, base, effective = made.labels, made.base, made.effective
     resolved = made.trainer.settings.model_dump(mode="json") | {"method": effective.method, "precision": effective.precision}
     resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
     return {
-        "base": {"name": base.name, "digest": base.digest, "licence": base.licence},
+        "base": named(base),
+        "teacher": None if made.teacher is None else named(made.teacher),
         # How a text becomes tokens: what chat templates are for conversations.
         "template": digest_of({"reading": _READING, "by_word": labels.by_word}),
         "task": labels.task,

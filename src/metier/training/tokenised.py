@@ -6,11 +6,8 @@ one's digest; it is written aside and renamed into place. What was used longest 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
-import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -26,6 +23,7 @@ from metier.models import Base
 from metier.shards import read_drops, write_drops
 from metier.store import remove_folder, write_atomically
 from metier.training.examples import Examples, read_examples
+from metier.training.kept import aside
 
 __all__ = ["FOLDER", "tokenised"]
 
@@ -35,9 +33,6 @@ FOLDER = "tokens"
 
 _EXAMPLES, _DROPS, _FACTS = "examples.arrow", "drops.parquet", "facts.json"
 _KEPT = 8
-_ASIDE = ".writing-"
-_ABANDONED = 24 * 3600
-"""Seconds after which what was being written belongs to nobody any more."""
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.jinja")
 _ROOMS = Path(__file__).parent.parent
 _CODE = {"training": ("batches", "examples", "labelled"), "models": ("answers", "chat", "labeller", "tags", "words")}
@@ -57,50 +52,34 @@ def tokenised(kept: Path | None, base: Base, about: Mapping[str, Any], make: Cal
     if found is not None:
         os.utime(folder)
         return found
-    kept.mkdir(parents=True, exist_ok=True)
-    _clear(kept)
-    with tempfile.TemporaryDirectory(prefix=_ASIDE, dir=kept) as name:
-        aside = Path(name) / key
-        aside.mkdir()
-        made = make(aside / _EXAMPLES)
-        write_drops(aside / _DROPS, made.drops)
-        facts = {"sha256": digest_file(aside / _EXAMPLES), "widened": made.widened, "broken_up": made.broken_up}
-        write_atomically(aside / _FACTS, canonical_json(facts))
+    with aside(kept, key, kept=_KEPT) as writing:
+        made = make(writing / _EXAMPLES)
+        write_drops(writing / _DROPS, made.drops)
+        # Hashed while it was written: what is read here is what has just been handed to the disk.
+        facts = {"sha256": made.sha256, "widened": made.widened, "broken_up": made.broken_up}
+        write_atomically(writing / _FACTS, canonical_json(facts))
         try:
-            aside.rename(folder)
+            writing.rename(folder)
         except OSError:
             # Another process has made the same meanwhile and may be reading it; only what is not whole is put out of the way.
-            if _read(folder) is None:
-                remove_folder(folder)
-                aside.rename(folder)
-    again = _read(folder)
-    if again is None:
-        raise StoreError(f"{folder} cannot be read back\n    -> check the disk")
-    return again
+            if (theirs := _read(folder)) is not None:
+                return theirs
+            remove_folder(folder)
+            writing.rename(folder)
+    return _opened(folder, facts)
 
 
 def _read(folder: Path) -> Examples | None:
     """Return what a folder holds, or None where there is nothing, or nothing whole."""
     try:
         facts = json.loads((folder / _FACTS).read_bytes())
-        if digest_file(folder / _EXAMPLES) != facts["sha256"]:
-            return None
-        return read_examples(folder / _EXAMPLES, read_drops(folder / _DROPS), widened=facts["widened"], broken_up=facts["broken_up"])
+        return _opened(folder, facts) if digest_file(folder / _EXAMPLES) == facts["sha256"] else None
     except (OSError, ValueError, KeyError, StoreError, pa.ArrowInvalid):
         return None
 
 
-def _clear(folder: Path) -> None:
-    """Keep the folders that were used last, and what another process may be writing."""
-    used: dict[Path, float] = {}
-    for path in folder.iterdir():
-        # What is listed may be gone already: other processes make and clear the same.
-        with contextlib.suppress(FileNotFoundError):
-            used[path] = path.stat().st_mtime
-    whole = sorted((path for path in used if not path.name.startswith(_ASIDE)), key=lambda path: used[path])
-    abandoned = [path for path, since in used.items() if path.name.startswith(_ASIDE) and since < time.time() - _ABANDONED]
-    for path in [*whole[: -(_KEPT - 1)], *abandoned]:
-        remove_folder(path)
+def _opened(folder: Path, facts: Mapping[str, Any]) -> Examples:
+    return read_examples(folder / _EXAMPLES, read_drops(folder / _DROPS), widened=facts["widened"], broken_up=facts["broken_up"])
 
 
 @cache

@@ -19,7 +19,7 @@ from metier.progress import Progress
 from metier.store import Workspace, remove_folder, write_atomically
 from metier.training.checking import Checked, check
 from metier.training.checkpoint import Position, latest, restore, save
-from metier.training.consolidate import Consolidation
+from metier.training.consolidate import Charges
 from metier.training.curriculum import Course, Stage, general_of
 from metier.training.gather import Gather, Summing
 from metier.training.loop import StepResult, Watcher, run_steps
@@ -30,6 +30,7 @@ from metier.training.page import Page
 from metier.training.private import PrivateSteps, Promise
 from metier.training.settings import ObjectiveSettings, TrainingSettings
 from metier.training.sharded import distribute
+from metier.training.steps import Step
 from metier.training.trackers import Trackers
 
 __all__ = ["METRICS", "TASK", "Judge", "Trainer"]
@@ -82,10 +83,13 @@ class Trainer:
         self.optimizer = _optimizer(self.parameters.values(), self.stages[0].settings)
         self.kept = self.parameters | (self.watcher.kept() if self.watcher else {})
         """What a checkpoint holds: the parameters, and what a method keeps beside them."""
-        self.consolidation = self._consolidation()
+        asked = [stage.settings.objectives for stage in self.stages]
+        file = self.metrics.with_name("fisher.safetensors")
+        self.charges = Charges(model, tuned, asked, losses=losses, file=file, device=accelerator.device)
         self.private = None if promise is None else PrivateSteps(model, promise, self.parameters, accelerator)
         self.position = Position()
         self.losses: list[float] = []
+        self.unusable = 0
         self.groups: dict[str, float] = {}
         self.scored: float | None = None
         self.monitor: Monitor | None = None
@@ -104,18 +108,17 @@ class Trainer:
         return self.stages[-1].end
 
     @property
-    def steps_taken(self) -> list[tuple[tuple[int, ...], ...]]:
-        """The packed rows (places of examples) of every step that was taken."""
+    def taken(self) -> list[tuple[Stage, list[Step]]]:
+        """The packed rows (places of examples) of every step that was taken, by the stage that took it."""
         position, stages = self.position, self.stages
         counts = [*(stage["steps"] for stage in position.ended), position.step - stages[position.stage].start]
-        return [step for stage, count in zip(stages, counts, strict=False) for step in stage.plan.steps[:count]]
+        return [(stage, stage.plan.steps[:count]) for stage, count in zip(stages, counts, strict=False)]
 
     def run(self) -> None:
         """Train every stage to its end, or to where early stopping says, and leave the best adapter of the last one in the model."""
         self._say()
-        if self.consolidation is not None:
-            general = general_of(self.course.taught, self.settings)
-            self.consolidation.measure(self.course.taught, general, self.settings.seed, self.progress, keep=self.leads)
+        taught = self.course.taught
+        self.charges.measure(taught, lambda: general_of(taught, self.settings), self.settings.seed, self.progress, keep=self.leads)
         self._resume()
         self._look_inside()
         self.progress.start(TASK, self.total, "steps")
@@ -181,7 +184,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         set_dropout(self.model, self.stages[self.position.stage].settings.adaptation.dropout)
         known = self.metrics.read_bytes()[: self.position.metrics_bytes] if self.metrics.exists() else b""
-        self.losses = [json.loads(line)["loss"] for line in known.splitlines()]
+        rows = [json.loads(line) for line in known.splitlines()]
+        self.losses, self.unusable = [row["loss"] for row in rows], sum(row.get("unusable", 0) for row in rows)
         self.accelerator.wait_for_everyone()
         if self.leads:
             if found is None:
@@ -283,19 +287,7 @@ class Trainer:
         return Summing(self.model, objective, list(self.parameters.values()), self.accelerator, seed=self.settings.seed, weights=self.weights)
 
     def _penalties(self, objectives: ObjectiveSettings) -> list[Callable[[], torch.Tensor]]:
-        found = [] if self.watcher is None else [self.watcher.penalty]
-        tuned, consolidation = self.tuned, self.consolidation
-        if objectives.start and tuned is not None:
-            found.append(lambda: objectives.start * tuned.distance())
-        if objectives.ewc and consolidation is not None:
-            found.append(lambda: objectives.ewc * consolidation.penalty())
-        return found
-
-    def _consolidation(self) -> Consolidation | None:
-        """Return what says which weights matter, if a stage asks for it. Raises ModelError for a method that moves no weights."""
-        if self.tuned is None or not any(stage.settings.objectives.ewc for stage in self.stages):
-            return None
-        return Consolidation(self.model, self.tuned, file=self.metrics.with_name("fisher.safetensors"), device=self.accelerator.device)
+        return [*([] if self.watcher is None else [self.watcher.penalty]), *self.charges.of(objectives)]
 
     def _check(self) -> Checked:
         task = "validation"
@@ -344,6 +336,9 @@ class Trainer:
         }
         if self.settings.stages:
             row["stage"] = stage.name
+        if self.private is not None:
+            row["unusable"] = result.unusable
+            self.unusable += result.unusable
         if checked is not None:
             row |= self.course.measured(checked, stage)
             row |= {} if self.scored is None else {"validation_score": self.scored}

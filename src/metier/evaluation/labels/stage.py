@@ -112,10 +112,11 @@ def _notes(side: Side, settings: EvaluationSettings) -> list[str]:
     labelling = side.labelling
     prior = {
         "tagging": "no span anywhere",
-        "regression": f"the mean of the training split, {labelling.centre:.4g}",
-        "pair": f"the mean of the training split, {labelling.centre:.4g}",
+        "regression": f"the {'stated centre' if labelling.stated else 'mean of the training split'}, {labelling.centre:.4g}",
+        "pair": f"the {'middle of the scale' if labelling.stated else 'mean of the training split'}, {labelling.centre:.4g}",
     }.get(labelling.task, f"{', '.join(labelling.prior) or 'no label'} every time")
-    notes = [f"the untuned base model has no head for this task; its side says what is most frequent in the training split: {prior}"]
+    what = "what was stated before a private training" if labelling.stated else "what is most frequent in the training split"
+    notes = [f"the untuned base model has no head for this task; its side says {what}: {prior}"]
     if unread := sum(not item.read for item in side.given):
         notes.append(f"{unread} test records are longer than the {labelling.maximum_tokens} tokens that the model was trained for; they count as wrong")
     if labelling.labels:
@@ -123,7 +124,8 @@ def _notes(side: Side, settings: EvaluationSettings) -> list[str]:
         if names:
             count = sum(bool(names & set(gold)) for gold in side.gold)
             shown = ", ".join(sorted(names)[:_SHOWN])
-            notes.append(f"{count} test records have a label that the training split has not ({shown}); it cannot be said and counts as missed")
+            where = "was not stated" if labelling.stated else "the training split has not"
+            notes.append(f"{count} test records have a label that {where} ({shown}); it cannot be said and counts as missed")
     asked = [name for name in settings.tasks if name not in ("held-out", "pack", "retention")]
     if asked:
         notes.append(f"not asked, for they want answers in words: {', '.join(asked)}")

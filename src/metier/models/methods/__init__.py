@@ -11,7 +11,7 @@ from metier.models.methods.names import METHODS, MethodFacts, MethodName
 
 if TYPE_CHECKING:
     from metier.models.methods.adalora import AdaptiveRanks
-    from metier.models.methods.interface import Shape, Tuned, Watched
+    from metier.models.methods.interface import Shape, Tuned, Watched, switched_off
     from metier.models.methods.joint import Joint, attach_joint, member_state
     from metier.models.methods.opening import attach_method, check_method, open_adapter, open_saved
 else:
@@ -19,7 +19,7 @@ else:
         __name__,
         submod_attrs={
             "adalora": ["AdaptiveRanks"],
-            "interface": ["Shape", "Tuned", "Watched"],
+            "interface": ["Shape", "Tuned", "Watched", "switched_off"],
             "joint": ["Joint", "attach_joint", "member_state"],
             "opening": ["attach_method", "check_method", "open_adapter", "open_saved"],
         },
@@ -40,4 +40,5 @@ __all__ = [
     "member_state",
     "open_adapter",
     "open_saved",
+    "switched_off",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-__all__ = ["Shape", "Tuned", "Watched"]
+__all__ = ["Shape", "Tuned", "Watched", "switched_off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,16 @@ class Tuned(Protocol):
 
     def enable(self, on: bool) -> None:
         """Switch the trained part on or off; off is the exact base model, where no virtual token stands before an example."""
+
+
+@contextmanager
+def switched_off(tuned: Tuned) -> Iterator[None]:
+    """Let a model be the exact base model inside the block."""
+    tuned.enable(False)
+    try:
+        yield
+    finally:
+        tuned.enable(True)
 
 
 @runtime_checkable

@@ -30,6 +30,8 @@ class MethodFacts:
     """Its default for labels and spans, whose head begins at random, where that is another."""
     moves: bool = False
     """Whether it moves the base model's own weights, each by a known amount: what `training.objectives.ewc` weighs."""
+    measured: bool = True
+    """Whether it is known how far what it trains is from its start: what `training.objectives.start` charges for."""
     shards: bool = True
     """Whether its weights can be shared out over the processes of a training (`engine.distribution: sharded`)."""
 
@@ -51,7 +53,7 @@ _PLAIN = (*_LOW_RANK, "adaptation.joint")
 METHODS: Mapping[str, MethodFacts] = {
     "lora": MethodFacts("low-rank", _PLAIN, 5e-4, "Hu et al. 2021, arXiv 2106.09685", moves=True),
     "rslora": MethodFacts("low-rank", _PLAIN, 2e-4, "Kalajdzievski 2023, arXiv 2312.03732", moves=True),
-    "dora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Liu et al. 2024, arXiv 2402.09353"),
+    "dora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Liu et al. 2024, arXiv 2402.09353", measured=False),
     "qlora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Dettmers et al. 2023, arXiv 2305.14314", shards=False),
     "adalora": MethodFacts("adaptive", _UPDATE, 1e-3, "Zhang et al. 2023, arXiv 2303.10512", moves=True, shards=False),
     "gated-lora": MethodFacts("adaptive", (*_UPDATE, "adaptation.ranks", "adaptation.gate"), 5e-4, "Louizos et al. 2018, arXiv 1712.01312", shards=False),

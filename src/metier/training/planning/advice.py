@@ -29,7 +29,7 @@ from metier.training.planning.memory import Means, Memory, RowShape, cache_bytes
 from metier.training.planning.methods import Method, available, check_targets, method_of, trainable_parameters
 from metier.training.planning.prompting import Searcher, conclude, families, measure_prompting, verdict
 from metier.training.planning.shape import ModelShape, parameters, read_shape
-from metier.training.planning.work import Load, forward_flops, load_of, training_flops
+from metier.training.planning.work import Load, beside, forward_flops, load_of, training_flops
 from metier.training.reading import examples_of
 from metier.training.settings import TrainingSettings
 from metier.training.tokenised import FOLDER
@@ -213,9 +213,12 @@ def _holes(case: _Case, known: Calibration | None) -> int | None:
 
 
 def _flops(case: _Case, method: Method) -> float:
-    """FLOPs of all steps and of the validations between them."""
-    diverging = case.settings.objectives.kl > 0
-    training = sum(training_flops(case.shape, method, row, diverging=diverging) for row in case.rows(method))
+    """FLOPs of all steps, each as its stage has it, and of the validations between them. A teacher is not loaded for a plan, nor counted."""
+    training = 0
+    for stage in case.course.stages:
+        readers = beside(stage.settings.objectives, case.shape, None)
+        rows = (lengthened(row, method.virtual - case.virtual) for step in case.load.steps[stage.start : stage.end] for row in step)
+        training += sum(training_flops(case.shape, method, row, readers=readers) for row in rows)
     return training + case.settings.validation.times * len(case.course.stages) * sum(forward_flops(case.shape, row) for row in case.load.checks)
 
 

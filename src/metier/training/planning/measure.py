@@ -22,7 +22,7 @@ from metier.training.planning.hardware import resident_bytes
 from metier.training.planning.memory import Means, memory
 from metier.training.planning.methods import Method
 from metier.training.planning.shape import ModelShape
-from metier.training.planning.work import row_shape, training_flops
+from metier.training.planning.work import beside, row_shape, training_flops
 from metier.training.settings import TrainingSettings
 from metier.training.steps import Steps
 
@@ -104,7 +104,8 @@ def calibrate(
     gc.collect()
     shapes = [row_shape(taught, row) for row in rows]
     counted = measured[1:] or measured
-    work = sum(training_flops(shape, method, item, diverging=settings.objectives.kl > 0) for item in shapes[-len(counted) :])
+    readers = beside(settings.objectives, shape, None)
+    work = sum(training_flops(shape, method, item, readers=readers) for item in shapes[-len(counted) :])
     seconds = sum(result.seconds for result in counted)
     peak = _added(before, after)
     holes = None

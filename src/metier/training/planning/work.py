@@ -11,11 +11,12 @@ from metier.training.alike import families
 from metier.training.batches import pack, shares_beginnings
 from metier.training.curriculum import Plan
 from metier.training.examples import Examples
-from metier.training.planning.memory import RowShape
+from metier.training.planning.memory import RowShape, lengthened
 from metier.training.planning.methods import Method, trainable_parameters
 from metier.training.planning.shape import ModelShape, linear_weights
+from metier.training.settings import ObjectiveSettings
 
-__all__ = ["Load", "forward_flops", "load_of", "row_shape", "training_flops"]
+__all__ = ["Load", "beside", "forward_flops", "load_of", "row_shape", "training_flops"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +67,26 @@ def forward_flops(shape: ModelShape, row: RowShape) -> int:
     return body + attention + 2 * shape.vocabulary * shape.hidden * row.labels
 
 
-def training_flops(shape: ModelShape, method: Method, row: RowShape, *, diverging: bool = False) -> int:
+def beside(objectives: ObjectiveSettings, base: ModelShape, teacher: ModelShape | None) -> tuple[ModelShape, ...]:
+    """Return the models that read every row beside the trained one: the base model (`objectives.kl`) and the teacher, if there is one."""
+    taught = teacher if objectives.distillation.teacher else None
+    return (*([base] if objectives.kl else []), *([] if taught is None else [taught]))
+
+
+def training_flops(shape: ModelShape, method: Method, row: RowShape, *, readers: Sequence[ModelShape] = ()) -> int:
     """Return the FLOPs of one row forward and backward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1, without weights that get no gradient).
 
     Frozen weights are multiplied once more for the gradient of their input, trained ones twice more. What lies below the first trained
-    layer is only read. `diverging`: the base model reads the row too, and the head is walked for both (`training.objectives.kl`).
+    layer is only read. `readers` read the row too (see `beside`), without virtual tokens; for each the trained model's head is walked twice more,
+    for its logits and for their gradient.
     """
     share = min(method.last, shape.layers) / shape.layers if method.name == "partial" else 1.0
     body = 2 * shape.layers * linear_weights(shape) * row.tokens
     attention = 4 * shape.layers * shape.queries * row.pairs
     head = 2 * shape.vocabulary * shape.hidden * row.labels
     total = forward_flops(shape, row) + share * body + 2 * share * attention + head
-    if diverging:
-        total += forward_flops(shape, row) + 2 * head
+    for reader in readers:
+        total += forward_flops(reader, lengthened(row, -method.virtual)) + 2 * head
     if method.name in {"full", "partial"}:
         # A trained head makes its logits once more for its gradient.
         return round(total + share * body + (2 * head if method.name == "full" or method.head else 0))
