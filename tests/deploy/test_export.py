@@ -231,7 +231,6 @@ def test_a_vllm_folder_loads_with_peft_and_gives_the_adapter_s_logits(project: P
         ({"modules_to_save": ["lm_head", "embed_tokens"]}, "modules that are saved whole (lm_head, embed_tokens)"),
         ({"use_dora": True}, "DoRA"),
         ({"bias": "all"}, "trained biases (all)"),
-        ({"rank_pattern": {"q_proj": 4}}, "ranks or strengths of their own"),
         ({"target_modules": ["q_proj", "router"]}, "updates of router"),
     ],
 )
@@ -306,10 +305,11 @@ def test_nothing_is_written_over_and_what_a_killed_export_left_is_cleared(projec
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({"form": "ggml"}, "valid: gguf, merged, vllm"),
+        ({"form": "ggml"}, "valid: gguf, merged, peft, vllm"),
         ({"form": "merged", "type": "f16"}, "--type is the type of numbers in a GGUF file"),
         ({"form": "gguf", "type": "q4"}, "no type of numbers that is written"),
         ({"form": "vllm", "prompts": [QUESTION]}, "--prompts are compared where weights are written anew"),
+        ({"form": "peft", "prompts": [QUESTION]}, "--prompts are compared where weights are written anew"),
     ],
 )
 def test_wishes_that_do_not_go_together_are_wrong_input(project: Project, tmp_path: Path, wish: dict[str, Any], message: str) -> None:

@@ -13,6 +13,7 @@ from metier.cli import options
 from metier.cli.chain import chain
 from metier.cli.console import clean, errors, reporting
 from metier.cli.results import json_line
+from metier.errors import InputError
 from metier.project import load_project
 
 __all__ = ["export"]
@@ -21,21 +22,28 @@ __all__ = ["export"]
 def export(
     project: options.ProjectPath = Path(),
     *,
-    form: Annotated[str, typer.Option("--format", metavar="FORM", help="merged (transformers folder), gguf (llama.cpp) or vllm (adapter folder).")],
+    form: Annotated[str, typer.Option("--format", metavar="FORM", help="merged (transformers folder), gguf (llama.cpp), vllm or peft (adapter folders).")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="New folder to write; nothing is written over.")],
     adapter: Annotated[str | None, typer.Option("--adapter", metavar="DIGEST", help="Beginning of the adapter's digest; else the present one.")] = None,
     kind: Annotated[
         str | None, typer.Option("--type", metavar="TYPE", help="Numbers of a GGUF file: f32, f16, bf16 or q8_0.", show_default="the base's own")
     ] = None,
     prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="JSON Lines to compare on; else questions of the validation split.")] = None,
+    check: Annotated[
+        str | None,
+        typer.Option("--check", metavar="RUNTIME", help="llama.cpp: fail unless a GGUF file can be run there.", show_default="run there if installed"),
+    ] = None,
     unreleased: Annotated[bool, typer.Option("--unreleased", help="Export although no decision lets it be released; the card says so.")] = False,
     as_json: options.Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check what can be checked beforehand; write nothing.")] = False,
     online: options.Online = False,
 ) -> None:
     """Write the expert for another runtime, compare it with the original, and put the export on record."""
+    if check not in (None, "llama.cpp"):
+        raise InputError(f"--check: {check!r} is no runtime that an export is run in\n    -> valid: llama.cpp")
     loaded = load_project(project)
-    wish = deploy.Wish(cast("deploy.Format", form), kind, None if prompts is None else deploy.read_prompts(prompts), unreleased)
+    asked = None if prompts is None else deploy.read_prompts(prompts)
+    wish = deploy.Wish(cast("deploy.Format", form), kind, asked, unreleased, runtime=check is not None)
     with chain(loaded) as tied:
         if dry_run:
             subject = way_out.check(loaded, wish, out, adapter=adapter, ledger=tied.verified, online=online)
