@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -58,9 +59,15 @@ def export(
     if not done.manifest["released"]:
         errors().print("note: nobody has released this expert; its card says so")
     typer.echo(f"export     {done.digest[:12]}  {form} of adapter {done.manifest['adapter'][:12]}")
-    for figures in [done.manifest["measured"]] if "places" in done.manifest["measured"] else done.manifest["measured"].values():
-        if isinstance(figures, dict):
-            typer.echo(
-                f"           {figures['places']} places: divergence {figures['divergence']:.2g}, largest {figures['largest']:.2g}, same {figures['same']:.1%}"
-            )
+    for line in _measured(done.manifest["measured"]):
+        typer.echo(f"           {line}")
     typer.echo(clean(f"           {done.folder}"))
+
+
+def _measured(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was measured, a line for each thing that was compared; nothing where bytes were handed on."""
+    for figures in [found] if "largest" in found else found.values():
+        if isinstance(figures, Mapping):
+            over = f"{figures['places']} places" if "places" in figures else f"{figures['records']} records"
+            shown = {"divergence": ".2g", "largest": ".2g", "same": ".1%"}
+            yield f"{over}: " + ", ".join(f"{name} {figures[name]:{form}}" for name, form in shown.items() if name in figures)

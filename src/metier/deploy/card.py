@@ -15,7 +15,12 @@ _FORMS = {
     "peft": "The adapter as PEFT loads it, with tokenizer and chat template. The base model is not in it.",
     "vllm": "A LoRA adapter as vLLM and PEFT load it, with tokenizer and chat template. The base model is not in it.",
 }
+_LABEL_FORMS = {
+    "merged": "A plain transformers folder with its head: what was trained is in the weights, the labels are in `config.json`.",
+    "peft": "The adapter and its head as PEFT loads them, with the tokenizer. The base model is not in it.",
+}
 _WORDS = {
+    "records": "records compared",
     "conversations": "conversations compared",
     "places": "places compared",
     "divergence": "mean divergence, nats a token",
@@ -127,8 +132,11 @@ def _limit(key: str, limits: dict[str, Any], figures: dict[str, Any]) -> Any:
 def _use(wish: Wish, made: Made, subject: Subject) -> Iterator[str]:
     yield "## How to use it"
     yield ""
-    yield _FORMS[wish.format]
-    yield "The chat template is the one of training; conversations have to go through it, and nothing has to be put before them."
+    if subject.task == "generation":
+        yield _FORMS[wish.format]
+        yield "The chat template is the one of training; conversations have to go through it, and nothing has to be put before them."
+    else:
+        yield f"{_LABEL_FORMS[wish.format]} It answers with {subject.task}; `labels.json` names task and labels."
     yield ""
     yield "```text"
     yield from made.use.splitlines()

@@ -12,6 +12,7 @@ from typing import Any
 import transformers
 
 from metier.deploy.card import card
+from metier.deploy.labelled import check_labelled, write_labelled
 from metier.deploy.llamacpp import check_gguf, write_file
 from metier.deploy.merged import check_merged, write_merged
 from metier.deploy.peft import check_peft, write_peft
@@ -49,6 +50,8 @@ def check(subject: Subject, wish: Wish, out: Path, store: Store) -> None:
         check_gguf(subject, wish)
     elif wish.format == "peft":
         check_peft(subject)
+    elif subject.task != "generation":
+        check_labelled(subject, wish)
     else:
         check_merged(subject)
 
@@ -83,6 +86,8 @@ def _made(subject: Subject, wish: Wish, folder: Path, progress: Progress) -> Mad
         return write_peft(subject, folder)
     if wish.format == "gguf":
         return write_file(subject, folder, wish, progress)
+    if subject.task != "generation":
+        return write_labelled(subject, folder, progress)
     return write_merged(subject, folder, wish, progress)[0]
 
 

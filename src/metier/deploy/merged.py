@@ -146,13 +146,13 @@ def _check_tokens(folder: Path, original: Original) -> None:
             raise GateRefused("not exported: the tokenizer as plain transformers loads it cuts a conversation into other tokens\n    -> report this base model")
 
 
-def refuse(parity: Parity, limits: Limits, what: str) -> None:
-    """Raise GateRefused with what was measured if a comparison lies beyond its limits."""
+def refuse(parity: Parity, limits: Limits, what: str, *, over: str = "conversations") -> None:
+    """Raise GateRefused with what was measured if a comparison lies beyond its limits; `over` names what was compared."""
     if faults := parity.faults(limits):
         lines = "\n".join(f"  {fault}" for fault in faults)
         raise GateRefused(
-            f"not exported: {what}, over {parity.places} places in {parity.conversations} conversations:\n{lines}\n"
-            "    -> nothing was published; keep base and adapter apart (--format vllm), or store the base in a finer format"
+            f"not exported: {what}, over {parity.places} places in {parity.conversations} {over}:\n{lines}\n"
+            "    -> nothing was published; keep base and adapter apart (--format peft), or store the base in a finer format"
         )
 
 

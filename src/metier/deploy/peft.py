@@ -13,6 +13,7 @@ from metier.deploy.tokenizers import copy_tokenizer
 from metier.errors import ModelError
 from metier.models.adapterfile import CONFIG
 from metier.models.heads import is_encoder
+from metier.models.labels import read_labelling
 from metier.store import write_atomically
 
 __all__ = ["check_peft", "configuration", "hand_on", "write_peft"]
@@ -50,11 +51,12 @@ def write_peft(subject: Subject, folder: Path) -> Made:
     config = configuration(subject)
     hand_on(subject, folder, config)
     kind = _CLASSES[config["task_type"]]
+    labels = "" if subject.task == "generation" else f", num_labels={len(read_labelling(subject.adapter.path).classes)}"
     use = "\n".join(
         [
             "from peft import PeftModel",
             f"from transformers import {kind}, AutoTokenizer",
-            f"base = {kind}.from_pretrained(BASE)  # {subject.base.name}, with the digest named above",
+            f"base = {kind}.from_pretrained(BASE{labels})  # {subject.base.name}, with the digest named above",
             "model = PeftModel.from_pretrained(base, FOLDER)",
             "tokenizer = AutoTokenizer.from_pretrained(FOLDER)",
         ]

@@ -71,8 +71,10 @@ class Subject:
         return str(self.adapter.facts.get("task", "generation"))
 
     @property
-    def template(self) -> str:
-        """The chat template that it was trained with."""
+    def template(self) -> str | None:
+        """The chat template that it was trained with; None for an expert that does not converse."""
+        if self.task != "generation":
+            return None
         return self.adapter.file("chat_template.jinja").read_text(encoding="utf-8")
 
     def check(self, store: Store, wish: Wish) -> None:

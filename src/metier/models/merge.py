@@ -25,6 +25,9 @@ __all__ = ["STORED", "Stored", "merge_weights", "stored_tensors"]
 STORED: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Number formats that an adapter may be merged into: safetensors' names and torch's."""
 
+_COUNTED = "I64"
+"""Format of indices: no way to pack weights has it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -45,7 +48,7 @@ class Stored:
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """Return every tensor of a model folder's safetensors files by name.
+    """Return every tensor of a model folder's safetensors files by name, but for places that are counted (I64, as BERT's position_ids).
 
     The format is that of safetensors 0.x: eight bytes of little-endian header length, a JSON header, then the numbers. Raises ModelError
     for a model that is stored quantised, and for a file that cannot be read.
@@ -63,6 +66,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
             found |= _header(file)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{file} cannot be read as safetensors ({error})\n    -> restore the base model's file") from None
+    found = {name: item for name, item in found.items() if item.dtype != _COUNTED}
     odd = sorted({item.dtype for item in found.values()} - STORED.keys())
     if odd:
         raise ModelError(
