@@ -26,6 +26,7 @@ from metier.errors import GateRefused, InputError, LedgerError, ModelError, Stor
 from metier.events import Event
 from metier.models import LocalModel, resolve
 from metier.models.parity import Limits, golden
+from metier.models.runtime import at_hand
 from metier.project import Project
 from metier.records import Message
 
@@ -199,7 +200,7 @@ def test_a_log_that_does_not_verify_and_a_changed_adapter_stop_an_export(project
 def test_a_gguf_file_is_checked_twice_and_says_whose_it_is(project: Project, tmp_path: Path) -> None:
     done = run(project, tmp_path / "out", "gguf", type="q8_0")
     assert sorted(path.name for path in done.folder.iterdir()) == ["README.md", "export.json", "hives-Q8_0.gguf"]
-    assert set(done.manifest["measured"]) == {"merged", "file"}
+    assert set(done.manifest["measured"]) == {"merged", "file"} | ({"llama.cpp"} if at_hand() else set())
     assert done.manifest["measured"]["merged"]["largest"] < done.manifest["measured"]["file"]["largest"] <= done.manifest["limits"]["file"]["largest"]
     plain = run(project, tmp_path / "plain", "gguf")
     assert (plain.folder / "hives-F32.gguf").is_file(), "the base's own format"

@@ -1,8 +1,8 @@
 """Folders for vLLM, read by vLLM's own rules: what it checks of a configuration, which names of tensors it parses, and the update that it works out.
 
-vLLM itself needs an accelerator. The rules are those of its main branch of autumn 2026: vllm/lora/peft_helper.py (from_dict, validate_legal),
-vllm/lora/lora_model.py at commit 0306474e9d1f (check_unexpected_modules, from_lora_tensors), vllm/lora/utils.py (parse_fine_tuned_lora_name), and
-vllm/config/lora.py of 0.27.1 (MaxLoRARanks). What they say is written out here as a reader of its own, which shares no code with the writer.
+The rules are those of vLLM 0.32.0: vllm/lora/peft_helper.py (from_dict, validate_legal), vllm/lora/lora_model.py (check_unexpected_modules, from_lora_tensors),
+vllm/lora/utils.py (parse_fine_tuned_lora_name) and vllm/config/lora.py (MaxLoRARanks). What they say is written out here as a reader of its own, which shares
+no code with the writer; where vLLM is installed, its own reader is asked, too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ def legal(config: dict[str, Any], largest: int) -> float:
         raise ValueError(f"missing {missing}")
     if config["r"] <= 0 or config["r"] > largest:
         raise ValueError(f"rank {config['r']} with --max-lora-rank {largest}")
-    for key in ("modules_to_save", "use_dora", "trainable_token_indices"):
+    # Of modules that are saved whole vLLM knows heads for labels; only adapters that answer in words are written for it.
+    for key in ("modules_to_save", "use_dora", "lora_bias", "alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora"):
+        if config.get(key):
+            raise ValueError(key)
+    if isinstance(start := config.get("init_lora_weights"), str):
+        raise ValueError(f"init_lora_weights {start}: it may have changed the base model")
+    # Older versions pass these over and take one rank and one strength for all layers.
+    for key in ("rank_pattern", "alpha_pattern"):
         if config.get(key):
             raise ValueError(key)
     if config.get("bias", "none") != "none":

@@ -1,6 +1,6 @@
 """A folder that vLLM loads as a LoRA adapter, and what vLLM would refuse, said before anything is written.
 
-The rules are vLLM's own: `max_lora_rank` of vllm/config/lora.py, the checks of vllm/lora/peft_helper.py, and the layers that it knows
+The rules are those of vLLM 0.32.0: `max_lora_rank` of vllm/config/lora.py, the checks of vllm/lora/peft_helper.py, and the layers that it knows
 how to adapt by their names. https://docs.vllm.ai/en/latest/features/lora.html
 """
 
@@ -67,7 +67,7 @@ def vllm_faults(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _uneven(config: Mapping[str, Any]) -> bool:
-    """Return whether layers have ranks or strengths of their own: vLLM reads one of each from the configuration."""
+    """Return whether layers have ranks or strengths of their own: older versions of vLLM pass over what the configuration says of single layers."""
     return bool(config.get("rank_pattern") or config.get("alpha_pattern"))
 
 
@@ -83,7 +83,7 @@ def write_vllm(subject: Subject, folder: Path, wish: Wish, progress: Progress) -
     if _uneven(config):
         config, parity, conversations = _evened(subject, folder, config, wish, progress)
         measured = measured_facts(parity)
-        notes.append(f"Layers of smaller rank were filled up with zeros to rank {config['r']}: vLLM reads one rank and one strength for all.")
+        notes.append(f"Layers of smaller rank were filled up with zeros to rank {config['r']}: older versions of vLLM read one rank for all.")
     else:
         hand_on(subject, folder, config)
     rank = next(size for size in RANKS if size >= config["r"])
