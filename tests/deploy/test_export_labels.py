@@ -187,6 +187,14 @@ def test_an_adapter_with_its_head_goes_to_peft(method: str, kind: str, taught: A
         assert torch.allclose(logits, expert.scores([reading])[0], atol=1e-3)
 
 
+def test_a_number_s_adapter_says_how_its_output_is_read(encoder: Base, taught: Any, store: Store, tmp_path: Path) -> None:
+    subject = taught(encoder, "lora", "regression")
+    done = export(subject, tmp_path / "out", store, "peft")
+    labelling = read_labelling(subject.adapter.path)
+    assert done.manifest["notes"] == [f"The output is (number - {labelling.centre!r}) / {labelling.spread!r}."]
+    assert read_labelling(done.folder) == labelling
+
+
 def test_good_in_the_trainer_and_bad_after_the_export_is_refused(
     encoder: Base, taught: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

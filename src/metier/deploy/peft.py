@@ -51,7 +51,8 @@ def write_peft(subject: Subject, folder: Path) -> Made:
     config = configuration(subject)
     hand_on(subject, folder, config)
     kind = _CLASSES[config["task_type"]]
-    labels = "" if subject.task == "generation" else f", num_labels={len(read_labelling(subject.adapter.path).classes)}"
+    labelling = None if subject.task == "generation" else read_labelling(subject.adapter.path)
+    labels = "" if labelling is None else f", num_labels={len(labelling.classes)}"
     use = "\n".join(
         [
             "from peft import PeftModel",
@@ -62,4 +63,5 @@ def write_peft(subject: Subject, folder: Path) -> Made:
         ]
     )
     measured = {"kind": config["peft_type"]} | {key: config[name] for key, name in (("rank", "r"), ("virtual", "num_virtual_tokens")) if name in config}
-    return Made(measured, {}, (), use)
+    notes = () if labelling is None or labelling.task != "regression" else (f"The output is (number - {labelling.centre!r}) / {labelling.spread!r}.",)
+    return Made(measured, {}, notes, use)
