@@ -1,17 +1,19 @@
 r"""What is written, in a real llama.cpp: tokens, templates, logits and greedy answers of GGUF files beside those of the models that they were made from.
 
-    python benchmarks/export.py --peer-python PYTHON [--base bundled/gemma-3-270m] [--only SHAPE ...] [--steps 30]
+    python benchmarks/export.py --peer-python PYTHON [--vllm-python PYTHON] [--base bundled/gemma-3-270m] [--only SHAPE ...] [--steps 30]
 
 PYTHON is an interpreter of an environment that has llama-cpp-python; it needs nothing of Metier. The bundled base gets a LoRA, taught for some steps to
 answer in its own way, which is merged; small random models stand for Llama, Qwen 2, Qwen 3 and Gemma 3 with all their norms and biases. Each is written
 as f32, f16, bf16 and q8_0 and read by llama.cpp twice, as people run it and with attention in fp32. Beyond the limits of the export the exit code is 1.
-Prints one line of JSON at the end.
+`--vllm-python` is an interpreter that has vLLM: it is given the adapter's own files on the bundled base in bf16. Prints one line of JSON at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +29,14 @@ TYPES = ("f32", "f16", "bf16", "q8_0")
 SMALL = ("llama", "qwen2", "qwen3", "gemma3")
 BUNDLED = "bundled"
 TOKENS = 24
+VLLM = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+"""vLLM in one process, with little memory; the last two are read by its build for processors alone."""
 LESSONS = [
     ("高血压患者头晕怎么办？", "先测血压，必要时就诊。"),
     ("What should I do about a headache?", "Rest first, then see a doctor."),
@@ -143,6 +153,32 @@ def compared(base: Any, peer: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
+def in_vllm(base: Any, adapter: Path, peer: Path, folder: Path) -> dict[str, Any]:
+    """Return what vLLM, in bf16, makes of an adapter's files: the same greedy answers, and the largest difference of a log-probability in them."""
+    import torch
+
+    from metier.models import LocalModel
+    from metier.models.parity import first_difference, golden, own_logits
+    from metier.records import Message
+
+    ours = LocalModel.open(base, adapter, dtype=torch.float32)
+    rows = golden(ours, [(Message("user", text),) for text in ASKED], answer_tokens=TOKENS)
+    chances = [row.log_softmax(dim=1).max(dim=1).values.tolist() for row in own_logits(ours, rows)]
+    asked = {"base": str(base.folder), "adapter": str(adapter.absolute()), "prompts": [list(row.prompt) for row in rows], "most": TOKENS}
+    asked |= {"rank": 8, "stops": sorted(ours.chat.stop_tokens)}
+    (folder / "question.json").write_text(json.dumps(asked), encoding="utf-8")
+    command = [str(peer), str(Path(__file__).with_name("vllm_peer.py")), str(folder / "question.json"), str(folder / "answer.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | VLLM)
+    if done.returncode:
+        sys.exit(f"vLLM failed:\n{done.stderr[-3000:]}")
+    said = json.loads((folder / "answer.json").read_bytes())
+    # A row holds its answer without the last token.
+    parted = [first_difference(tokens, row.tokens[row.first + 1 :]) for tokens, row in zip(said["tokens"], rows, strict=True)]
+    pairs = [zip(mine[:place], theirs[:place], strict=False) for place, mine, theirs in zip(parted, chances, said["log_probabilities"], strict=True)]
+    largest = max(abs(one - other) for row in pairs for one, other in row)
+    return {"version": said["version"], "conversations": len(rows), "answers_alike": parted.count(None), "largest_log_probability": largest}
+
+
 def alike_tokens(tokenizer: Any, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> int:
     """Return how many texts llama.cpp cuts into the tokens that the tokenizer gives."""
     return sum(tokenizer(text, add_special_tokens=False)["input_ids"] == list(row) for text, row in zip(texts, rows, strict=True))
@@ -152,18 +188,27 @@ def main() -> None:
     """Compare every model and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", type=Path, required=True)
+    parser.add_argument("--vllm-python", type=Path)
     parser.add_argument("--base", default="bundled/gemma-3-270m")
     parser.add_argument("--only", nargs="+", choices=(BUNDLED, *SMALL))
     parser.add_argument("--steps", type=int, default=30)
     arguments = parser.parse_args()
+    from metier.models import resolve
+
     before = machine()
     ours: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, base in subjects(arguments, Path(folder)):
             ours[name] = compared(base, arguments.peer_python, Path(folder))
             print(f"{name}: {'; '.join(ours[name]['faults']) or 'within the limits'}", file=sys.stderr)
-    versions = {"llama.cpp": {"llama_cpp_python": next(iter(ours.values()))["version"]}}
-    print(json.dumps({"benchmark": "export", "machine": before, "ours": ours, "peers": versions, "ratios": {}}, ensure_ascii=False))
+        peers: dict[str, Any] = {"llama.cpp": {"llama_cpp_python": next(iter(ours.values()))["version"]}}
+        if arguments.vllm_python is not None:
+            adapter = Path(folder) / "adapter"
+            base = resolve(arguments.base, root=Path.cwd())
+            if not adapter.exists():
+                taught(base, adapter, arguments.steps)
+            peers["vllm"] = in_vllm(base, adapter, arguments.vllm_python, Path(folder))
+    print(json.dumps({"benchmark": "export", "machine": before, "ours": ours, "peers": peers, "ratios": {}}, ensure_ascii=False))
     sys.exit(any(item["faults"] for item in ours.values()))
 
 

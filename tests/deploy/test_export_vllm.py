@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,22 @@ def test_vllm_takes_the_folder_and_works_out_the_expert_s_update(project: Projec
     for name, layer in layers.items():
         assert torch.allclose(found[name], layer.scale * layer.lora_b @ layer.lora_a, atol=1e-6)
         assert found[name].shape == layer.base.weight.shape
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: its own reader is not asked")
+@pytest.mark.parametrize("shape", [SHAPE, RANKS], ids=["even", "ranks"])
+def test_vllm_s_own_reader_gives_the_same_update(project: Project, shape: Shape, tmp_path: Path) -> None:
+    from vllm.lora.lora_model import LoRAModel
+    from vllm.lora.peft_helper import PEFTHelper
+
+    done = run(project, taught(project, "rslora", tmp_path / "adapter", shape), tmp_path / "out", "vllm")
+    expected = {part for module in SUPPORTED for part in PACKED.get(module, (module,))}
+    helper = PEFTHelper.from_local_dir(str(done.folder), 512)
+    found = LoRAModel.from_local_checkpoint(str(done.folder), expected, peft_helper=helper, lora_model_id=1, device="cpu")
+    ours = load_like_vllm(done.folder, max(ALLOWED))
+    assert set(found.loras) == set(ours)
+    for name, layer in found.loras.items():
+        assert torch.allclose(layer.scaling * layer.lora_b @ layer.lora_a, ours[name], atol=1e-6)
 
 
 @pytest.mark.parametrize(
