@@ -1,4 +1,4 @@
-"""Greedy answers of vLLM with a LoRA folder, for benchmarks/export.py: run by a Python that has vLLM (its build for processors will do), which needs nothing of Metier.
+"""Greedy answers of vLLM with a LoRA folder, for benchmarks/export.py: run by a Python that has vLLM, for processors will do, and nothing of Metier.
 
     python vllm_peer.py question.json answer.json
 
