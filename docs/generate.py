@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 from metier import errors, packs, privacy
 from metier.cli.main import app
 from metier.config import Settings
+from metier.deploy.forms import holders
 from metier.models.methods import METHODS
 from metier.packs.loader import FILES
 from metier.packs.spec import PackFacts
@@ -141,14 +142,13 @@ def _methods() -> Iterator[str]:
     yield "whose layers are built otherwise is refused where a method finds no place in them, before its weights are read, with the method to use."
     yield ""
     head = ["method", "learning rate", "for labels", "base packed to four bits", "`objectives.start`", "`objectives.ewc`", "ranks by layer"]
-    head.append("several projects together")
-    head += ["answers served in one batch, merged, exported", "source"]
+    head += ["several projects together", "answers served in one batch", "exported as", "source"]
     yield from (f"| {' | '.join(head)} |", "|---" * len(head) + "|")
     for name, facts in METHODS.items():
         reads = ("adaptation.ranks" in facts.reads, "adaptation.joint" in facts.reads)
         marks = (name == "qlora", facts.measured, facts.moves, *reads, facts.low_rank)
         rates = f"{facts.learning_rate:g} | {facts.rate_for_labels:g}"
-        yield f"| `{name}` | {rates} | {' | '.join('yes' if mark else '' for mark in marks)} | {_cell(facts.source)} |"
+        yield f"| `{name}` | {rates} | {' | '.join('yes' if mark else '' for mark in marks)} | {', '.join(holders(name))} | {_cell(facts.source)} |"
     yield from ("", "Not where labels are taught:", "", "| key | why | instead |", "|---|---|---|")
     for item in UNLABELLED:
         section = "objectives" if item.key in ObjectiveSettings.model_fields else "replay"

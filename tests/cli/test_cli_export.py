@@ -47,3 +47,6 @@ def test_a_dry_run_checks_and_writes_nothing(spare: Path, invoke: Invoke, tmp_pa
     wrong = invoke("export", spare, "--format", "gguf", "--out", tmp_path / "out", "--unreleased", "--type", "q5", "--dry-run")
     assert wrong.code == 2
     assert sorted(path.as_posix() for path in tmp_path.rglob("*")) == before
+    for asked, said in (("ollama", "valid: llama.cpp"), ("llama.cpp", "--check llama.cpp runs a GGUF file")):
+        odd = invoke("export", spare, "--format", "merged", "--out", tmp_path / "out", "--unreleased", "--check", asked, "--dry-run")
+        assert (odd.code, said in odd.err) == (2, True)

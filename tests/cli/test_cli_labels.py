@@ -121,6 +121,11 @@ def test_columns_of_labels_become_an_expert(
     else:
         assert row["tuned"]["value"] > row["base"]["value"] + 0.1
     assert row["n"] >= 10
+    written = invoke("export", tmp_path, "--format", "merged", "--out", tmp_path / "out", "--unreleased")
+    assert written.code == 0, written.err
+    assert "nobody has released this expert" in written.err
+    assert "largest" in written.out
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"][0].endswith("Classification")
 
 
 def test_a_released_labeller_is_served_and_one_that_nobody_released_is_not(notes: list[dict[str, Any]], tmp_path: Path, encoder: Base, invoke: Invoke) -> None:

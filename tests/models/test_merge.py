@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from metier.errors import ModelError
 from metier.models import Base, LocalModel, load_weights
+from metier.models.changes import low_rank_changes
 from metier.models.lorafile import AdapterWeights, read_adapter
 from metier.models.merge import merge_weights, stored_tensors
 from metier.models.parity import Limits, adapter_effect, compare, golden, own_logits, plain_logits
@@ -37,7 +38,7 @@ def weights(base: Base, adapter: Path) -> AdapterWeights:
 
 def merged(base: Base, adapter: Path, folder: Path) -> Path:
     folder.mkdir()
-    merge_weights(base.folder, weights(base, adapter), folder)
+    merge_weights(base.folder, low_rank_changes(weights(base, adapter)), folder)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(base.folder / name, folder / name)
     return folder
@@ -78,7 +79,7 @@ def test_a_model_in_several_files_is_merged_file_by_file(stored: tuple[Base, Pat
     model.save_pretrained(split, max_shard_size="200KB")
     assert len(list(split.glob("*.safetensors"))) > 1
     (tmp_path / "merged").mkdir()
-    merge_weights(split, weights(base, adapter), tmp_path / "merged")
+    merge_weights(split, low_rank_changes(weights(base, adapter)), tmp_path / "merged")
     whole = load_file(merged(base, adapter, tmp_path / "whole") / "model.safetensors")
     found: dict[str, torch.Tensor] = {}
     for path in (tmp_path / "merged").glob("*.safetensors"):
@@ -124,7 +125,7 @@ def test_a_wrong_merge_lies_beyond_every_limit(stored: tuple[Base, Path, str], t
         tensors = {name: tensor for name, tensor in tensors.items() if "layers.1.mlp" not in name}
     folder = tmp_path / "merged"
     folder.mkdir()
-    merge_weights(base.folder, replace(read, alpha=alpha, tensors=tensors), folder)
+    merge_weights(base.folder, low_rank_changes(replace(read, alpha=alpha, tensors=tensors)), folder)
     shutil.copyfile(base.folder / "config.json", folder / "config.json")
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     parity = compare(reference, plain_logits(model, rows), effect=adapter_effect(ours, rows, reference))
@@ -141,14 +142,14 @@ def test_an_adapter_is_never_merged_into_4_bit(tmp_path: Path) -> None:
     (base.folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}))
     (tmp_path / "merged").mkdir()
     with pytest.raises(ModelError, match=r"(?s)stored quantised \(bitsandbytes\).*full-precision"):
-        merge_weights(base.folder, read, tmp_path / "merged")
+        merge_weights(base.folder, low_rank_changes(read), tmp_path / "merged")
     # Also where the configuration keeps silent about it, as packed weights look.
     (base.folder / "config.json").write_text(json.dumps(config))
     tensors = load_file(base.folder / "model.safetensors")
     tensors["model.layers.0.self_attn.q_proj.weight"] = torch.zeros(2048, 1, dtype=torch.uint8)
     save_file(tensors, base.folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"(?s)numbers of the format U8.*only merged into F32, F16, BF16"):
-        merge_weights(base.folder, read, tmp_path / "merged")
+        merge_weights(base.folder, low_rank_changes(read), tmp_path / "merged")
     assert list((tmp_path / "merged").iterdir()) == []
 
 
@@ -157,7 +158,7 @@ def test_a_sum_that_does_not_fit_the_base_s_format_is_refused(tmp_path: Path) ->
     read = weights(base, adapter_folder(tmp_path / "adapter", base, targets=["q_proj"]))
     (tmp_path / "merged").mkdir()
     with pytest.raises(ModelError, match="does not fit F16"):
-        merge_weights(base.folder, replace(read, alpha=1e9), tmp_path / "merged")
+        merge_weights(base.folder, low_rank_changes(replace(read, alpha=1e9)), tmp_path / "merged")
 
 
 def test_a_layer_that_the_base_has_under_another_name_is_said(tmp_path: Path) -> None:
@@ -166,8 +167,8 @@ def test_a_layer_that_the_base_has_under_another_name_is_said(tmp_path: Path) ->
     tensors = {name.replace("q_proj", "query"): tensor for name, tensor in load_file(base.folder / "model.safetensors").items()}
     save_file(tensors, base.folder / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "merged").mkdir()
-    with pytest.raises(ModelError, match=r"2 layers of the adapter have no tensor of their name.*q_proj"):
-        merge_weights(base.folder, read, tmp_path / "merged")
+    with pytest.raises(ModelError, match=r"2 changed tensors have none of their name.*q_proj"):
+        merge_weights(base.folder, low_rank_changes(read), tmp_path / "merged")
 
 
 def test_a_written_model_of_another_form_or_with_no_numbers_is_a_fault() -> None:

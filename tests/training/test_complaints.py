@@ -19,6 +19,7 @@ from metier.artifacts import Artifact
 from metier.deploy.merged import LIMITS
 from metier.errors import ConfigError, InputError, ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights, resolve
+from metier.models.changes import low_rank_changes
 from metier.models.lora import LoraLinear, attach
 from metier.models.lorafile import read_adapter
 from metier.models.merge import merge_weights
@@ -193,7 +194,7 @@ def test_11_an_adapter_of_packed_weights_is_merged_into_whole_ones(dataset: Arti
     assert not any(isinstance(layer.base, PackedLinear) for layer in layers)
     merged = tmp_path / "merged"
     shutil.copytree(base.folder, merged)
-    merge_weights(base.folder, read_adapter(load_weights(base, torch.float32), adapter.path), merged)
+    merge_weights(base.folder, low_rank_changes(read_adapter(load_weights(base, torch.float32), adapter.path)), merged)
     rows = golden(expert, [row.messages[:1] for row in ROWS[:4]], answer_tokens=6)
     found = compare(own_logits(expert, rows), own_logits(LocalModel.open(resolve(str(merged), root=tmp_path), dtype=torch.float32), rows))
     assert found.largest < 0.01

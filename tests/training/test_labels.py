@@ -115,7 +115,7 @@ def test_what_was_trained_gives_the_same_answers_in_transformers_and_peft(
     tokenizer = load_tokenizer(encoder)
     for item in ROWS[:6]:
         reading = ours.reader.by_word(item.text)
-        (scores,) = ours._scores([reading])
+        (scores,) = ours.scores([reading])
         with torch.inference_mode():
             logits = theirs(**tokenizer(item.text, return_tensors="pt")).logits[0]
         assert torch.allclose(scores, logits[list(reading.firsts)], atol=1e-4)

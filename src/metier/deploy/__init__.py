@@ -6,15 +6,17 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from metier.deploy.export import Exported, check, export
+    from metier.deploy.forms import Format
     from metier.deploy.golden import read_prompts
-    from metier.deploy.subject import Format, Subject, Wish
+    from metier.deploy.subject import Subject, Wish
 else:
     __getattr__, _, _ = lazy_loader.attach(
         __name__,
         submod_attrs={
             "export": ["Exported", "check", "export"],
+            "forms": ["Format"],
             "golden": ["read_prompts"],
-            "subject": ["Format", "Subject", "Wish"],
+            "subject": ["Subject", "Wish"],
         },
     )
 

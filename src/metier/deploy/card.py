@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from metier.deploy.subject import Made, Subject, Wish
@@ -12,9 +12,15 @@ __all__ = ["card"]
 _FORMS = {
     "merged": "A plain transformers folder: the base model with the adapter added to its weights.",
     "gguf": "One GGUF file for runtimes of the llama.cpp family: the base model with the adapter added to its weights, tokenizer and chat template inside.",
+    "peft": "The adapter as PEFT loads it, with tokenizer and chat template. The base model is not in it.",
     "vllm": "A LoRA adapter as vLLM and PEFT load it, with tokenizer and chat template. The base model is not in it.",
 }
+_LABEL_FORMS = {
+    "merged": "A plain transformers folder with its head: what was trained is in the weights, the labels are in `config.json`.",
+    "peft": "The adapter and its head as PEFT loads them, with the tokenizer. The base model is not in it.",
+}
 _WORDS = {
+    "records": "records compared",
     "conversations": "conversations compared",
     "places": "places compared",
     "divergence": "mean divergence, nats a token",
@@ -23,6 +29,10 @@ _WORDS = {
     "effect": "what the adapter changes, root mean square",
     "same": "same greedy choice, share of places",
     "flips": "other greedy choices: by how much the original preferred its own",
+    "kind": "PEFT's type",
+    "virtual": "virtual tokens",
+    "version": "run in",
+    "answers": "greedy answers that are the same token for token (others part where two tokens are nearly as likely)",
     "rank": "rank",
     "targets": "adapted layers",
 }
@@ -73,7 +83,7 @@ def _origin(subject: Subject) -> Iterator[str]:
     yield f"| base model | {_cell(subject.base.name)} |"
     yield f"| licence of the base model | {_cell(subject.base.licence)} |"
     yield f"| digest of the base model | `{subject.base.digest}` |"
-    yield f"| adapter | `{subject.adapter.digest}`, {_cell(facts['method'])}, rank {_cell(facts['rank'])} |"
+    yield f"| adapter | `{subject.adapter.digest}`, {_cell(_method(facts))} |"
     yield f"| run | `{subject.run.digest}` |"
     yield f"| dataset | `{subject.dataset.digest}` |"
     yield f"| decision | {'none' if decision is None else f'`{decision.digest}`: ' + _cell(decision.facts['verdict'])} |"
@@ -84,11 +94,19 @@ def _origin(subject: Subject) -> Iterator[str]:
     yield ""
 
 
+def _method(facts: Mapping[str, Any]) -> str:
+    return str(facts["method"]) if facts.get("rank") is None else f"{facts['method']}, rank {facts['rank']}"
+
+
 def _measured(made: Made) -> Iterator[str]:
     yield "## How far it was checked"
     yield ""
     tables = made.measured if all(isinstance(value, dict) for value in made.measured.values()) else {"": made.measured}
-    titles = {"merged": "Merged weights against the adapter on its base:", "file": "The file, read back, against the merged weights:"}
+    titles = {
+        "merged": "Merged weights against the adapter on its base:",
+        "file": "The file, read back, against the merged weights:",
+        "llama.cpp": "The file in llama.cpp, against the merged weights:",
+    }
     for name, figures in tables.items():
         limits = made.limits.get(name, {}) if name else made.limits
         if name:
@@ -114,8 +132,11 @@ def _limit(key: str, limits: dict[str, Any], figures: dict[str, Any]) -> Any:
 def _use(wish: Wish, made: Made, subject: Subject) -> Iterator[str]:
     yield "## How to use it"
     yield ""
-    yield _FORMS[wish.format]
-    yield "The chat template is the one of training; conversations have to go through it, and nothing has to be put before them."
+    if subject.task == "generation":
+        yield _FORMS[wish.format]
+        yield "The chat template is the one of training; conversations have to go through it, and nothing has to be put before them."
+    else:
+        yield f"{_LABEL_FORMS[wish.format]} It answers with {subject.task}; `labels.json` names task and labels."
     yield ""
     yield "```text"
     yield from made.use.splitlines()

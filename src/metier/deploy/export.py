@@ -12,8 +12,10 @@ from typing import Any
 import transformers
 
 from metier.deploy.card import card
+from metier.deploy.labelled import check_labelled, write_labelled
 from metier.deploy.llamacpp import check_gguf, write_file
 from metier.deploy.merged import check_merged, write_merged
+from metier.deploy.peft import check_peft, write_peft
 from metier.deploy.place import aside, check_place
 from metier.deploy.subject import Made, Subject, Wish, files_of
 from metier.deploy.vllm import check_vllm, write_vllm
@@ -25,7 +27,7 @@ from metier.store import Store, write_atomically
 __all__ = ["MANIFEST", "Exported", "check", "export"]
 
 MANIFEST = "export.json"
-_PACKAGES = ("metier", "torch", "transformers", "safetensors", "gguf")
+_PACKAGES = ("metier", "torch", "transformers", "safetensors", "gguf", "llama-cpp-python")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,16 @@ class Exported:
 def check(subject: Subject, wish: Wish, out: Path, store: Store) -> None:
     """Raise what `export` would raise before it writes anything: the gate, the place, what the form cannot hold. Writes nothing."""
     wish.check()
-    subject.check(store, unreleased=wish.unreleased)
+    subject.check(store, wish)
     check_place(out)
     if wish.format == "vllm":
-        check_vllm(subject)
+        check_vllm(subject, wish)
     elif wish.format == "gguf":
         check_gguf(subject, wish)
+    elif wish.format == "peft":
+        check_peft(subject)
+    elif subject.task != "generation":
+        check_labelled(subject, wish)
     else:
         check_merged(subject)
 
@@ -75,9 +81,13 @@ def export(subject: Subject, wish: Wish, out: Path, *, store: Store, record: Rec
 
 def _made(subject: Subject, wish: Wish, folder: Path, progress: Progress) -> Made:
     if wish.format == "vllm":
-        return write_vllm(subject, folder)
+        return write_vllm(subject, folder, wish, progress)
+    if wish.format == "peft":
+        return write_peft(subject, folder)
     if wish.format == "gguf":
         return write_file(subject, folder, wish, progress)
+    if subject.task != "generation":
+        return write_labelled(subject, folder, progress)
     return write_merged(subject, folder, wish, progress)[0]
 
 

@@ -15,14 +15,14 @@ from metier.deploy.golden import ANSWER_TOKENS, chosen, cut_at_once
 from metier.deploy.subject import Made, Subject, Wish
 from metier.deploy.tokenizers import copy_model_files, copy_tokenizer
 from metier.errors import GateRefused, ModelError
+from metier.models.changes import Change, weight_changes
 from metier.models.chat import Chat
 from metier.models.load import load_tokenizer, load_weights
 from metier.models.local import LocalModel
-from metier.models.lorafile import AdapterWeights, lora_weights
 from metier.models.merge import merge_weights, stored_tensors
 from metier.models.methods import open_saved
 from metier.models.parity import Golden, Limits, Parity, adapter_effect, compare, golden, own_logits, plain_logits
-from metier.models.saved import read_saved
+from metier.models.saved import Saved, read_saved
 from metier.progress import Progress
 from metier.store import write_atomically
 
@@ -45,7 +45,8 @@ class Original:
     """The expert as Metier runs it, over the conversations to compare on: its answers and logits, in fp32, and what the adapter does in them."""
 
     chat: Chat
-    weights: AdapterWeights
+    changes: Mapping[str, Change]
+    saved: Saved
     names: tuple[str, ...]
     rows: Sequence[Golden]
     logits: Sequence[torch.Tensor]
@@ -74,10 +75,11 @@ def check_merged(subject: Subject) -> None:
         )
 
 
-def _original(subject: Subject, wish: Wish, progress: Progress) -> Original:
+def original_of(subject: Subject, wish: Wish, progress: Progress) -> Original:
+    """Return the expert as Metier runs it over the conversations to compare on. Raises InputError if there is none."""
     model = load_weights(subject.base, torch.float32)
     saved = read_saved(subject.adapter.path, base=subject.base.digest)
-    weights = lora_weights(model, saved)
+    changes = weight_changes(model, saved)
     tuned = open_saved(model, saved)
     ours = LocalModel(model.eval(), Chat(load_tokenizer(subject.base)), tuned)
     asked = chosen(subject.dataset, ours.chat, wish.prompts)
@@ -87,18 +89,17 @@ def _original(subject: Subject, wish: Wish, progress: Progress) -> Original:
     effect = adapter_effect(ours, rows, logits)
     progress.advance("answers", len(asked))
     progress.finish("answers")
-    return Original(ours.chat, weights, tuple(name for name, _ in asked), rows, logits, effect)
+    return Original(ours.chat, changes, saved, tuple(name for name, _ in asked), rows, logits, effect)
 
 
 def write_merged(subject: Subject, folder: Path, wish: Wish, progress: Progress) -> tuple[Made, Original]:
     """Write the merged model into a folder and compare it, as plain transformers loads it, with the expert. Raises GateRefused beyond the limits."""
-    original = _original(subject, wish, progress)
+    original = original_of(subject, wish, progress)
     copy_model_files(subject.base.folder, folder)
     copy_tokenizer(subject.base.folder, folder, subject.template)
     _stop_where_training_stops(folder, original.chat)
-    layers = sum(name.endswith(".lora_A.weight") for name in original.weights.tensors)
-    progress.start("merging", layers, "layers")
-    merge_weights(subject.base.folder, original.weights, folder, step=lambda _: progress.advance("merging"))
+    progress.start("merging", len(original.changes), "tensors")
+    merge_weights(subject.base.folder, original.changes, folder, step=lambda _: progress.advance("merging"))
     progress.finish("merging")
     _check_tokens(folder, original)
     parity = compare(original.logits, plain_logits(plain_model(folder), original.rows), effect=original.effect)
@@ -145,13 +146,13 @@ def _check_tokens(folder: Path, original: Original) -> None:
             raise GateRefused("not exported: the tokenizer as plain transformers loads it cuts a conversation into other tokens\n    -> report this base model")
 
 
-def refuse(parity: Parity, limits: Limits, what: str) -> None:
-    """Raise GateRefused with what was measured if a comparison lies beyond its limits."""
+def refuse(parity: Parity, limits: Limits, what: str, *, over: str = "conversations") -> None:
+    """Raise GateRefused with what was measured if a comparison lies beyond its limits; `over` names what was compared."""
     if faults := parity.faults(limits):
         lines = "\n".join(f"  {fault}" for fault in faults)
         raise GateRefused(
-            f"not exported: {what}, over {parity.places} places in {parity.conversations} conversations:\n{lines}\n"
-            "    -> nothing was published; keep base and adapter apart (--format vllm), or store the base in a finer format"
+            f"not exported: {what}, over {parity.places} places in {parity.conversations} {over}:\n{lines}\n"
+            "    -> nothing was published; keep base and adapter apart (--format peft), or store the base in a finer format"
         )
 
 

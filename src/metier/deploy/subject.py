@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 from metier.artifacts import Artifact
+from metier.deploy.forms import FORMATS, TYPES, Format, holders, reason
 from metier.digest import digest_file
 from metier.errors import GateRefused, InputError, ModelError, StoreError, nearest
-from metier.models.adapterfile import ADAPTER_FILES, CONFIG, WEIGHTS, adapter_faults
+from metier.models.adapterfile import ADAPTER_FILES, adapter_faults
 from metier.models.base import Base
 from metier.records import Message
 from metier.store import Store
 
-__all__ = ["FORMATS", "TYPES", "Format", "Made", "Subject", "Wish", "find_adapter"]
-
-Format: TypeAlias = Literal["merged", "gguf", "vllm"]
-FORMATS: tuple[str, ...] = get_args(Format)
-TYPES = ("f32", "f16", "bf16", "q8_0")
+__all__ = ["Made", "Subject", "Wish", "find_adapter", "run_of"]
 
 _SHORTEST = 4
 
@@ -29,13 +26,14 @@ class Wish:
     """What was asked for.
 
     `type` is that of the numbers in a GGUF file (None: the base's own), `prompts` are the user's own to compare on, and `unreleased` is
-    leave to export what no decision lets be released.
+    leave to export what no decision lets be released. `runtime` says that a GGUF file has to be run in llama.cpp; without it, it is where that is installed.
     """
 
     format: Format
     type: str | None = None
     prompts: Sequence[tuple[Message, ...]] | None = None
     unreleased: bool = False
+    runtime: bool = False
 
     def check(self) -> None:
         """Raise InputError for what does not go together."""
@@ -45,9 +43,11 @@ class Wish:
             raise InputError("--type is the type of numbers in a GGUF file\n    -> leave it out, or add --format gguf: other forms keep the base's own numbers")
         if self.type is not None and self.type not in TYPES:
             raise InputError(f"--type: {self.type!r} is no type of numbers that is written\n    -> {nearest(self.type, TYPES)}")
-        if self.prompts is not None and self.format == "vllm":
+        if self.runtime and self.format != "gguf":
+            raise InputError("--check llama.cpp runs a GGUF file\n    -> leave it out, or add --format gguf")
+        if self.prompts is not None and self.format == "peft":
             raise InputError(
-                "--prompts are compared where weights are written anew; --format vllm hands the adapter's own bytes on\n    -> leave --prompts out"
+                "--prompts are compared where weights are written anew; --format peft hands the adapter's own bytes on\n    -> leave --prompts out"
             )
 
 
@@ -66,13 +66,20 @@ class Subject:
     refusal: str | None
 
     @property
-    def template(self) -> str:
-        """The chat template that it was trained with."""
+    def task(self) -> str:
+        """What the expert answers with: `generation` is words."""
+        return str(self.adapter.facts.get("task", "generation"))
+
+    @property
+    def template(self) -> str | None:
+        """The chat template that it was trained with; None for an expert that does not converse."""
+        if self.task != "generation":
+            return None
         return self.adapter.file("chat_template.jinja").read_text(encoding="utf-8")
 
-    def check(self, store: Store, *, unreleased: bool) -> None:
-        """Raise GateRefused without a passing decision (unless `unreleased`) or if a file was changed, ModelError for another base model."""
-        if self.refusal is not None and not unreleased:
+    def check(self, store: Store, wish: Wish) -> None:
+        """Raise GateRefused without a passing decision (unless `unreleased`) or if a file was changed, ModelError for another base model or form."""
+        if self.refusal is not None and not wish.unreleased:
             raise GateRefused(f"not exported: {self.refusal}\n    -> or export it with --unreleased: the card then says that nobody has released it")
         for item in filter(None, (self.adapter, self.decision)):
             if store.damaged(item):
@@ -83,14 +90,20 @@ class Subject:
                 f"the adapter was trained on another base model ({trained['name']}, {trained['digest'][:12]}) than {self.base.name} "
                 f"({self.base.digest[:12]})\n    -> name that model as base in the project file, or train again"
             )
-        if (task := self.adapter.facts.get("task", "generation")) != "generation":
-            raise ModelError(
-                f"the expert answers with {task}, and only experts that answer in words are exported\n    -> its folder loads in transformers or PEFT as it is"
-            )
+        self._check_form(wish.format)
         if odd := sorted(set(self.adapter.files) - set(ADAPTER_FILES)):
-            raise ModelError(f"the adapter has files that cannot be exported yet: {', '.join(odd)}\n    -> export an adapter of the method lora")
+            raise ModelError(f"the adapter has files that no form of export has a place for: {', '.join(odd)}\n    -> train again")
         if faults := adapter_faults(self.adapter.path, rank=self.adapter.facts.get("rank")):
-            raise GateRefused("not exported: " + "; ".join(faults) + f"\n    -> {CONFIG} and {WEIGHTS} have to be those of a low-rank adapter; train again")
+            raise GateRefused("not exported: " + "; ".join(faults) + "\n    -> its files are not those that training left; train again")
+
+    def _check_form(self, form: Format) -> None:
+        method = self.adapter.facts["method"]
+        if (why := reason(form, method, self.task)) is None:
+            return
+        what = f"an expert of the method {method}" if self.task == "generation" else f"an expert that answers with {self.task} (method {method})"
+        held = " or ".join(f"--format {other}" for other in holders(method, self.task))
+        remedy = f"export with {held}, which can hold it" if held else "no form of export can hold it: serve it with metier serve"
+        raise ModelError(f"--format {form} cannot hold {what}: {why}\n    -> {remedy}")
 
     def as_facts(self) -> dict[str, Any]:
         """Return what the manifest and the log of events say of it."""

@@ -22,12 +22,13 @@ _TOKENIZER = (
 _TERMS = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 
 
-def copy_tokenizer(base: Path, folder: Path, template: str) -> None:
-    """Copy the tokenizer's files and the terms of the base byte for byte, and write the template, which a tokenizer's own file gives way to."""
+def copy_tokenizer(base: Path, folder: Path, template: str | None) -> None:
+    """Copy the tokenizer's files and the terms of the base byte for byte, and write the template, if any, which a tokenizer's own file gives way to."""
     for path in sorted(base.iterdir()):
         if path.is_file() and (path.name in _TOKENIZER or path.name.upper().startswith(_TERMS)):
             shutil.copyfile(path, folder / path.name)
-    write_atomically(folder / "chat_template.jinja", template.encode())
+    if template is not None:
+        write_atomically(folder / "chat_template.jinja", template.encode())
 
 
 def copy_model_files(base: Path, folder: Path) -> None:

@@ -76,9 +76,10 @@ class Chat:
 
     def render(self, messages: Sequence[Message], *, answering: bool = False) -> str:
         """Return the text of a conversation; `answering` adds what stands before the next answer."""
-        return self._render(self._plain(messages), answering)
+        return self._render(self.plain(messages), answering)
 
-    def _plain(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+    def plain(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        """Return messages as templates take them, with control tokens inside of contents broken up."""
         return [{"role": message.role, "content": self._neutral(message.content)} for message in messages]
 
     def _neutral(self, content: str) -> str:
@@ -110,12 +111,12 @@ class Chat:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens of a conversation up to where the next answer begins."""
-        (encoded,) = self._encode([self._pieces(self._plain(messages), [False] * len(messages), answering=True)])
+        (encoded,) = self._encode([self._pieces(self.plain(messages), [False] * len(messages), answering=True)])
         return list(encoded.tokens)
 
     def answer(self, messages: Sequence[Message], content: str) -> list[int]:
         """Return the tokens of an answer to these messages, its stop token included, as training encodes it."""
-        return self._until_stop(self._tokenize(self._answer(self._plain(messages), self._neutral(content))))
+        return self._until_stop(self._tokenize(self._answer(self.plain(messages), self._neutral(content))))
 
     def encode(self, messages: Sequence[Message]) -> Encoded:
         """Return tokens and loss mask of a conversation: of a learnt message the content and its stop token are learnt."""
@@ -123,7 +124,7 @@ class Chat:
 
     def encode_all(self, conversations: Sequence[Sequence[Message]]) -> list[Encoded]:
         """Return tokens and loss mask of each conversation; the tokenizer is given all of them at once, which is much quicker than one by one."""
-        return self._encode([self._pieces(self._plain(messages), [message.learn for message in messages], answering=False) for messages in conversations])
+        return self._encode([self._pieces(self.plain(messages), [message.learn for message in messages], answering=False) for messages in conversations])
 
     def encode_text(self, text: str, maximum: int) -> list[Encoded]:
         """Return a plain text as windows of at most `maximum` tokens, one after the other: nothing of it is left out.

@@ -71,6 +71,9 @@ def plan_gguf(folder: Path, tokenizer: Any, *, type: GgufType | None, stop: int,
         raise ModelError(f"{name} cannot be written as GGUF: the architectures are {', '.join(ARCHITECTURES)}\n    -> export with --format merged")
     architecture = ARCHITECTURES[name]
     stored = stored_tensors(folder)
+    if config.tie_word_embeddings:
+        # Some files hold the head a second time; a runtime would take it, transformers takes the embedding.
+        stored.pop("lm_head.weight", None)
     if faults := list(_faults(config, architecture)):
         raise ModelError("a llama.cpp runtime would not compute this model as it is: " + "; ".join(faults) + "\n    -> export with --format merged")
     tensors = _named(stored, architecture, config.num_hidden_layers)

@@ -12,9 +12,9 @@ import torch
 import transformers
 
 from metier.errors import ModelError
-from metier.models.parity import Golden
+from metier.models.parity import Golden, first_difference
 
-__all__ = ["read_model", "read_tokenizer", "shape_faults", "token_faults"]
+__all__ = ["prompt_faults", "read_model", "read_tokenizer", "shape_faults", "token_faults"]
 
 _SHAPE = (
     "hidden_size",
@@ -61,15 +61,20 @@ def token_faults(tokenizer: Any, texts: Sequence[str], rows: Sequence[Golden], t
     """Yield what a runtime would feed the model otherwise than training did: another template, other tokens, the first token twice."""
     if tokenizer.chat_template != template:
         yield "its chat template is not the one of training"
-    for number, (text, row) in enumerate(zip(texts, rows, strict=True)):
-        # As a server tokenises a rendered conversation: with whatever the file says is to be added to it.
-        tokens = tuple(tokenizer(text)["input_ids"])
-        if tokens == row.prompt:
+    # As a server tokenises a rendered conversation: with whatever the file says is to be added to it.
+    yield from prompt_faults([tokenizer(text)["input_ids"] for text in texts], rows, tokenizer)
+
+
+def prompt_faults(found: Sequence[Sequence[int]], rows: Sequence[Golden], tokenizer: Any) -> Iterator[str]:
+    """Yield where the tokens that a runtime makes of rendered conversations are not those of training; `tokenizer` names the first token."""
+    for number, (tokens, row) in enumerate(zip(found, rows, strict=True)):
+        if tuple(tokens) == row.prompt:
             continue
-        if tokens[1:] == row.prompt and tokens[0] == tokenizer.bos_token_id:
+        if tuple(tokens[1:]) == row.prompt and tokens[0] == tokenizer.bos_token_id:
             yield f"conversation {number} begins with {tokenizer.bos_token!r} where training had none more: the first token would stand there twice"
         else:
-            place = next((at for at, (one, other) in enumerate(zip(tokens, row.prompt, strict=False)) if one != other), min(len(tokens), len(row.prompt)))
+            place = first_difference(tokens, row.prompt)
+            place = min(len(tokens), len(row.prompt)) if place is None else place
             yield f"conversation {number} is cut into other tokens from place {place} on ({len(tokens)} tokens, not {len(row.prompt)})"
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "longest",
     "looks_back",
     "outline",
+    "plain_class",
     "whole_in_single_precision",
 ]
 
@@ -118,6 +119,16 @@ def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed
     return loaded
 
 
+def plain_class(base: Base, labelling: Labelling) -> Any | None:
+    """Return transformers' own class with a head for a labelling, which its Auto classes load; None where there is none."""
+    return _plain_class(_config(base), by_word=labelling.by_word)
+
+
+def _plain_class(config: Any, *, by_word: bool) -> Any | None:
+    mapping = transformers.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING if by_word else transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    return mapping.get(type(config), None)
+
+
 def outline(base: Base, labelling: Labelling) -> nn.Module:
     """Return a base model with a head for a labelling, without its weights: what a method needs can be looked for before anything is loaded.
 
@@ -154,9 +165,8 @@ def _fresh(model: Any, missing: Sequence[str], base: Base) -> tuple[str, ...]:
 
 def _class_of(config: Any, *, by_word: bool) -> Any:
     """Return the class of transformers for a configuration; where it has none for words, the model's body with its general head for words."""
-    mapping = transformers.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING if by_word else transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    if type(config) in mapping:
-        return mapping[type(config)]
+    if (found := _plain_class(config, by_word=by_word)) is not None:
+        return found
     if by_word and type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         parent = next((item for item in causal.__mro__ if item.__name__.endswith("PreTrainedModel") and item is not transformers.PreTrainedModel), None)

@@ -22,14 +22,16 @@ from torch import nn
 from metier.errors import ModelError
 from metier.models.adapterfile import MODEL, TOKENIZER, WEIGHTS, weights_of
 from metier.models.base import Base
+from metier.models.changes import weight_changes
 from metier.models.heads import load_with_head, whole_in_single_precision
 from metier.models.labels import Labelling, read_labelling
 from metier.models.lora import PREFIX
+from metier.models.merge import STORED, stored_tensors
 from metier.models.methods import Tuned, open_saved
 from metier.models.saved import Saved, check_base, read_saved, write_saved, write_tensors
 from metier.store import write_atomically
 
-__all__ = ["load_trained", "save_trained"]
+__all__ = ["load_merged", "load_trained", "save_trained"]
 
 _KEPT = "modules_to_save"
 """PEFT's key for what is stored as it is beside an adapter."""
@@ -87,15 +89,49 @@ def load_trained(base: Base, folder: Path, dtype: torch.dtype) -> tuple[nn.Modul
     return model, labelling, 0
 
 
-def _put_adapter(model: Any, saved: Saved) -> int:
-    """Put a trained adapter and head on a model and return how many virtual tokens begin each text."""
-    prefix, path = _prefix(saved.config), saved.folder / WEIGHTS
-    names = _whole_parts(model, prefix)
+def load_merged(base: Base, folder: Path) -> tuple[Any, Labelling]:
+    """Return a model of transformers with a head and what was trained put into its own weights, and its labelling.
+
+    The base's weights have the format in which they are stored; what is trained as it is (the head) stays in fp32, which a reader may round.
+    Raises ModelError as `load_trained` does, and for a method whose part cannot be put into weights.
+    """
+    labelling = read_labelling(folder)
+    check_base(folder, base.digest)
+    model: Any
+    if weights_of(folder) != WEIGHTS:
+        model = load_with_head(base, labelling, torch.float32, seed=0, frozen=False)
+        _fill(_weights(model), _read(folder / MODEL), folder / MODEL)
+        return model, labelling
+    dtype = max((item.dtype for item in stored_tensors(base.folder).values()), key=lambda name: STORED[name].itemsize)
+    # Whether a family's norms multiply by one plus their weight is only known of a model whose norms were looked at.
+    looked_at = load_with_head(base, labelling, torch.float32, seed=0, frozen=True)
+    whole, own = _parted(looked_at, read_saved(folder))
+    changes = weight_changes(looked_at, own)
+    model = load_with_head(base, labelling, STORED[dtype], seed=0, frozen=False)
+    places = model.state_dict()
+    with torch.no_grad():
+        for name, change in changes.items():
+            places[name].copy_(change(places[name].float()))
+    for name in model.trained_whole:
+        model.get_submodule(name).float()
+    _fill(_whole_parts(model, _prefix(own.config)), whole, folder / WEIGHTS)
+    return model, labelling
+
+
+def _parted(model: Any, saved: Saved) -> tuple[dict[str, torch.Tensor], Saved]:
+    """Return what is stored as it is beside an adapter (the head), and the adapter without it."""
+    names = _whole_parts(model, _prefix(saved.config))
     own = {name: tensor for name, tensor in saved.tensors.items() if name not in names}
     config = {key: value for key, value in saved.config.items() if key != _KEPT}
-    tuned = open_saved(model, replace(saved, config=config, tensors=own))
+    return {name: saved.tensors[name] for name in names if name in saved.tensors}, replace(saved, config=config, tensors=own)
+
+
+def _put_adapter(model: Any, saved: Saved) -> int:
+    """Put a trained adapter and head on a model and return how many virtual tokens begin each text."""
+    whole, own = _parted(model, saved)
+    tuned = open_saved(model, own)
     whole_in_single_precision(model)
-    _fill(_whole_parts(model, prefix), {name: saved.tensors[name] for name in names if name in saved.tensors}, path)
+    _fill(_whole_parts(model, _prefix(saved.config)), whole, saved.folder / WEIGHTS)
     return tuned.virtual
 
 

@@ -53,7 +53,7 @@ class Labeller:
         """Return the answer to each text that was read, in order."""
         answers: list[Prediction] = [Prediction(read=False)] * len(texts)
         for batch in self._batches(readings):
-            scores = self._scores([readings[index] for index in batch])
+            scores = self.scores([readings[index] for index in batch])
             for index, answer in zip(batch, self._answers([texts[index] for index in batch], [readings[index] for index in batch], scores), strict=True):
                 answers[index] = answer
             progress.advance(task, len(batch))
@@ -66,7 +66,7 @@ class Labeller:
         """Return the head's outputs of each text [answers, classes], in order: one a word, or one for the whole text; None for one that is too long."""
         found: list[torch.Tensor | None] = [None] * len(readings)
         for batch in self._batches(readings):
-            for index, scores in zip(batch, self._scores([readings[index] for index in batch]), strict=True):
+            for index, scores in zip(batch, self.scores([readings[index] for index in batch]), strict=True):
                 found[index] = scores
         return found
 
@@ -87,7 +87,7 @@ class Labeller:
             yield batch
 
     @torch.inference_mode()
-    def _scores(self, readings: Sequence[Reading]) -> list[torch.Tensor]:
+    def scores(self, readings: Sequence[Reading]) -> list[torch.Tensor]:
         """Return the head's outputs of each text, [answers, classes]: one a word, or one for the whole text."""
         row = packed(readings, self.layout)
         counts = [len(reading.firsts) if self.labelling.by_word else 1 for reading in readings]

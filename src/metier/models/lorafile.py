@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from metier.errors import ModelError
 from metier.models.adapterfile import CONFIG
 from metier.models.lora import ALL_LINEAR, PREFIX, LoraLinear, adaptable, adapter_state, attach, linear_layers, pattern_of
 from metier.models.saved import Saved, read_saved, write_saved
 
-__all__ = ["AdapterWeights", "load_adapter", "lora_config", "lora_weights", "put", "read_adapter", "save_adapter"]
+__all__ = ["AdapterWeights", "evened", "load_adapter", "lora_config", "lora_weights", "put", "read_adapter", "save_adapter"]
 
 _LARGEST = 65536
+_A, _B = ".lora_A.weight", ".lora_B.weight"
 _KNOWN = frozenset(
     [
         "alpha_pattern",
@@ -100,6 +102,24 @@ def _targets(model: nn.Module, names: Collection[str]) -> list[str]:
     last = {name.rsplit(".", 1)[-1] for name in names}
     alike = {name for name in adaptable(model, nn.Linear, LoraLinear) if name.rsplit(".", 1)[-1] in last}
     return sorted(last if alike == set(names) else names)
+
+
+def evened(weights: AdapterWeights) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the changed keys of a configuration and the tensors of the same update with one rank and one strength for all layers.
+
+    Rows of zeros fill A up to the largest rank and columns of zeros B, which adds nothing to B A; where a layer's strength is another, B carries the
+    ratio. For what reads one rank and one strength from the configuration, as vLLM does.
+    """
+    layers = sorted(name.removesuffix(_A).removeprefix(PREFIX) for name in weights.tensors if name.endswith(_A))
+    rank = max(len(weights.tensors[f"{PREFIX}{name}{_A}"]) for name in layers)
+    common = weights.scale(layers[0])
+    tensors = {}
+    for name in layers:
+        a, b = weights.tensors[f"{PREFIX}{name}{_A}"], weights.tensors[f"{PREFIX}{name}{_B}"]
+        own = weights.scale(name)
+        tensors[f"{PREFIX}{name}{_A}"] = pad(a, (0, 0, 0, rank - len(a)))
+        tensors[f"{PREFIX}{name}{_B}"] = pad(b if own == common else b * (own / common), (0, rank - len(a)))
+    return {"r": rank, "lora_alpha": common * rank, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}, tensors
 
 
 def save_adapter(model: nn.Module, folder: Path, *, base: str, rank: int, alpha: float, dropout: float, stabilised: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""An adapter added to the weights of its base model: W + scale * B A, in fp32, stored in the base's own number format.
+"""What was trained put into the weights of its base model: worked out in fp32, stored in the base's own number format.
 
 Only a full-precision base takes it. Rounding the sum to 4 or 8 bits loses what the adapter learnt, and the adapter was not learnt
 for a base that somebody rounded afterwards; the reported losses are in peft's issues 2321 and 1043. The base's files are copied and
@@ -18,15 +18,15 @@ from typing import Any
 import torch
 
 from metier.errors import ModelError
-from metier.models.lora import PREFIX
-from metier.models.lorafile import AdapterWeights
+from metier.models.changes import Change
 
 __all__ = ["STORED", "Stored", "merge_weights", "stored_tensors"]
 
 STORED: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Number formats that an adapter may be merged into: safetensors' names and torch's."""
 
-_A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+_COUNTED = "I64"
+"""Format of indices: no way to pack weights has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Stored:
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """Return every tensor of a model folder's safetensors files by name.
+    """Return every tensor of a model folder's safetensors files by name, but for places that are counted (I64, as BERT's position_ids).
 
     The format is that of safetensors 0.x: eight bytes of little-endian header length, a JSON header, then the numbers. Raises ModelError
     for a model that is stored quantised, and for a file that cannot be read.
@@ -66,6 +66,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
             found |= _header(file)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{file} cannot be read as safetensors ({error})\n    -> restore the base model's file") from None
+    found = {name: item for name, item in found.items() if item.dtype != _COUNTED}
     odd = sorted({item.dtype for item in found.values()} - STORED.keys())
     if odd:
         raise ModelError(
@@ -89,43 +90,31 @@ def _header(file: Path) -> dict[str, Stored]:
     return entries
 
 
-def merge_weights(base: Path, adapter: AdapterWeights, target: Path, *, step: Callable[[str], None] = lambda _: None) -> int:
-    """Write the base's safetensors files into `target` with the adapter added to them; return how many tensors changed.
+def merge_weights(base: Path, changes: Mapping[str, Change], target: Path, *, step: Callable[[str], None] = lambda _: None) -> None:
+    """Write the base's safetensors files into `target` with changes made to the tensors of these names (see `metier.models.changes`).
 
-    `step` is told each changed tensor. One tensor is in memory at a time. Raises ModelError for a quantised base, for an adapter that is
-    not of the plain low-rank kind, and where a changed layer has no tensor of its own in the base's files.
+    `step` is told each changed tensor. One tensor is in memory at a time. Raises ModelError for a quantised base, and where a changed
+    tensor has no tensor of its name and shape in the base's files.
     """
     tensors = stored_tensors(base)
-    pairs = _pairs(adapter)
-    missing = sorted(name for name in pairs if f"{name}.weight" not in tensors)
+    missing = sorted(name for name in changes if name not in tensors)
     if missing:
         raise ModelError(
-            f"{len(missing)} layers of the adapter have no tensor of their name in {base} (first: {missing[0]}.weight)\n"
+            f"{len(missing)} changed tensors have none of their name in {base} (first: {missing[0]})\n"
             "    -> save the base model with save_pretrained of the installed transformers, train again, and export that"
         )
     for file in sorted(base.glob("*.safetensors*")):
         shutil.copyfile(file, target / file.name)
-    for name, (a, b) in sorted(pairs.items()):
-        place = tensors[f"{name}.weight"]
-        whole = place.read().float().addmm_(b.float(), a.float(), alpha=adapter.scale(name))
-        magnitude = adapter.tensors.get(f"{PREFIX}{name}{_MAGNITUDE}")
-        if magnitude is not None:
-            whole.mul_((magnitude.float() / whole.norm(dim=1))[:, None])
-        merged = whole.to(STORED[place.dtype])
+    for name, change in sorted(changes.items()):
+        place = tensors[name]
+        merged = change(place.read().float()).to(STORED[place.dtype])
+        if tuple(merged.shape) != place.shape:
+            raise ModelError(
+                f"{name}: the base's files hold the shape {place.shape}, what was trained has {tuple(merged.shape)}\n    -> restore the base model"
+            )
         if not torch.isfinite(merged).all():
             raise ModelError(f"{name}: the sum of base and adapter does not fit {place.dtype}: it has infinities\n    -> use a base stored in bf16 or fp32")
         with (target / place.file.name).open("r+b") as stream:
             stream.seek(place.start)
             stream.write(merged.contiguous().view(torch.uint8).numpy().tobytes())
         step(name)
-    return len(pairs)
-
-
-def _pairs(adapter: AdapterWeights) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    names = {name.removesuffix(_A) for name in adapter.tensors if name.endswith(_A)}
-    odd = sorted(name for name in adapter.tensors if not name.endswith((_A, _B, _MAGNITUDE)))
-    if odd:
-        raise ModelError(
-            f"the adapter holds {odd[0]!r}, which is no part of a low-rank update and cannot be added to weights\n    -> export with --format vllm"
-        )
-    return {name.removeprefix(PREFIX): (adapter.tensors[f"{name}{_A}"], adapter.tensors[f"{name}{_B}"]) for name in names}

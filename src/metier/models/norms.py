@@ -33,10 +33,11 @@ class _Normalise(torch.autograd.Function):
 
 
 class FrozenNorm(nn.Module):
-    """A root-mean-square norm whose weight is not trained."""
+    """A root-mean-square norm whose weight is not trained: `weight` is what is multiplied by, the model's own weight plus `offset`."""
 
-    def __init__(self, weight: torch.Tensor, epsilon: float) -> None:
+    def __init__(self, weight: torch.Tensor, epsilon: float, *, offset: float = 0.0) -> None:
         super().__init__()
+        self.offset = offset
         self.register_buffer("weight", weight, persistent=False)
         self.weight: torch.Tensor
         self.epsilon = epsilon
@@ -79,8 +80,8 @@ def _equal_norm(norm: nn.Module) -> FrozenNorm | None:
     expected = norm(probe).float()
     # Compared element by element: weights can hold outliers of a hundred times the others.
     tolerance = 4 * torch.finfo(weight.dtype).eps * expected.abs() + 1e-6
-    for scale in (weight, (1 + weight.float()).to(weight.dtype)):
-        quick = FrozenNorm(scale.detach().clone(), epsilon)
+    for offset in (0.0, 1.0):
+        quick = FrozenNorm((weight.detach().float() + offset).to(weight.dtype), epsilon, offset=offset)
         if bool(((quick(probe).float() - expected).abs() <= tolerance).all()):
             return quick
     return None

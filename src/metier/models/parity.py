@@ -18,7 +18,7 @@ from metier.models.head import next_logits
 from metier.models.local import LocalModel
 from metier.records import Message
 
-__all__ = ["Golden", "Limits", "Parity", "adapter_effect", "compare", "golden", "own_logits", "plain_logits"]
+__all__ = ["Golden", "Limits", "Parity", "adapter_effect", "compare", "first_difference", "golden", "own_logits", "plain_logits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +176,8 @@ def compare(original: Sequence[torch.Tensor], written: Iterable[torch.Tensor], *
         same += int((chosen == other).sum())
         places, cells = places + len(ours), cells + ours.numel()
     return Parity(len(original), places, divergence / max(places, 1), largest, (squares / max(cells, 1)) ** 0.5, same / max(places, 1), tuple(flips), effect)
+
+
+def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
+    """Return the first place at which two rows of tokens differ, None if the shorter one begins the longer one."""
+    return next((place for place, (first, second) in enumerate(zip(one, other, strict=False)) if first != second), None)

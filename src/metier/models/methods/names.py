@@ -42,7 +42,7 @@ class MethodFacts:
 
     @property
     def low_rank(self) -> bool:
-        """Whether what is saved is a low-rank adapter: those share a step when they are served, and can be merged and exported."""
+        """Whether what is saved is a low-rank adapter: those share a step when they are served."""
         return self.family in ("low-rank", "adaptive")
 
 

@@ -128,7 +128,8 @@ class VirtualTokens:
         text = self._model.config.get_text_config()
         heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
         about: dict[str, Any] = {"peft_type": kind, "num_virtual_tokens": self.virtual, "token_dim": self.hidden, "num_layers": text.num_hidden_layers}
-        about |= {"num_attention_heads": heads, "num_transformer_submodules": 1}
+        # Without a task PEFT would put no virtual tokens before a text.
+        about |= {"task_type": "CAUSAL_LM", "num_attention_heads": heads, "num_transformer_submodules": 1}
         if self._method == "prefix":
             about |= {"prefix_projection": False, "token_dim": heads * self._head_size, "encoder_hidden_size": self.hidden}
         elif self._method == "p-tuning":

@@ -7,7 +7,7 @@ gradient of a weight is that of its rounded copy, as in mixed precision (Micikev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from metier.models.methods.interface import Shape
 from metier.models.methods.structure import layers_of
 from metier.models.norms import FrozenNorm, normalise
 
-__all__ = ["Weights", "attach_weights", "layers_to_train", "load_weights_of", "trained_layers"]
+__all__ = ["Weights", "attach_weights", "check_weights", "layers_to_train", "load_weights_of", "trained_layers"]
 
 _PREFIX = "base_model.model."
 _KIND = "METIER_WEIGHTS"
@@ -233,16 +233,24 @@ def attach_weights(model: Any, method: str, shape: Shape, seed: int) -> Weights:
 
 def load_weights_of(model: Any, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Weights:
     """Put the trained weights of an adapter file into a model. Raises ModelError if they do not fit."""
-    names = list(dict.fromkeys(name.removeprefix(_PREFIX).rpartition(".")[0] for name in tensors))
-    known = dict(model.named_modules())
-    if odd := [name for name in names if not isinstance(known.get(name), _PLAIN)]:
-        raise ModelError(f"the adapter does not fit this base model: it has no layer {odd[0]!r} that could be trained")
+    names = check_weights(model, tensors)
     model.requires_grad_(False)
     layers = _replace(model, names, keep=True)
     for full, tensor in tensors.items():
         name, _, part = full.removeprefix(_PREFIX).rpartition(".")
-        parameter = getattr(layers[name], f"trained_{part}", None)
-        if parameter is None or parameter.shape != tensor.shape:
-            raise ModelError(f"the adapter does not fit this base model: {full!r} has shape {tuple(tensor.shape)}")
-        parameter.requires_grad_(False).copy_(tensor)
+        getattr(layers[name], f"trained_{part}").requires_grad_(False).copy_(tensor)
     return Weights(str(config.get("method")), layers)
+
+
+def check_weights(model: Any, tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names of the layers whose trained weights an adapter file holds. Raises ModelError if they do not fit the model."""
+    names = list(dict.fromkeys(name.removeprefix(_PREFIX).rpartition(".")[0] for name in tensors))
+    known = dict(model.named_modules())
+    if odd := [name for name in names if not isinstance(known.get(name), _PLAIN)]:
+        raise ModelError(f"the adapter does not fit this base model: it has no layer {odd[0]!r} that could be trained")
+    for full, tensor in tensors.items():
+        name, _, part = full.removeprefix(_PREFIX).rpartition(".")
+        own = dict(known[name].named_parameters(recurse=False)) | dict(known[name].named_buffers(recurse=False))
+        if part not in own or own[part].shape != tensor.shape:
+            raise ModelError(f"the adapter does not fit this base model: {full!r} has shape {tuple(tensor.shape)}")
+    return names
