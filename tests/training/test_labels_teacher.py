@@ -60,7 +60,7 @@ def test_a_teacher_s_share_of_the_loss_is_its_formula(task: Any, make_dataset: M
     records = [ids[origin.id] for origin in taught.origins]
     labeller = Labeller.open(base, teacher.folder, dtype=torch.float32)
     readings = labeller.read([item.text for item in records], [item.metadata.get("pair") for item in records])  # type: ignore[misc]
-    wanted = torch.cat([labeller._scores([reading])[0] for reading in readings])
+    wanted = torch.cat([labeller.scores([reading])[0] for reading in readings])
     assert row.said is not None
     assert torch.allclose(row.said, wanted, atol=1e-4)
     if task == "regression":
