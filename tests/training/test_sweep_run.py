@@ -16,6 +16,7 @@ from metier.artifacts import Artifact
 from metier.engines import Ray
 from metier.engines.attempt import Answer, attempt
 from metier.errors import InputError, MetierError, ModelError
+from metier.jackknife import Score
 from metier.models import Base
 from metier.records import Record
 from metier.store import Store
@@ -208,7 +209,7 @@ def test_a_hopeless_trial_is_given_up_with_its_reason_also_after_an_interruption
 def test_a_judge_ends_a_training_as_pruned(dataset: Artifact, base: Base, store: Store) -> None:
     heard: list[tuple[int, float]] = []
 
-    def judge(step: int, checked: Checked) -> bool:
+    def judge(step: int, checked: Checked, score: Score | None) -> bool:
         heard.append((step, checked.mean()))
         return len(heard) == 2
 

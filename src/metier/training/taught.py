@@ -30,7 +30,7 @@ from metier.training.facts import facts_of
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective, taught_losses
 from metier.training.reading import noted, nothing_to_train, validation_sample
-from metier.training.scoring import scorer
+from metier.training.scoring import label_scorer
 from metier.training.settings import ObjectiveSettings, ReplaySettings, TrainingSettings
 from metier.training.tokenised import FOLDER, tokenised
 from metier.training.trainer import Trainer
@@ -117,7 +117,7 @@ def prepare_labels(dataset: Artifact, base: Base, settings: TrainingSettings, ta
         objective=objective,
         losses=taught_losses(labels, layout, compute=half),
         tuned=tuned,
-        score=scorer(labels, reader, sample, device=str(joined.device)),
+        score=label_scorer(labels, reader, sample, device=str(joined.device)),
         sharded=sharded,
     )
     return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer)
