@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -88,6 +90,31 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was_and_finds_the_same(searched
     assert journal.read_bytes().startswith(known)
     assert told(again.document) == told(whole.document)
     assert [row["number"] for row in again.document["trials"]] == [0, 1, 2]
+
+    assert invoke("sweep", searched).code == 0, "nothing is left to do, and nothing is put on record twice"
+    told_once = _on_record(searched, tmp_path / "log.jsonl", invoke)
+    assert [(event["what"], event.get("trial")) for event in told_once] == [("begun", None), ("trial", 0), ("trial", 1), ("trial", 2), ("ended", None)]
+    begun, first, *_, ended = told_once
+    dataset = again.document["dataset"]
+    assert (begun["dataset"], begun["trials"], begun["compared"]) == (dataset, 3, "validation loss")
+    row = again.document["trials"][0]
+    assert (first["state"], first["value"]) == (row["state"], row["value"])
+    assert len({event["settings"] for event in told_once[1:4]}) == 3
+    assert ended["complete"] + ended["pruned"] + ended["failed"] == ended["trials"] == 3
+    (result,) = (searched / ".metier" / "sweep").glob("*/result.json")
+    assert ended["result"] == hashlib.sha256(result.read_bytes()).hexdigest()
+    assert {event["sweep"][:16] for event in told_once} == {result.parent.name}
+
+
+def _on_record(project: Path, file: Path, invoke: Invoke) -> list[dict[str, Any]]:
+    """Verify the log and return the facts of its events of sweeps."""
+    assert invoke("audit", "verify", project).code == 0
+    file.unlink(missing_ok=True)
+    assert invoke("audit", "export", file, project).code == 0
+    assert invoke("audit", "verify", file).code == 0
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    entries = [line if "kind" in line else json.loads(line["envelope"]) for line in lines if "kind" in line or "envelope" in line]
+    return [entry["facts"] for entry in entries if entry["kind"] == "sweep"]
 
 
 def test_a_sweep_that_is_asked_to_stop_ends_with_3_and_leaves_no_process(searched: Path, tmp_path: Path) -> None:

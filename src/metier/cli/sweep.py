@@ -13,6 +13,7 @@ from rich.table import Table
 
 from metier import flow, models, packs
 from metier.cli import options
+from metier.cli.chain import chain
 from metier.cli.console import clean, output, reporting, span
 from metier.cli.results import json_line
 from metier.cli.run import walk
@@ -70,12 +71,13 @@ def _search(project: Project, wanted: SweepSettings, space: sweeping.Space, docu
     dataset = walk(project, "dataset", online=online).dataset
     engine = engine_of(settings.engine, processes=max(settings.engine.processes, wanted.parallel))
     grid = sweeping.is_grid(space, wanted)
-    with project.store.lock(), reporting() as progress:
+    with project.store.lock(), chain(project) as tied, reporting() as progress:
         key = Stages(project.store).key(sweeping.search, (dataset, base, settings.training, teacher, wanted.identity, grid, scoring))
         folder = project.store.root / "sweep" / key[:16]
         count = wanted.parallel
         workers = sweeping.ray_workers(engine, count) if isinstance(engine, Ray) else sweeping.local_workers(progress, count)
-        about: dict[str, Any] = {"folder": folder, "project": settings.project, "teacher": teacher, "scoring": scoring}
+        diary = sweeping.Diary(key, flow.author(project), lambda event: tied.once(event, *sweeping.SAME))
+        about: dict[str, Any] = {"diary": diary, "folder": folder, "project": settings.project, "teacher": teacher, "scoring": scoring}
         return sweeping.search(dataset, base, space, wanted, workers=workers, progress=progress, **about)
 
 

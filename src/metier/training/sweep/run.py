@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from metier.shards import dataset_records
 from metier.store import remove_folder, write_atomically
 from metier.training.scoring import Scoring
 from metier.training.sweep.conclude import conclude
+from metier.training.sweep.diary import Diary
 from metier.training.sweep.draw import draw, planned_trials, settled
 from metier.training.sweep.hopeless import Rule
 from metier.training.sweep.job import Job
@@ -73,12 +75,14 @@ def search(
     workers: AbstractContextManager[Workers],
     teacher: Base | None = None,
     scoring: Scoring | None = None,
+    diary: Diary | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Return the findings of a sweep as JSON values (see `conclude`), and leave `result.json` and `report.html` in its folder.
 
     `folder` is this sweep's own: what is in it is gone on with. `workers` are only entered if there is something to train; `teacher` is the model
     that `training.teacher` names, `scoring` what asks the tasks of `training.validation.tasks`.
+    `diary` puts the sweep and every finished trial on record, each once; those of an earlier attempt that stopped in between too.
     Raises InputError for a dataset without validation split, ModelError if every trial failed, MissingExtra without Optuna.
     """
     if next(dataset_records(dataset, "validation"), None) is None:
@@ -91,17 +95,21 @@ def search(
     progress.start(TASK, total, "trials")
     finished = [trial for trial in sweep.trials if trial.outcome is not None]
     progress.advance(TASK, len(finished), "resumed" if sweep.trials else "")
+    if diary is not None:
+        diary.begun(dataset, base, teacher, space, total)
+        for trial in finished:
+            diary.trial(trial, space)
     if len(finished) < total:
         with workers as ready:
-            _run(sweep, journal, ready, total, progress)
+            _run(sweep, journal, ready, total, progress, diary)
     progress.finish(TASK, _best(sweep))
     if not any(trial.value is not None for trial in sweep.trials):
         reasons = sorted({trial.outcome["reason"] for trial in sweep.trials if trial.outcome})
         raise ModelError(f"every one of the {len(sweep.trials)} trials failed: {'; '.join(reasons)}\n    -> search other values, or mend what is said here")
-    return _conclusion(sweep, project)
+    return _conclusion(sweep, project, diary)
 
 
-def _run(sweep: _Sweep, journal: Journal, workers: Workers, total: int, progress: Progress) -> None:
+def _run(sweep: _Sweep, journal: Journal, workers: Workers, total: int, progress: Progress, diary: Diary | None) -> None:
     """Train until every trial has an outcome; those that were under way go first."""
     trials = sweep.trials
     for trial in trials:
@@ -117,6 +125,8 @@ def _run(sweep: _Sweep, journal: Journal, workers: Workers, total: int, progress
         number, answer = workers.next()
         trials[number] = replace(trials[number], outcome=_outcome(answer))
         journal.end(trials[number])
+        if diary is not None:
+            diary.trial(trials[number], sweep.space)
         sweep.forget(number)
         ended = trials[number]
         told = f"trial {number}: " + (f"{sweep.space.by.kind} {ended.value:.4f}" if ended.value is not None else ended.state)
@@ -137,10 +147,13 @@ def _best(sweep: _Sweep) -> str:
     return f"best {min(values, key=sweep.space.by.cost):.4f}" if values else ""
 
 
-def _conclusion(sweep: _Sweep, project: str) -> dict[str, Any]:
+def _conclusion(sweep: _Sweep, project: str, diary: Diary | None) -> dict[str, Any]:
     examples = max((len(trial.examples) for trial in sweep.trials), default=0)
     about = {"base": sweep.base.name, "dataset": sweep.dataset.digest, "examples": examples}
-    found = about | conclude(sweep.space, sweep.trials) | {"report": str(sweep.folder / _REPORT)}
+    found: dict[str, Any] = about | conclude(sweep.space, sweep.trials) | {"report": str(sweep.folder / _REPORT)}
     write_atomically(sweep.folder / _REPORT, write_report(project, found).encode())
-    write_atomically(sweep.folder / _RESULT, json.dumps(found, ensure_ascii=False, indent=1).encode())
+    result = json.dumps(found, ensure_ascii=False, indent=1).encode()
+    write_atomically(sweep.folder / _RESULT, result)
+    if diary is not None:
+        diary.ended(sweep.trials, None if found["recommended"] is None else found["recommended"]["number"], sha256(result).hexdigest())
     return found
