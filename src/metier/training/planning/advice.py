@@ -280,7 +280,7 @@ def _gaps(dataset: Artifact, base: Base, ask: Ask, cache: Path | None, *, opened
 def _prompting(
     dataset: Artifact, base: Base, ask: Ask, searcher: Searcher, cache: Path | None, *, opened: Callable[[], LocalModel], progress: Progress
 ) -> list[dict[str, Any]]:
-    found = families(list(dataset_records(dataset, "train")), list(dataset_records(dataset, "validation")), limit=ask.items)
+    found = families(dataset_records(dataset, "train"), dataset_records(dataset, "validation"), limit=ask.items)
     results = []
     for family in found:
         key = {
