@@ -6,7 +6,6 @@ one's digest; it is written aside and renamed into place. What was used longest 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import tempfile
@@ -22,6 +21,7 @@ import transformers
 
 from metier.digest import canonical_json, digest_file, digest_of
 from metier.errors import StoreError
+from metier.kept import KEPT, by_age
 from metier.models import Base
 from metier.shards import read_drops, write_drops
 from metier.store import remove_folder, write_atomically
@@ -34,7 +34,6 @@ FOLDER = "tokens"
 
 
 _EXAMPLES, _DROPS, _FACTS = "examples.arrow", "drops.parquet", "facts.json"
-_KEPT = 8
 _ASIDE = ".writing-"
 _ABANDONED = 24 * 3600
 """Seconds after which what was being written belongs to nobody any more."""
@@ -92,14 +91,10 @@ def _read(folder: Path) -> Examples | None:
 
 def _clear(folder: Path) -> None:
     """Keep the folders that were used last, and what another process may be writing."""
-    used: dict[Path, float] = {}
-    for path in folder.iterdir():
-        # What is listed may be gone already: other processes make and clear the same.
-        with contextlib.suppress(FileNotFoundError):
-            used[path] = path.stat().st_mtime
-    whole = sorted((path for path in used if not path.name.startswith(_ASIDE)), key=lambda path: used[path])
+    used = by_age(folder)
+    whole = [path for path in used if not path.name.startswith(_ASIDE)]
     abandoned = [path for path, since in used.items() if path.name.startswith(_ASIDE) and since < time.time() - _ABANDONED]
-    for path in [*whole[: -(_KEPT - 1)], *abandoned]:
+    for path in [*whole[: -(KEPT - 1)], *abandoned]:
         remove_folder(path)
 
 
