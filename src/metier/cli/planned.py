@@ -34,6 +34,9 @@ def show_plan(console: Console, project: str, facts: Mapping[str, Any]) -> None:
     data, base, machine = facts["data"], facts["base"], facts["machine"]
     left = f" ({data['dropped']} left out)" if data["dropped"] else ""
     console.print(f"project    {project}: {data['examples']:,} examples{left}; {data['steps']:,} steps in {data['epochs']:g} epochs")
+    if facts["joint"] is not None:
+        each = ", ".join(f"{clean(name)} {count:,}" for name, count in facts["joint"]["examples"].items())
+        console.print(f"together   {each} examples; an expert has {_count(facts['joint']['expert_parameters'])} trained numbers: the shared part and its own")
     console.print(f"tokens     {data['tokens']:,} read, {data['learnt_tokens']:,} learnt; the longest example has {data['longest']:,}")
     console.print(f"base       {clean(base['name'])}: {_count(base['parameters'])} parameters, {base['family']}, licence: {clean(base['licence'])}")
     console.print(f"machine    {clean(machine['name'])}, {machine['memory_bytes'] / 1e9:.1f} GB, {_format(machine['precision_bytes'])}")
@@ -117,6 +120,14 @@ def _named(method: Mapping[str, Any]) -> str:
     return f"{method['name']} of rank {method['rank']}" if low_rank else str(method["name"])
 
 
+def _with_parts(row: Mapping[str, Any]) -> str:
+    """Return a method with its rank, or with the ranks of its shared part and of each project's own."""
+    ranks = row["ranks"]
+    if ranks is None:
+        return _named(row["method"])
+    return f"{row['method']['name']}, {ranks['shared']} shared + {ranks['members']} x {ranks['own']} own"
+
+
 def _show_estimates(console: Console, facts: Mapping[str, Any]) -> None:
     table = Table(title="what it takes", title_justify="left", box=None, pad_edge=False)
     for name in ("on", "method", "for"):
@@ -128,7 +139,7 @@ def _show_estimates(console: Console, facts: Mapping[str, Any]) -> None:
         table.add_column("cost", justify="right")
     for row in facts["estimates"]:
         memory = f"{row['memory']['total'] / 1e9:.2f} GB" + ("" if row["fits"] else " (too much)")
-        cells = [row["machine"], _named(row["method"]), _ROLES[row["role"]], _count(row["trainable_parameters"]), memory, f"{row['memory_bytes'] / 1e9:.0f} GB"]
+        cells = [row["machine"], _with_parts(row), _ROLES[row["role"]], _count(row["trainable_parameters"]), memory, f"{row['memory_bytes'] / 1e9:.0f} GB"]
         cells += [f"{row['flops'] / 1e15:.3g}", _range(row["seconds"])]
         if priced:
             cells.append("-" if row["cost"] is None else _amounts(row["cost"]))

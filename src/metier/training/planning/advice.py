@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache as cached
 from pathlib import Path
@@ -17,6 +17,7 @@ from metier.progress import SILENT, Progress
 from metier.shards import dataset_records
 from metier.training.curriculum import Course, plan_course
 from metier.training.examples import Examples
+from metier.training.members import Member, examples_together
 from metier.training.planning.ask import Ask
 from metier.training.planning.decide import Aims, Decision, Situation, decide
 from metier.training.planning.gap import Gap, measure_gaps, propose_stages
@@ -28,6 +29,7 @@ from metier.training.planning.memory import Means, Memory, RowShape, cache_bytes
 from metier.training.planning.methods import Method, available, check_targets, method_of, trainable_parameters
 from metier.training.planning.prompting import Searcher, conclude, families, measure_prompting, verdict
 from metier.training.planning.shape import ModelShape, parameters, read_shape
+from metier.training.planning.together import Together
 from metier.training.planning.work import Load, forward_flops, load_of, training_flops
 from metier.training.reading import examples_of
 from metier.training.settings import TrainingSettings
@@ -83,18 +85,28 @@ class _Case:
 
 
 def advise(
-    dataset: Artifact, base: Base, settings: TrainingSettings, ask: Ask, *, searcher: Searcher, cache: Path | None = None, progress: Progress = SILENT
+    dataset: Artifact,
+    base: Base,
+    settings: TrainingSettings,
+    ask: Ask,
+    *,
+    searcher: Searcher,
+    members: Sequence[Member] = (),
+    cache: Path | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Return the plan as JSON values.
 
-    `searcher` makes the search that finds the nearest solved examples. `cache` is a folder in which measurements are kept and found again; what
-    is tokenised is kept beside it, where training looks for it. Where nothing is measured nothing is kept.
-    Raises InputError if nothing can be trained, ModelError if the model cannot be planned for or loaded.
+    `members` are those of a joint training (`training.adaptation.joint`), this dataset's project among them: all their examples are counted, and what
+    prompting would do is asked of this project's. `searcher` makes the search that finds the nearest solved examples. `cache` is a folder in which
+    measurements are kept and found again; what is tokenised is kept beside it, where training looks for it. Where nothing is measured nothing is kept. Raises
+    InputError if nothing can be trained, ModelError if the model cannot be planned for or loaded.
     """
     kept = cache.parent / FOLDER if cache is not None and ask.measure else None
     if settings.task != "generation":
         return advise_labels(LabelCase(dataset, base, settings, kept, progress), ask, searcher=searcher, cache=cache)
-    case = _case(dataset, base, settings, kept, progress)
+    together = Together.of(members, settings)
+    case = _case(dataset, base, settings, members, kept, progress)
     asked = method_of(settings, len(case.taught))
     check_targets(case.shape, asked)
     measured = _calibration(case, asked, cache if ask.measure else None, progress) if ask.measure else None
@@ -102,9 +114,9 @@ def advise(
     opened = _opening(base)
     prompting = _prompting(dataset, base, ask, searcher, cache, opened=opened, progress=progress) if ask.measure and ask.items else None
     gaps = _gaps(dataset, base, ask, cache, opened=opened, progress=progress) if ask.measure and ask.items else None
-    methods = {"project": asked} if decision.trains == asked else {"project": asked, "nearest": decision.trains}
-    if decision.method not in methods.values():
-        methods["recommended"] = decision.method
+    methods = {"project": asked} if together.whole(decision.trains) == asked else {"project": asked, "nearest": together.whole(decision.trains)}
+    if together.whole(decision.method) not in methods.values():
+        methods["recommended"] = together.whole(decision.method)
     machines = {"here": case.machine, **{machine.name: machine for machine in ask.others}}
     estimates = [
         _estimate(case, pair, where, measured if pair[1].name == asked.name else None, ask.prices) for where in machines.items() for pair in methods.items()
@@ -120,18 +132,23 @@ def advise(
         "target": ask.target,
         "gaps": None if gaps is None else [gap.as_facts() for gap in gaps],
         "stages": None if gaps is None else propose_stages(gaps),
-        "decision": asdict(decision),
+        "decision": asdict(together.explained(decision)),
         "warnings": _warnings(case, decision.trains, measured, ask.aims),
         "available": list(available()),
-        "estimates": estimates,
+        "estimates": [row | {"ranks": together.ranks(Method(**row["method"]))} for row in estimates],
+        "joint": together.facts(case.shape, method_of(settings, len(case.taught), parts=1), case.taught),
         "cache_bytes_a_token": cache_bytes(shape, 1, case.machine.precision),
     }
 
 
-def _case(dataset: Artifact, base: Base, settings: TrainingSettings, kept: Path | None, progress: Progress) -> _Case:
+def _case(dataset: Artifact, base: Base, settings: TrainingSettings, members: Sequence[Member], kept: Path | None, progress: Progress) -> _Case:
     shape = read_shape(base.folder)
     chat = Chat(load_tokenizer(base), virtual=method_of(settings, 0).virtual)
-    taught, checks = examples_of(dataset, base, chat, settings, kept=kept, progress=progress)
+    if members:
+        ordered = sorted(members, key=lambda member: member.project)
+        taught, checks = examples_together(ordered, base, chat, settings, progress, keep=kept is not None)
+    else:
+        taught, checks = examples_of(dataset, base, chat, settings, kept=kept, progress=progress)
     course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     load = load_of(taught, course.plan, checks, row_tokens=settings.batch.row_tokens)
     return _Case(base, shape, settings, course, load, this_machine(settings.precision), resident_bytes() or (0, 0), chat.virtual)

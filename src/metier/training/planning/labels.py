@@ -271,6 +271,7 @@ def advise_labels(case: LabelCase, ask: Ask, *, searcher: Searcher, cache: Path 
             rate=None if found is None else found.flops,
             prices=ask.prices,
         )
+        | {"ranks": None}
         for place, machine in machines.items()
         for role, method in methods.items()
     ]
@@ -293,6 +294,7 @@ def advise_labels(case: LabelCase, ask: Ask, *, searcher: Searcher, cache: Path 
         "available": list(available()),
         "estimates": estimates,
         "cache_bytes_a_token": None,
+        "joint": None,
     }
 
 
