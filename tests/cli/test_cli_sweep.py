@@ -113,7 +113,7 @@ def _on_record(project: Path, file: Path, invoke: Invoke) -> list[dict[str, Any]
     assert invoke("audit", "export", file, project).code == 0
     assert invoke("audit", "verify", file).code == 0
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    entries = [line if "kind" in line else json.loads(line["envelope"]) for line in lines if "kind" in line or "envelope" in line]
+    entries = [line["entry"] for line in lines if "entry" in line]
     return [entry["facts"] for entry in entries if entry["kind"] == "sweep"]
 
 
@@ -183,3 +183,29 @@ def test_a_rank_beyond_the_model_is_refused_before_the_data_is_read(searched: Pa
     assert ended.code == 2
     assert "sweep.search.adaptation.rank: 400 is larger than the layer" in ended.err
     assert not (searched / ".metier").exists()
+
+
+def test_a_sweep_by_the_score_of_a_task_says_so_everywhere_and_a_leak_is_refused(searched: Path, tmp_path: Path, invoke: Invoke) -> None:
+    file = searched / "metier.yaml"
+    text = file.read_text(encoding="utf-8").replace("{times: 3, limit: 12}", "{times: 1, limit: 6, by: score, tasks: [TASK]}")
+    file.write_text(text.replace("TASK", "season"), encoding="utf-8")
+    dry = invoke("sweep", searched, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "compared by: " in dry.out
+    ended = invoke("sweep", searched, "--trials", "2", "--no-prune", "--json")
+    assert ended.code == 0, ended.err
+    found = ended.document
+    assert found["compared"]["kind"] == "score"
+    assert " of season (validation records)" in found["compared"]["name"]
+    assert [row["value"] is not None for row in found["trials"]] == [True, True]
+    assert found["best"]["standard_error"] is not None
+    events = _on_record(searched, tmp_path / "log.jsonl", invoke)
+    assert {event["compared"] for event in events if event["what"] == "trial"} == {found["compared"]["name"]}
+    (searched / "items.jsonl").write_text('{"q": "one?", "a": "two"}\n', encoding="utf-8")
+    keys = "dataset_path: items.jsonl\noutput_type: generate_until\ndoc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\n"
+    (searched / "own.yaml").write_text(f"task: own\n{keys}metric_list: [{{metric: exact_match}}]\nmetadata: {{version: 1}}\n", encoding="utf-8")
+    file.write_text(text.replace("TASK", "own.yaml"), encoding="utf-8")
+    for command in ("sweep", "run"):
+        refused = invoke(command, searched)
+        assert refused.code == 2
+        assert "own has items of its own, and a release is decided on them" in refused.err
