@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 __all__ = ["Event", "EventKind", "Record", "now"]
 
-EventKind: TypeAlias = Literal["artifact", "approval", "release", "export", "prediction", "access", "erasure"]
+EventKind: TypeAlias = Literal["artifact", "approval", "release", "export", "sweep", "prediction", "access", "erasure"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from metier.project import Project, companions, members_of
 from metier.stages import Recorder, Stages, ignore, name_of
 from metier.store import Workspace
 
-__all__ = ["Goal", "Outcome", "approve", "author", "dossier", "newest", "open_expert", "planned", "release", "run"]
+__all__ = ["Goal", "Outcome", "approve", "author", "chosen_by", "dossier", "newest", "open_expert", "planned", "release", "run"]
 
 Goal: TypeAlias = Literal["dataset", "adapter", "evaluation", "decision"]
 Ledger: TypeAlias = Callable[[], compliance.LedgerFacts] | None
@@ -254,6 +254,16 @@ def author(project: Project) -> str:
     return project.settings.compliance.author or people.present_user()
 
 
+def chosen_by(project: Project, pack: packs.Pack) -> evaluation.ValidationScore | None:
+    """Return what measures the tasks that a project's training chooses by, None where it names none. Raises InputError for tasks that do not fit."""
+    settings, given = project.settings, project.settings.training.validation
+    if not given.tasks:
+        return None
+    return evaluation.validation_score(
+        pack, settings.evaluation, settings.languages, tasks=given.tasks, metric=given.metric, limit=given.limit, project=project.root
+    )
+
+
 def _at_hand(project: Project, name: str) -> models.Base:
     if not models.at_hand(name):
         raise _WouldRunError
@@ -286,6 +296,7 @@ def _walk(
     """
     settings = project.settings
     limit, tests = settings.training.batch.maximum_tokens, evaluation.item_files(settings.evaluation, project.root)
+    scoring = None if goal == "dataset" else chosen_by(project, pack)  # what does not fit is said before anything is read
     wanted = settings.prepare if settings.training.task == "generation" else prepare.for_labels(settings.prepare)
     preparation, outside = prepare.look_outside(
         wanted, project.root, base=lambda: named(settings.base), maximum_tokens=limit, languages=settings.languages, tests=tests
@@ -295,7 +306,8 @@ def _walk(
         return (dataset,)
     model, teacher = named(settings.base), settings.training.teacher
     together = (training.Member(settings.project, dataset, project.store), *others) if (others := members()) else ()
-    tuning, adapter = stage(training.train, dataset, model, settings.training, named(teacher) if teacher else None, together, engine=settings.engine)
+    taught_by = named(teacher) if teacher else None
+    tuning, adapter = stage(training.train, dataset, model, settings.training, taught_by, together, scoring, engine=settings.engine)
     if goal == "adapter":
         return dataset, tuning, adapter
     files = evaluation.task_files_digest(settings.evaluation, project.root)

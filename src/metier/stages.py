@@ -16,7 +16,7 @@ from metier.errors import StoreError
 from metier.progress import SILENT, Progress
 from metier.store import Store
 
-__all__ = ["Recorder", "Stages", "ignore", "name_of"]
+__all__ = ["Recorder", "Stages", "code_of", "ignore", "name_of"]
 
 Recorder: TypeAlias = Callable[[Artifact], None]
 
@@ -51,10 +51,10 @@ class Stages:
 
     def key(self, function: Callable[..., Any], inputs: Sequence[Any]) -> str:
         """Return the identity of a stage's work: its code, and the digest of every input."""
-        return digest_of({"stage": name_of(function), "code": _code(name_of(function)), "inputs": [_identity(item) for item in inputs]})
+        return digest_of({"stage": name_of(function), "code": code_of(name_of(function)), "inputs": [_identity(item) for item in inputs]})
 
     def _work(self, function: Callable[..., Any], inputs: Sequence[Any], means: dict[str, Any], key: str) -> tuple[Artifact, ...]:
-        workspace = replace(self.store.workspace(key, self.progress), code=_code(name_of(function)))
+        workspace = replace(self.store.workspace(key, self.progress), code=code_of(name_of(function)))
         try:
             returned = function(*inputs, workspace=workspace, **means)
         except OSError as error:
@@ -89,8 +89,8 @@ _ABOVE = frozenset({"cli", "imports", "flow.py", "stages.py", "export.py", "proj
 
 
 @cache
-def _code(stage: str) -> str:
-    """Digest of the code that a stage's work depends on: its own room and everything below the stages."""
+def code_of(stage: str) -> str:
+    """Return the digest of the code that a stage's work depends on: its own room and everything below the stages."""
     root = Path(__file__).parent
     rooms = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")
     files = [path.relative_to(root) for path in rooms]

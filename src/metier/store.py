@@ -9,6 +9,7 @@
         work/<key>/                what an unfinished stage has so far; survives interruption
         plan/<key>.json            what a plan measured, kept until its inputs change; may be removed
         joint/<key>/               parts of all members of a joint training, for each to take its own; may be removed
+        tokens/ asked/ replay/     tokenised examples, the base model's answers to tasks and to general questions: the last 8 of each; may be removed
         sweep/<key>/               trials of a sweep, their journal and the report; may be removed
         keys/                      secrets of this project (mode 0700)
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -89,6 +91,31 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was_and_finds_the_same(searched
     assert told(again.document) == told(whole.document)
     assert [row["number"] for row in again.document["trials"]] == [0, 1, 2]
 
+    assert invoke("sweep", searched).code == 0, "nothing is left to do, and nothing is put on record twice"
+    told_once = _on_record(searched, tmp_path / "log.jsonl", invoke)
+    assert [(event["what"], event.get("trial")) for event in told_once] == [("begun", None), ("trial", 0), ("trial", 1), ("trial", 2), ("ended", None)]
+    begun, first, *_, ended = told_once
+    dataset = again.document["dataset"]
+    assert (begun["dataset"], begun["trials"], begun["compared"]) == (dataset, 3, "validation loss")
+    row = again.document["trials"][0]
+    assert (first["state"], first["value"]) == (row["state"], row["value"])
+    assert len({event["settings"] for event in told_once[1:4]}) == 3
+    assert ended["complete"] + ended["pruned"] + ended["failed"] == ended["trials"] == 3
+    (result,) = (searched / ".metier" / "sweep").glob("*/result.json")
+    assert ended["result"] == hashlib.sha256(result.read_bytes()).hexdigest()
+    assert {event["sweep"][:16] for event in told_once} == {result.parent.name}
+
+
+def _on_record(project: Path, file: Path, invoke: Invoke) -> list[dict[str, Any]]:
+    """Verify the log and return the facts of its events of sweeps."""
+    assert invoke("audit", "verify", project).code == 0
+    file.unlink(missing_ok=True)
+    assert invoke("audit", "export", file, project).code == 0
+    assert invoke("audit", "verify", file).code == 0
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    entries = [line["entry"] for line in lines if "entry" in line]
+    return [entry["facts"] for entry in entries if entry["kind"] == "sweep"]
+
 
 def test_a_sweep_that_is_asked_to_stop_ends_with_3_and_leaves_no_process(searched: Path, tmp_path: Path) -> None:
     process = _begin(searched, tmp_path / "log")
@@ -156,3 +183,29 @@ def test_a_rank_beyond_the_model_is_refused_before_the_data_is_read(searched: Pa
     assert ended.code == 2
     assert "sweep.search.adaptation.rank: 400 is larger than the layer" in ended.err
     assert not (searched / ".metier").exists()
+
+
+def test_a_sweep_by_the_score_of_a_task_says_so_everywhere_and_a_leak_is_refused(searched: Path, tmp_path: Path, invoke: Invoke) -> None:
+    file = searched / "metier.yaml"
+    text = file.read_text(encoding="utf-8").replace("{times: 3, limit: 12}", "{times: 1, limit: 6, by: score, tasks: [TASK]}")
+    file.write_text(text.replace("TASK", "season"), encoding="utf-8")
+    dry = invoke("sweep", searched, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "compared by: " in dry.out
+    ended = invoke("sweep", searched, "--trials", "2", "--no-prune", "--json")
+    assert ended.code == 0, ended.err
+    found = ended.document
+    assert found["compared"]["kind"] == "score"
+    assert " of season (validation records)" in found["compared"]["name"]
+    assert [row["value"] is not None for row in found["trials"]] == [True, True]
+    assert found["best"]["standard_error"] is not None
+    events = _on_record(searched, tmp_path / "log.jsonl", invoke)
+    assert {event["compared"] for event in events if event["what"] == "trial"} == {found["compared"]["name"]}
+    (searched / "items.jsonl").write_text('{"q": "one?", "a": "two"}\n', encoding="utf-8")
+    keys = "dataset_path: items.jsonl\noutput_type: generate_until\ndoc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\n"
+    (searched / "own.yaml").write_text(f"task: own\n{keys}metric_list: [{{metric: exact_match}}]\nmetadata: {{version: 1}}\n", encoding="utf-8")
+    file.write_text(text.replace("TASK", "own.yaml"), encoding="utf-8")
+    for command in ("sweep", "run"):
+        refused = invoke(command, searched)
+        assert refused.code == 2
+        assert "own has items of its own, and a release is decided on them" in refused.err

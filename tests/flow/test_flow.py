@@ -61,7 +61,7 @@ def test_a_result_that_was_damaged_is_made_again(store: Store, counter: Counter)
 def test_new_code_runs_the_stage_again(store: Store, counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = Stages(store)
     before = stages.key(counter, [None, Choice()])
-    monkeypatch.setattr("metier.stages._code", lambda stage: "other code")
+    monkeypatch.setattr("metier.stages.code_of", lambda stage: "other code")
     assert stages.key(counter, [None, Choice()]) != before
 
 

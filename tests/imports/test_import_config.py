@@ -385,3 +385,19 @@ def test_every_argument_of_the_trainer_that_llama_factory_takes_is_known() -> No
 
     known = set(load_tool("llama-factory").keys)
     assert sorted(field.name for field in fields(Seq2SeqTrainingArguments) if field.init and field.name not in known) == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "keys"),
+    [
+        ("soup", "training.grpo_judge training.minillm_enabled training.stream_nf4_scale_cache training.early_stop_patience training.lisa_enabled advise.goal"),
+        ("llama-factory", "kt_weight_path enable_thinking use_asft_loss asft_alpha enable_torch_profiler n_shot master_addr"),
+        ("axolotl", "ebft tiled_mlp qgalore_rank eval_sequence_len generate_samples lora_rank_pattern use_onebitllms rope_scaling"),
+    ],
+)
+def test_keys_of_the_newest_releases_are_known_with_a_reason(tool: str, keys: str) -> None:
+    known = load_tool(tool)
+    for key in keys.split():
+        group = known.group(key, None)
+        assert group is not None, key
+        assert group.text

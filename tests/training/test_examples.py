@@ -19,6 +19,7 @@ import pytest
 from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
 from metier.digest import digest_file
+from metier.kept import aside
 from metier.models import Base, Chat, Encoded, load_tokenizer, resolve
 from metier.progress import SILENT
 from metier.records import Record, Source
@@ -26,7 +27,6 @@ from metier.training import TrainingSettings
 from metier.training.batches import encode_records
 from metier.training.curriculum import plan_steps
 from metier.training.examples import GROUPS, Collector, Example, Examples, Labelled, Targets, read_examples
-from metier.training.kept import aside
 from metier.training.reading import examples_of
 from metier.training.settings import BatchSettings, ValidationSettings
 from metier.training.steps import Steps

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
+from rich.console import Console
 from safetensors.torch import load_file
 
 from conftest import conversation
 from metier.artifacts import Artifact
+from metier.cli.planned import show_plan
 from metier.errors import InputError
 from metier.models import Base, Chat, LocalModel, load_tokenizer
 from metier.progress import SILENT
@@ -22,6 +25,7 @@ from metier.training import Member, TrainingSettings, train
 from metier.training import parts as parts_of
 from metier.training.curriculum import plan_steps
 from metier.training.members import examples_together
+from metier.training.planning import Aims, Ask, advise
 from metier.training.planning.methods import method_of, trainable_parameters
 from metier.training.planning.shape import read_shape
 from metier.training.trainer import Trainer
@@ -234,3 +238,33 @@ def test_what_does_not_go_together_is_refused_with_what_does(given: dict[str, ob
 def test_a_key_that_nothing_reads_is_refused() -> None:
     with pytest.raises(ValidationError, match="no projects to train together with"):
         TrainingSettings.model_validate({"adaptation": {"joint": {"rank": 4}}})
+
+
+def test_a_plan_counts_the_examples_and_steps_of_all_members_and_names_both_ranks(pair: Pair, base: Base) -> None:
+    plan = advise(
+        pair[0].dataset,
+        base,
+        SETTINGS,
+        Ask(Aims(general=True, rank=6), measure=False),
+        searcher=lambda _: lambda *_: [],
+        members=pair,
+        cache=pair[0].store.root / "plan",
+    )
+    run, adapter = train(pair[0].dataset, base, SETTINGS, None, pair, workspace=pair[0].store.workspace("planned"))
+    assert plan["data"]["examples"] == run.facts["examples"] == len(CHINESE) + len(ENGLISH) - 4
+    assert (plan["data"]["steps"], plan["data"]["tokens"]) == (run.facts["steps"], run.facts["tokens"])
+    first = plan["estimates"][0]
+    assert (first["role"], first["ranks"]) == ("project", {"shared": 4, "own": 2, "members": 2})
+    assert plan["joint"]["examples"] == {"chinese": len(CHINESE) - 2, "english": len(ENGLISH) - 2}
+    assert plan["joint"]["expert_parameters"] == adapter.facts["trainable_parameters"]
+    assert first["trainable_parameters"] == trainable_parameters(read_shape(base.folder), method_of(SETTINGS, run.facts["examples"]))
+    decided = plan["decision"]["trains"]
+    assert (decided["name"], decided["rank"]) == ("lora", 6)
+    assert plan["estimates"][1]["ranks"]["shared"] == decided["rank"], "the rank that is decided on is that of the shared part"
+    assert any("each of the 2 projects has a part of rank 2 of its own" in note for note in plan["decision"]["notes"])
+    alone = advise(pair[0].dataset, base, TrainingSettings(), Ask(Aims(general=True), measure=False), searcher=lambda _: lambda *_: [])
+    assert (alone["joint"], alone["estimates"][0]["ranks"]) == (None, None)
+    page = io.StringIO()
+    show_plan(Console(file=page, width=200), "english", plan)
+    assert "lora, 4 shared + 2 x 2 own" in page.getvalue()
+    assert not list((pair[1].store.root / "tokens").glob(".writing*"))

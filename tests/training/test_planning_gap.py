@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +16,7 @@ from metier.models import Base, LocalModel, text_likelihoods
 from metier.records import Record, identify
 from metier.training import TrainingSettings
 from metier.training.planning.gap import Gap, measure_gaps, propose_stages
+from metier.training.reading import first_of_each
 
 ZH, EN = "第三条 出租人应当在交付前检查锅炉，并记录压力。", "The landlord checks the boiler before handing over and writes the pressure down."
 
@@ -90,3 +93,27 @@ def test_records_to_replay_and_several_domains_are_named_and_one_stage_is_none()
     assert "replay" not in (propose_stages([gap("a", "texts", 0.0), gap("b", "answers", 0.0)]) or {})
     assert propose_stages([gap("a", "answers", 0.9), gap("b", "answers", 0.8)]) is None
     assert propose_stages([]) is None
+
+
+def test_a_sample_is_the_first_by_id_of_each_group_and_little_is_held() -> None:
+    records = [text(f"{EN} {number}", ("en", "zh")[number % 3 == 0]) for number in range(300)]
+    alive: weakref.WeakSet[_Held] = weakref.WeakSet()
+    most = 0
+
+    def stream() -> Iterator[Any]:
+        nonlocal most
+        for record in records:
+            held = _Held(record.id, record.language)
+            alive.add(held)
+            yield held
+            most = max(most, len(alive))
+
+    found: dict[Any, list[Any]] = first_of_each(stream(), lambda record: None if record.language == "fr" else record.language, 4)
+    for language in ("en", "zh"):
+        assert [item.id for item in found[language]] == sorted(record.id for record in records if record.language == language)[:4]
+    assert most <= 2 * 4 * 2 + 1
+
+
+class _Held:
+    def __init__(self, name: str, language: str | None) -> None:
+        self.id, self.language = name, language

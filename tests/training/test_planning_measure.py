@@ -20,7 +20,8 @@ from metier.store import Store
 from metier.training import TrainingSettings, train
 from metier.training.batches import encode_records, row_of
 from metier.training.curriculum import plan_steps
-from metier.training.planning.advice import Ask, advise
+from metier.training.planning.advice import advise
+from metier.training.planning.ask import Ask
 from metier.training.planning.decide import Aims
 from metier.training.planning.hardware import Machine, named, resident_bytes, this_machine
 from metier.training.planning.measure import STEPS, calibrate, chosen_rows
@@ -191,8 +192,8 @@ def test_the_method_of_the_project_is_the_one_that_is_measured(dataset: Artifact
     assert run.facts["tokens"] == facts["data"]["tokens"], "virtual tokens are read too"
 
 
-def test_other_tasks_than_answers_are_refused(dataset: Artifact, base: Base) -> None:
-    with pytest.raises(InputError, match=r"training\.task is tagging"):
+def test_a_plan_for_spans_says_what_the_data_lack(dataset: Artifact, base: Base) -> None:
+    with pytest.raises(InputError, match="no training record has spans"):
         advise(dataset, base, SETTINGS.model_copy(update={"task": "tagging"}), ask(), searcher=searcher)
 
 

@@ -166,6 +166,7 @@ def test_what_needs_whole_weights_is_refused_by_the_project_file(tmp_path: Path,
         "training.objectives.ewc": {"stages": [{"name": "one", "objectives": {"ewc": 1.0}}]},
         "training.objectives.start": {"objectives": {"start": 0.1}},
         "training.adaptation.joint": {"adaptation": {"joint": {"projects": ["../other"]}}},
+        "training.validation.tasks": {"validation": {"by": "score", "tasks": ["triage"]}},
         "training.privacy.epsilon": {"privacy": {"epsilon": 8.0}, "validation": {"times": 0}},
     }[item.key]
     settings = TrainingSettings.model_validate_json(json.dumps(asking))

@@ -12,7 +12,7 @@ from metier.training import TrainingSettings
 from metier.training.sweep.conclude import conclude, yaml_lines
 from metier.training.sweep.report import headline, write_report
 from metier.training.sweep.space import Choices, Space
-from metier.training.sweep.spread import mean_loss, paired_difference, standard_error
+from metier.training.sweep.spread import mean_loss, paired_error, standard_error
 from metier.training.sweep.trials import Trial, failed
 
 SPACE = Space(TrainingSettings(), (Choices("adaptation.rank", (1, 4, 16)), Choices("learning_rate", (0.001, 0.002))))
@@ -23,7 +23,8 @@ def trial(number: int, rank: int, shift: float, *, rate: float = 0.001, state: s
     """A trial whose loss on every token is that of EXAMPLES and so much more."""
     examples = [(total + shift * count, count) for total, count in EXAMPLES]
     loss = mean_loss(examples)
-    outcome: dict[str, Any] = {"state": state, "loss": loss, "losses": [loss + 1, loss], "examples": examples if state == "complete" else [], "reason": None}
+    outcome: dict[str, Any] = {"state": state, "value": loss, "course": [loss + 1, loss], "reason": None}
+    outcome |= {"loss": loss, "losses": [loss + 1, loss], "examples": examples if state == "complete" else []}
     outcome |= {"seconds": 1.5, "trainable_parameters": 100 * rank, "effective": {}}
     return Trial(number, {"adaptation.rank": rank, "learning_rate": rate}, outcome)
 
@@ -36,8 +37,7 @@ def test_the_standard_error_is_that_of_a_ratio_over_examples() -> None:
 
 
 def test_what_makes_an_example_hard_for_both_cancels_out_in_a_pair() -> None:
-    difference, error = paired_difference([(total + 0.1 * count, count) for total, count in EXAMPLES], EXAMPLES)
-    assert difference == pytest.approx(0.1)
+    error = paired_error([(total + 0.1 * count, count) for total, count in EXAMPLES], EXAMPLES)
     assert error == pytest.approx(0.0, abs=1e-9)
 
 

@@ -19,7 +19,7 @@ SWEEP = SweepSettings(trials=30)
 
 
 def ended(trial: Trial, loss: float, *, losses: tuple[float, ...] = (), state: str = "complete") -> Trial:
-    return replace(trial, outcome={"state": state, "loss": loss, "losses": list(losses or (loss,)), "examples": [], "reason": None})
+    return replace(trial, outcome={"state": state, "value": loss, "course": list(losses or (loss,)), "examples": [], "reason": None})
 
 
 def searched(sweep: SweepSettings, count: int, loss: Any) -> list[Trial]:
@@ -50,8 +50,8 @@ def test_a_trial_is_the_same_whatever_was_done_since() -> None:
 def test_the_search_closes_in_on_what_is_good() -> None:
     trials = searched(SWEEP, 30, hilly)
     early, late = trials[:8], trials[20:]
-    assert sum(trial.loss for trial in late) / len(late) < 0.6 * sum(trial.loss for trial in early) / len(early)
-    best = min(trials, key=lambda trial: trial.loss)
+    assert sum(trial.value for trial in late) / len(late) < 0.6 * sum(trial.value for trial in early) / len(early)
+    best = min(trials, key=lambda trial: trial.value)
     assert best.values["adaptation.rank"] == 4
     assert 0.001 < best.values["learning_rate"] < 0.006
 

@@ -16,13 +16,15 @@ from metier.artifacts import Artifact
 from metier.engines import Ray
 from metier.engines.attempt import Answer, attempt
 from metier.errors import InputError, MetierError, ModelError
+from metier.events import Event
+from metier.jackknife import Score
 from metier.models import Base
 from metier.records import Record
 from metier.store import Store
 from metier.training import SweepSettings, TrainingSettings, train
 from metier.training.checking import Checked
 from metier.training.settings import AdaptationSettings, BatchSettings, CheckpointSettings, ValidationSettings
-from metier.training.sweep import local_workers, ray_workers, search
+from metier.training.sweep import SAME, Diary, local_workers, ray_workers, search
 from metier.training.sweep.hopeless import Rule
 from metier.training.sweep.job import Job, run_trial
 from metier.training.sweep.space import Choices, Range, Space
@@ -208,7 +210,7 @@ def test_a_hopeless_trial_is_given_up_with_its_reason_also_after_an_interruption
 def test_a_judge_ends_a_training_as_pruned(dataset: Artifact, base: Base, store: Store) -> None:
     heard: list[tuple[int, float]] = []
 
-    def judge(step: int, checked: Checked) -> bool:
+    def judge(step: int, checked: Checked, score: Score | None) -> bool:
         heard.append((step, checked.mean()))
         return len(heard) == 2
 
@@ -292,6 +294,31 @@ class _Silent:
     def finish(self, task: str, note: str = "") -> None: ...
 
     def say(self, message: str) -> None: ...
+
+
+def test_a_trial_that_ended_before_it_could_be_put_on_record_is_put_there_by_the_next_attempt(dataset: Artifact, base: Base, store: Store) -> None:
+    space, wanted, kept = Space(SETTINGS, (RANKS,)), SweepSettings(trials=2, prune="none"), list[Event]()
+    failing = [True]
+
+    def keep(event: Event) -> None:
+        if event.facts["what"] == "trial" and failing.pop() if failing else False:
+            raise OSError("the log's disk is full")
+        if not any([event.facts.get(name) for name in SAME] == [known.facts.get(name) for name in SAME] for known in kept):
+            kept.append(event)
+
+    def attempt() -> dict[str, Any]:
+        diary = Diary("0" * 64, "someone", keep)
+        return search(dataset, base, space, wanted, folder=store.root / "sweep", project="rooms", workers=Here().entered(), diary=diary)
+
+    with pytest.raises(OSError, match="disk is full"):
+        attempt()
+    assert [event.facts["what"] for event in kept] == ["begun"]
+    found = attempt()
+    assert [(event.facts["what"], event.facts.get("trial")) for event in kept] == [("begun", None), ("trial", 0), ("trial", 1), ("ended", None)]
+    assert kept[1].facts["value"] == found["trials"][0]["loss"]
+    assert kept[-1].facts["recommended"] == found["recommended"]["number"]
+    said = json.dumps([dict(event.facts) for event in kept], ensure_ascii=False)
+    assert not any(message.content in said for record in ROWS for message in record.messages)
 
 
 def test_an_error_that_concerns_every_trial_ends_the_sweep(make_dataset: MakeDataset, base: Base, store: Store) -> None:

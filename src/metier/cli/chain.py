@@ -25,7 +25,7 @@ class Chain:
         self._settings = project.settings.audit
         self._places = project_places(project.root, self._settings)
         self._ledger: Ledger | None = None
-        self._logged: set[str] | None = None
+        self._known: dict[tuple[str, ...], set[tuple[object, ...]]] = {}
 
     @property
     def keys(self) -> Keys:
@@ -55,12 +55,19 @@ class Chain:
 
     def keep(self, artifact: Artifact) -> None:
         """Put an artefact into the log, once."""
-        if self._logged is None:
-            self._logged = {str(entry.facts.get("digest")) for entry in self.ledger.find(kind="artifact")} if self._places.exist else set()
-        if artifact.digest not in self._logged:
-            facts = {"kind": artifact.kind, "digest": artifact.digest, "parents": list(artifact.parents)}
-            self.ledger.record(Event("artifact", author(self._project), now(), facts))
-            self._logged.add(artifact.digest)
+        facts = {"kind": artifact.kind, "digest": artifact.digest, "parents": list(artifact.parents)}
+        self.once(Event("artifact", author(self._project), now(), facts), "digest")
+
+    def once(self, event: Event, *names: str) -> None:
+        """Put an event into the log unless one of its kind is there whose facts of these names are the same."""
+        told = (event.kind, *names)
+        if told not in self._known:
+            found = self.ledger.find(kind=event.kind) if self._places.exist else ()
+            self._known[told] = {tuple(entry.facts.get(name) for name in names) for entry in found}
+        same = tuple(event.facts.get(name) for name in names)
+        if same not in self._known[told]:
+            self.ledger.record(event)
+            self._known[told].add(same)
 
     def record(self, event: Event) -> int:
         """Put an event into the log."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metier import models
+from metier.artifacts import Artifact
 from metier.cli import options
 from metier.cli.console import clean, output, reporting
 from metier.cli.planned import show_bases, show_plan
@@ -17,8 +18,8 @@ from metier.cli.run import latest
 from metier.errors import Fault, InputError, nearest
 from metier.models.methods import METHODS
 from metier.prepare.generate.retrieval import Index
-from metier.project import Project, load_project
-from metier.training import planning
+from metier.project import Project, load_project, members_of
+from metier.training import Member, planning
 
 if TYPE_CHECKING:
     from metier.training.planning import Aims
@@ -67,7 +68,16 @@ def plan(
                 seed=seed,
             )
             base = models.resolve(loaded.settings.base, root=loaded.root, online=online, progress=progress)
-            advice = planning.advise(dataset, base, loaded.settings.training, ask, searcher=_searcher, cache=cache, progress=progress)
+            advice = planning.advise(
+                dataset,
+                base,
+                loaded.settings.training,
+                ask,
+                searcher=_searcher,
+                members=_members(loaded, dataset, base, online),
+                cache=cache,
+                progress=progress,
+            )
     name = loaded.settings.project
     if as_json:
         typer.echo(json_line({"project": name, "bases": found} if bases else {"project": name, **advice}))
@@ -75,6 +85,16 @@ def plan(
         show_bases(output(), found)
     else:
         show_plan(output(), name, advice)
+
+
+def _members(project: Project, dataset: Artifact, base: models.Base, online: bool) -> tuple[Member, ...]:
+    """Return the members of a joint training with their newest datasets, this project among them; nobody where it trains by itself."""
+
+    def base_of(other: Project) -> models.Base:
+        return base if other is project else models.resolve(other.settings.base, root=other.root, online=online)
+
+    others = members_of(project, base_of, lambda other: latest(other, "dataset"))
+    return (Member(project.settings.project, dataset, project.store), *others) if others else ()
 
 
 def _searcher(texts: Sequence[str]) -> Any:

@@ -16,8 +16,16 @@ from metier.models.methods import METHODS
 
 __all__ = ["show_bases", "show_plan"]
 
-_WAYS = {"alone": "question alone", "examples": "with examples", "nearest": "with nearest found", "copied": "nearest copied"}
+_WAYS = {
+    "alone": "question alone",
+    "examples": "with examples",
+    "nearest": "with nearest found",
+    "copied": "nearest copied",
+    "encoded": "nearest by vectors copied",
+    "frequent": "most frequent",
+}
 _ROLES = {"project": "as the project file says", "nearest": "nearest that can be done", "recommended": "recommended"}
+_NOT_COPIED = ("regression", "pair", "tagging")
 _PARTS = ("process", "weights", "trained", "gradients", "optimiser", "activations", "logits", "working", "holes")
 
 
@@ -26,6 +34,9 @@ def show_plan(console: Console, project: str, facts: Mapping[str, Any]) -> None:
     data, base, machine = facts["data"], facts["base"], facts["machine"]
     left = f" ({data['dropped']} left out)" if data["dropped"] else ""
     console.print(f"project    {project}: {data['examples']:,} examples{left}; {data['steps']:,} steps in {data['epochs']:g} epochs")
+    if facts["joint"] is not None:
+        each = ", ".join(f"{clean(name)} {count:,}" for name, count in facts["joint"]["examples"].items())
+        console.print(f"together   {each} examples; an expert has {_count(facts['joint']['expert_parameters'])} trained numbers: the shared part and its own")
     console.print(f"tokens     {data['tokens']:,} read, {data['learnt_tokens']:,} learnt; the longest example has {data['longest']:,}")
     console.print(f"base       {clean(base['name'])}: {_count(base['parameters'])} parameters, {base['family']}, licence: {clean(base['licence'])}")
     console.print(f"machine    {clean(machine['name'])}, {machine['memory_bytes'] / 1e9:.1f} GB, {_format(machine['precision_bytes'])}")
@@ -41,21 +52,30 @@ def _show_prompting(console: Console, facts: Mapping[str, Any]) -> None:
     console.print()
     if not facts["prompting"]:
         why = "not asked" if facts["prompting"] is None else "no validation record to ask"
-        console.print(f"Would prompting do? {why}.")
+        if facts["prompting"] is not None and facts.get("task") in _NOT_COPIED:
+            why = f"answers of the task {facts['task']} are not copied from other texts"
+        console.print(f"{_question(facts).capitalize()} {why}.")
         return
-    table = Table(title=f"would prompting do? (good enough: {facts['target']:.2f} right)", title_justify="left", box=None, pad_edge=False)
+    ways = [way for way in _WAYS if any(way in row["scores"] for row in facts["prompting"])]
+    # Of labels the most frequent answer is one of the ways, with its interval; of answers a figure beside them.
+    beside = [] if "frequent" in ways else ["most frequent"]
+    table = Table(title=f"{_question(facts)} (good enough: {facts['target']:.2f} right)", title_justify="left", box=None, pad_edge=False)
     for name in ("task", "measure"):
         table.add_column(name)
-    for name in (*_WAYS.values(), "most frequent", "items"):
+    for name in (*(_WAYS[way] for way in ways), *beside, "items"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for row in facts["prompting"]:
         kind = "share right" if row["kind"] == "choice" else "bits a character, lower is better"
-        scores = [_interval(row["scores"].get(way)) for way in _WAYS]
-        table.add_row(clean(row["family"]), kind, *scores, number(row["most_frequent_answer"], 2), str(row["items"]), row["verdict"])
+        scores = [_interval(row["scores"].get(way)) for way in ways]
+        table.add_row(clean(row["family"]), kind, *scores, *(number(row["most_frequent_answer"], 2) for _ in beside), str(row["items"]), row["verdict"])
     console.print(table)
     for line in facts["conclusion"]:
         console.print(clean(line), soft_wrap=True)
+
+
+def _question(facts: Mapping[str, Any]) -> str:
+    return "would copying do?" if facts.get("task") else "would prompting do?"
 
 
 def _interval(score: Mapping[str, float] | None) -> str:
@@ -100,6 +120,14 @@ def _named(method: Mapping[str, Any]) -> str:
     return f"{method['name']} of rank {method['rank']}" if low_rank else str(method["name"])
 
 
+def _with_parts(row: Mapping[str, Any]) -> str:
+    """Return a method with its rank, or with the ranks of its shared part and of each project's own."""
+    ranks = row["ranks"]
+    if ranks is None:
+        return _named(row["method"])
+    return f"{row['method']['name']}, {ranks['shared']} shared + {ranks['members']} x {ranks['own']} own"
+
+
 def _show_estimates(console: Console, facts: Mapping[str, Any]) -> None:
     table = Table(title="what it takes", title_justify="left", box=None, pad_edge=False)
     for name in ("on", "method", "for"):
@@ -111,7 +139,7 @@ def _show_estimates(console: Console, facts: Mapping[str, Any]) -> None:
         table.add_column("cost", justify="right")
     for row in facts["estimates"]:
         memory = f"{row['memory']['total'] / 1e9:.2f} GB" + ("" if row["fits"] else " (too much)")
-        cells = [row["machine"], _named(row["method"]), _ROLES[row["role"]], _count(row["trainable_parameters"]), memory, f"{row['memory_bytes'] / 1e9:.0f} GB"]
+        cells = [row["machine"], _with_parts(row), _ROLES[row["role"]], _count(row["trainable_parameters"]), memory, f"{row['memory_bytes'] / 1e9:.0f} GB"]
         cells += [f"{row['flops'] / 1e15:.3g}", _range(row["seconds"])]
         if priced:
             cells.append("-" if row["cost"] is None else _amounts(row["cost"]))
@@ -133,6 +161,8 @@ def _notes(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "Accelerators: counted, not measured; times at 20 to 46 % of the specified peak; their drivers take some hundred MB more."
     if any(row["method"]["name"] not in facts["available"] for row in facts["estimates"]):
         yield "Methods that cannot be trained here are counted by their formulas."
+    if facts["cache_bytes_a_token"] is None:
+        return
     yield f"Generating keeps {facts['cache_bytes_a_token'] / 1024:.0f} KiB of keys and values a token; training keeps none."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from metier import models
+from metier import flow, models, packs
 from metier.cli import options
+from metier.cli.chain import chain
 from metier.cli.console import clean, output, reporting, span
 from metier.cli.results import json_line
 from metier.cli.run import walk
@@ -37,15 +39,16 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be tried; train nothing, write nothing.")] = False,
     online: options.Online = False,
 ) -> None:
-    """Search the settings that the project file names under `sweep:` for the lowest validation loss, and say which to take."""
+    """Search the settings that the project file names under `sweep:` for the lowest validation loss or the best score, and say which to take."""
     loaded = load_project(project)
     document = read_project_file(project_file(project))
     wanted = _wanted(loaded.settings.sweep, trials, parallel, no_prune)
-    space = sweeping.read_space(loaded.settings.training, wanted, document)
+    scoring = flow.chosen_by(loaded, packs.load(loaded.settings.pack))
+    space = sweeping.read_space(loaded.settings.training, wanted, document, scoring)
     if dry_run:
         _show_plan(loaded, wanted, space, as_json=as_json)
         return
-    found = _search(loaded, wanted, space, document, online=online)
+    found = _search(loaded, wanted, space, document, scoring, online=online)
     if as_json:
         typer.echo(json_line({"project": loaded.settings.project, **found}))
     else:
@@ -57,7 +60,7 @@ def _wanted(settings: SweepSettings, trials: int | None, parallel: int | None, n
     return settings.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
-def _search(project: Project, wanted: SweepSettings, space: sweeping.Space, document: Document, *, online: bool) -> dict[str, Any]:
+def _search(project: Project, wanted: SweepSettings, space: sweeping.Space, document: Document, scoring: Any, *, online: bool) -> dict[str, Any]:
     """Build the dataset if it has changed, check what is searched against the base model, and search."""
     settings = project.settings
     named = settings.training.teacher
@@ -68,12 +71,13 @@ def _search(project: Project, wanted: SweepSettings, space: sweeping.Space, docu
     dataset = walk(project, "dataset", online=online).dataset
     engine = engine_of(settings.engine, processes=max(settings.engine.processes, wanted.parallel))
     grid = sweeping.is_grid(space, wanted)
-    with project.store.lock(), reporting() as progress:
-        key = Stages(project.store).key(sweeping.search, (dataset, base, settings.training, teacher, wanted.identity, grid))
+    with project.store.lock(), chain(project) as tied, reporting() as progress:
+        key = Stages(project.store).key(sweeping.search, (dataset, base, settings.training, teacher, wanted.identity, grid, scoring))
         folder = project.store.root / "sweep" / key[:16]
         count = wanted.parallel
         workers = sweeping.ray_workers(engine, count) if isinstance(engine, Ray) else sweeping.local_workers(progress, count)
-        about: dict[str, Any] = {"folder": folder, "project": settings.project, "teacher": teacher}
+        diary = sweeping.Diary(key, flow.author(project), lambda event: tied.once(event, *sweeping.SAME))
+        about: dict[str, Any] = {"diary": diary, "folder": folder, "project": settings.project, "teacher": teacher, "scoring": scoring}
         return sweeping.search(dataset, base, space, wanted, workers=workers, progress=progress, **about)
 
 
@@ -82,11 +86,12 @@ def _show_plan(project: Project, wanted: SweepSettings, space: sweeping.Space, *
     way = "every combination once" if sweeping.is_grid(space, wanted) else "drawn one after the other, by the results before"
     searched = {key: value if isinstance(value, tuple) else value.model_dump() for key, value in wanted.search.items()}
     if as_json:
-        facts = {"trials": count, "combinations": space.combinations, "grid": sweeping.is_grid(space, wanted), "search": searched}
+        facts = {"compared": asdict(space.by), "trials": count, "combinations": space.combinations, "grid": sweeping.is_grid(space, wanted), "search": searched}
         typer.echo(json_line({"project": project.settings.project, **facts, "prune": wanted.prune, "parallel": wanted.parallel}))
         return
     console = output()
     console.print(f"would train {count} trials, {way}; {wanted.parallel} at a time, prune: {wanted.prune}")
+    console.print(f"  compared by: {clean(space.by.name)}, {'more' if space.by.higher_is_better else 'less'} is better")
     for key, value in wanted.search.items():
         values = ", ".join(map(sweeping.short, value)) if isinstance(value, tuple) else f"{value.low:g} to {value.high:g}{' (log)' if value.log else ''}"
         console.print(f"  {key}: {clean(values)}")
@@ -96,15 +101,19 @@ def _show(console: Console, facts: Mapping[str, Any]) -> None:
     """Print the trials, the curve and what to take."""
     rows = facts["trials"]
     chosen = None if facts["recommended"] is None else facts["recommended"]["number"]
-    table = Table(title=f"trials, validation loss in nats a learnt token over {facts['examples']} examples", title_justify="left", box=None, pad_edge=False)
+    by = facts["compared"]
+    unit, counted = f" in {by['unit']}" if by["unit"] else "", "examples" if by["kind"] == "loss" else "items"
+    title = f"trials, {clean(by['name'])}{unit} over {facts['examples']} {counted}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("trial", justify="right")
     for key in rows[0]["settings"]:
         table.add_column(key, justify="right")
-    for name in ("loss", "trained", "time"):
+    measured = {"value": by["kind"]} | ({} if by["kind"] == "loss" else {"loss": "loss"})
+    for name in (*measured.values(), "trained", "time"):
         table.add_column(name, justify="right")
     table.add_column("ending")
     for row in rows:
-        cells = [str(row["number"]), *(clean(sweeping.short(value)) for value in row["settings"].values()), _number(row["loss"], ".4f")]
+        cells = [str(row["number"]), *(clean(sweeping.short(value)) for value in row["settings"].values()), *(_number(row[key], ".4f") for key in measured)]
         cells += [_number(row["trainable_parameters"], ",.0f"), "-" if row["seconds"] is None else span(row["seconds"])]
         ending = row["state"] + (f": {row['reason']}" if row["reason"] else "")
         table.add_row(*cells, clean(ending), style="bold green" if row["number"] == chosen else None)
@@ -126,13 +135,13 @@ def _show(console: Console, facts: Mapping[str, Any]) -> None:
 
 
 def _show_curve(console: Console, facts: Mapping[str, Any]) -> None:
-    size = facts["size"].rsplit(".", 1)[-1]
-    table = Table(title=f"loss by {size}, the best complete trial of each", title_justify="left", box=None, pad_edge=False)
-    for name in (size, "trials", "best trial", "loss", "standard error", "above the best", "its standard error"):
+    size, kind = facts["size"].rsplit(".", 1)[-1], facts["compared"]["kind"]
+    table = Table(title=f"{kind} by {size}, the best complete trial of each", title_justify="left", box=None, pad_edge=False)
+    for name in (size, "trials", "best trial", kind, "standard error", "worse than the best by", "its standard error"):
         table.add_column(name, justify="right")
     table.add_column("within one")
     for item in facts["curve"]:
-        cells = [f"{item['size']:g}", str(item["trials"]), str(item["trial"]), f"{item['loss']:.4f}", _number(item["standard_error"], ".4f")]
+        cells = [f"{item['size']:g}", str(item["trials"]), str(item["trial"]), f"{item['value']:.4f}", _number(item["standard_error"], ".4f")]
         cells += [f"{item['difference']:.4f}", _number(item["difference_error"], ".4f")]
         table.add_row(*cells, "yes" if item["within"] else "no")
     console.print(table)

@@ -14,11 +14,15 @@ from metier.evaluation.task import item_files, task_files_digest
 
 if TYPE_CHECKING:
     from metier.evaluation.attention import attention_of, attention_page, records_named
+    from metier.evaluation.choosing import ValidationScore, validation_score
 else:
-    __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"attention": ["attention_of", "attention_page", "records_named"]})
+    __getattr__, _, _ = lazy_loader.attach(
+        __name__, submod_attrs={"attention": ["attention_of", "attention_page", "records_named"], "choosing": ["ValidationScore", "validation_score"]}
+    )
 
 __all__ = [
     "EvaluationSettings",
+    "ValidationScore",
     "attention_of",
     "attention_page",
     "evaluate",
@@ -26,4 +30,5 @@ __all__ = [
     "item_files",
     "records_named",
     "task_files_digest",
+    "validation_score",
 ]

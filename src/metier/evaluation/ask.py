@@ -16,7 +16,7 @@ from metier.models.interface import GenerationSettings, LanguageModel
 from metier.progress import SILENT, Progress
 from metier.store import whole_lines
 
-__all__ = ["Side", "ask"]
+__all__ = ["Side", "answer_items", "ask"]
 
 Side = Literal["base", "tuned"]
 
@@ -41,7 +41,7 @@ def ask(model: LanguageModel, task: Task, side: Side, folder: Path, *, batch: in
     with path.open("ab") as stream:
         for start in range(0, len(waiting), batch):
             group = waiting[start : start + batch]
-            given = _answer(model, task, group, progress, label)
+            given = answer_items(model, task, group, progress, label)
             for item, answer in zip(group, given, strict=True):
                 stream.write(canonical_json(answer.as_row(item)) + b"\n")
                 answers[item.id] = answer
@@ -55,7 +55,8 @@ def _length(item: Item) -> int:
     return sum(len(message.content) for message in item.prompt) or sum(len(choice) for choice in item.choices)
 
 
-def _answer(model: LanguageModel, task: Task, items: Sequence[Item], progress: Progress, label: str) -> list[Answer]:
+def answer_items(model: LanguageModel, task: Task, items: Sequence[Item], progress: Progress, label: str) -> list[Answer]:
+    """Return the model's answers to items of a task; `progress` is told of each under `label`. Raises ModelError for a model that gives no numbers."""
     prompts = [item.prompt for item in items]
     if task.kind == "generate":
         settings = GenerationSettings(max_new_tokens=task.max_new_tokens, stop=task.stop)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from metier.evaluation.scorers import Tools
 from metier.evaluation.settings import EvaluationSettings
 from metier.evaluation.task import build_tasks
 from metier.evaluation.text import language_of
+from metier.kept import holding
 from metier.models.interface import LanguageModel
 from metier.packs.spec import Pack
 from metier.progress import Progress
@@ -51,8 +53,8 @@ def evaluate(
     for note in notes:
         workspace.progress.say(note)
     asked = [*tasks, _question(settings)] if settings.question else tasks
-    folders: dict[Side, Path] = {"base": _of_base(workspace, adapter), "tuned": workspace.folder}
-    answers = _ask_both(model, asked, folders, settings.batch, workspace.progress)
+    with _of_base(workspace, adapter) as shared:
+        answers = _ask_both(model, asked, {"base": shared, "tuned": workspace.folder}, settings.batch, workspace.progress)
     tools = Tools(pack)
     count = sum(len(task.metrics) for task in tasks)
     compared = [compare_task(task, answers[task.name], tools, settings, count) for task in tasks]
@@ -83,13 +85,18 @@ def _question(settings: EvaluationSettings) -> Task:
     return Task(_QUESTION, "generate", (item,), (), max_new_tokens=settings.max_new_tokens)
 
 
-def _of_base(workspace: Workspace, adapter: Artifact) -> Path:
-    """Return where the base model's answers are kept: beside all evaluations on it by the same code and packages, so that it is asked once for all experts."""
+@contextmanager
+def _of_base(workspace: Workspace, adapter: Artifact) -> Iterator[Path]:
+    """Yield where the base model's answers are kept: beside all evaluations on it by the same code and packages, so that it is asked once for all experts."""
     if not workspace.code:
-        return workspace.folder
+        yield workspace.folder
+        return
     made_with = {name: version(name) for name in ("torch", "transformers")}
     key = digest_of({"code": workspace.code, "base": adapter.facts["base"]["digest"], "template": adapter.facts["template"], "packages": made_with})
-    return workspace.store.root / "asked" / key[:32]
+    folder = workspace.kept("asked") / key[:32]
+    with holding(folder):
+        folder.mkdir(exist_ok=True)
+        yield folder
 
 
 def _ask_both(

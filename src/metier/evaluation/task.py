@@ -22,7 +22,7 @@ from metier.packs.render import render
 from metier.packs.spec import Metric, Pack, TaskSpec
 from metier.records import Message, Record
 
-__all__ = ["HELD_OUT", "HELD_OUT_ANSWERS", "HELD_OUT_TEXTS", "build_tasks", "item_files", "task_files_digest"]
+__all__ = ["HELD_OUT", "HELD_OUT_ANSWERS", "HELD_OUT_TEXTS", "Source", "build_tasks", "item_files", "named_sources", "spec_task", "task_files_digest"]
 
 _TASK_FILE = (".yaml", ".yml")
 HELD_OUT = "held-out"
@@ -31,7 +31,7 @@ HELD_OUT_TEXTS = "held-out-texts"
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Source:
     """A task as it was named: its spec, the file it stands in and the folder of its items."""
 
     spec: TaskSpec
@@ -51,12 +51,12 @@ def build_tasks(dataset: Artifact, pack: Pack, settings: EvaluationSettings, lan
 
     Raises InputError with every fault: unknown names, task files outside the project, bad files, unknown metrics or parsers.
     """
-    sources = _named(pack, settings, project)
+    sources = named_sources(pack, settings.tasks, project)
     corpus = Corpus(dataset, settings.seed)
     tasks: list[Task] = []
     notes: list[str] = []
     for source in sources:
-        task = _spec_task(source, corpus, settings, languages)
+        task = spec_task(source, corpus, settings, languages)
         if task.items:
             tasks.append(task)
         else:
@@ -112,22 +112,25 @@ def task_files_digest(settings: EvaluationSettings, project: Path) -> str:
     return digest_of(found)
 
 
-def _named(pack: Pack, settings: EvaluationSettings, project: Path) -> list[_Source]:
-    """Return the specs behind the names in the settings, each once; built-in names are left to the caller."""
+def named_sources(pack: Pack, names: Sequence[str], project: Path, *, key: str = "evaluation.tasks") -> list[Source]:
+    """Return the specs behind the names that stand under `key`, each once; built-in names are left to the caller.
+
+    Raises InputError with every fault: unknown names, task files outside the project, bad files, unknown metrics or parsers.
+    """
     faults: list[Fault] = []
-    sources: dict[str, _Source] = {}
-    own = {spec.task: _Source(spec, pack.folder / "evaluation.yaml", pack.folder) for spec in pack.tasks}
-    for name in settings.tasks:
-        found: dict[str, _Source] = {}
+    sources: dict[str, Source] = {}
+    own = {spec.task: Source(spec, pack.folder / "evaluation.yaml", pack.folder) for spec in pack.tasks}
+    for name in names:
+        found: dict[str, Source] = {}
         if name == "pack":
             found = own
         elif name.endswith(_TASK_FILE):
-            found = _from_file(name, project, faults)
+            found = _from_file(name, project, faults, key)
         elif name in own:
             found = {name: own[name]}
         elif name not in ("held-out", "retention"):
             valid = ["pack", "held-out", "retention", *own]
-            faults.append(Fault(f"no task {name!r}", key="evaluation.tasks", remedy=nearest(name, valid)))
+            faults.append(Fault(f"no task {name!r}", key=key, remedy=nearest(name, valid)))
         sources.update(found)
     for source in sources.values():
         faults += _spec_faults(source, pack)
@@ -136,20 +139,20 @@ def _named(pack: Pack, settings: EvaluationSettings, project: Path) -> list[_Sou
     return list(sources.values())
 
 
-def _from_file(name: str, project: Path, faults: list[Fault]) -> dict[str, _Source]:
+def _from_file(name: str, project: Path, faults: list[Fault], key: str) -> dict[str, Source]:
     path = project / name
     if not path.resolve().is_relative_to(project.resolve()):
-        faults.append(Fault("the task file lies outside the project folder", path, key="evaluation.tasks", remedy="copy it into the project"))
+        faults.append(Fault("the task file lies outside the project folder", path, key=key, remedy="copy it into the project"))
         return {}
     try:
         spec = read_task(path)
     except ConfigError as error:
         faults += error.faults
         return {}
-    return {spec.task: _Source(spec, path, path.parent)}
+    return {spec.task: Source(spec, path, path.parent)}
 
 
-def _spec_faults(source: _Source, pack: Pack) -> list[Fault]:
+def _spec_faults(source: Source, pack: Pack) -> list[Fault]:
     spec, path = source.spec, source.path
     faults = metric_faults(spec, pack, path)
     if spec.parser is not None and spec.parser not in pack.parsers:
@@ -172,7 +175,8 @@ def _spec_faults(source: _Source, pack: Pack) -> list[Fault]:
     return faults
 
 
-def _spec_task(source: _Source, corpus: Corpus, settings: EvaluationSettings, languages: Sequence[str]) -> Task:
+def spec_task(source: Source, corpus: Corpus, settings: EvaluationSettings, languages: Sequence[str]) -> Task:
+    """Return a task with its items, at most `settings.limit` a language, and why others are not asked."""
     spec = source.spec
     choose = spec.output_type == "multiple_choice"
     candidates = _dataset_items(spec, corpus, languages) if spec.dataset_path == "dataset" else _file_items(source, languages)
@@ -253,7 +257,7 @@ def _checked(spec: TaskSpec, item: Item) -> Item | _Left:
     return _Left("the right answer is not among the choices")
 
 
-def _file_items(source: _Source, languages: Sequence[str]) -> Iterator[Item | _Left]:
+def _file_items(source: Source, languages: Sequence[str]) -> Iterator[Item | _Left]:
     spec = source.spec
     for number, row in enumerate(read_rows(source.folder / spec.dataset_path, source.folder), start=1):
         text = render(spec.doc_to_text or "", row)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.modeling_layers import GenericForTokenClassification
 
@@ -129,18 +129,32 @@ def _plain_class(config: Any, *, by_word: bool) -> Any | None:
     return mapping.get(type(config), None)
 
 
-def outline(base: Base, labelling: Labelling) -> nn.Module:
-    """Return a base model with a head for a labelling, without its weights: what a method needs can be looked for before anything is loaded.
-
-    Raises ModelError if transformers has no such class for the model.
+def outline(base: Base, labelling: Labelling, dtype: torch.dtype = torch.float32, *, frozen: bool = False) -> nn.Module:
+    """Return what `load_with_head` would give without any values (on torch's meta device): what a method needs can be looked for, and what a training
+    takes can be counted, before anything is loaded. Raises ModelError if transformers has no such class for the model.
     """
+    attention.register()
     config = _labelled(base, labelling)
     kind = _class_of(config, by_word=labelling.by_word)
     with torch.device("meta"):
-        model: Any = kind._from_config(config)
-    model.trained_whole = (head_of(model)[0],)
+        model: Any = kind._from_config(config, attn_implementation=attention.IMPLEMENTATION, dtype=dtype)
+    head, pooler = head_of(model)[0], f"{model.base_model_prefix}.pooler"
+    gathers = getattr(model.base_model, "pooler", None) is not None
+    model.trained_whole = (head, pooler) if gathers and not _stores(base, "pooler.") else (head,)
+    if frozen:
+        model.requires_grad_(False)
+        quicken(model)
     shape: nn.Module = model
     return shape
+
+
+def _stores(base: Base, part: str) -> bool:
+    """Return whether a base model's files hold weights whose names have this part."""
+    for path in sorted(base.folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as stored:
+            if any(part in name for name in stored.keys()):  # noqa: SIM118 - it is no mapping
+                return True
+    return False
 
 
 def _labelled(base: Base, labelling: Labelling) -> Any:
@@ -199,7 +213,13 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
 def whole_in_single_precision(model: Any) -> None:
     """Put the parts that are trained as they are (`trained_whole`) in fp32; what they are given is turned to it: a body calls its pooler by itself."""
     for name in model.trained_whole:
-        model.get_submodule(name).float().register_forward_pre_hook(lambda _module, given: (given[0].float(), *given[1:]))
+        part = model.get_submodule(name)
+        for module in part.modules():
+            # Not module.float(): tensors without values, by which a plan counts, cannot be turned in their place.
+            for key, parameter in list(module.named_parameters(recurse=False)):
+                if parameter.dtype != torch.float32:
+                    setattr(module, key, nn.Parameter(parameter.detach().float(), requires_grad=parameter.requires_grad))
+        part.register_forward_pre_hook(lambda _module, given: (given[0].float(), *given[1:]))
 
 
 def looks_back(model: Any) -> bool | None:

@@ -7,6 +7,7 @@ the CPU. Here the forward pass is worked out in fp32 in place and the backward p
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -72,10 +73,16 @@ def quicken(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _equal_norm(norm: nn.Module) -> FrozenNorm | None:
-    weight = getattr(norm, "weight", None)
+    kept = getattr(norm, "weight", None)
     epsilon = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
-    if not isinstance(weight, torch.Tensor) or not isinstance(epsilon, float):
+    if not isinstance(kept, torch.Tensor) or not isinstance(epsilon, float):
         return None
+    weight = kept
+    if weight.is_meta:
+        # A plan counts on a model without values: what the norm's code does is tried with values of our own.
+        norm = copy.deepcopy(norm).to_empty(device="cpu")
+        weight = norm.get_parameter("weight")
+        weight.copy_(torch.linspace(0.5, 1.5, weight.numel()))
     probe = torch.linspace(-3, 2, 4 * weight.numel(), device=weight.device).sin().view(4, -1).to(weight.dtype)
     expected = norm(probe).float()
     # Compared element by element: weights can hold outliers of a hundred times the others.
@@ -83,5 +90,5 @@ def _equal_norm(norm: nn.Module) -> FrozenNorm | None:
     for offset in (0.0, 1.0):
         quick = FrozenNorm((weight.detach().float() + offset).to(weight.dtype), epsilon, offset=offset)
         if bool(((quick(probe).float() - expected).abs() <= tolerance).all()):
-            return quick
+            return quick.to(kept.device)
     return None

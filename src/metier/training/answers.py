@@ -31,6 +31,7 @@ from metier.training.planning.work import beside, row_shape, training_flops
 from metier.training.private import promised
 from metier.training.reading import examples_of
 from metier.training.replay import Answered, encode_written, write_answers
+from metier.training.scoring import Scoring
 from metier.training.settings import TrainingSettings
 from metier.training.tokenised import FOLDER
 from metier.training.trainer import Trainer
@@ -116,8 +117,12 @@ def prepare_answers(
     *,
     workspace: Workspace,
     sharded: bool = False,
+    scoring: Scoring | None = None,
 ) -> Answering:
-    """Return the training of a base model on a dataset's training split, or on those of all `members`. Raises InputError if nothing can be trained."""
+    """Return the training of a base model on a dataset's training split, or on those of all `members`; `scoring` is what it may choose by.
+
+    A process that follows has no `scoring`: the one that leads says the score. Raises InputError if nothing can be trained.
+    """
     chat = Chat(load_tokenizer(base), virtual=virtual_tokens(settings, settings.taught_by))
     if members:
         taught, checks = examples_together(members, base, chat, settings, workspace.progress)
@@ -154,6 +159,8 @@ def prepare_answers(
         losses=of_row(answer_losses),
         tuned=tuned,
         promise=promise,
+        score=None if scoring is None else scoring.open(dataset, chat, device=str(joined.device), progress=workspace.progress),
+        lower=scoring is not None and not scoring.higher_is_better,
         sharded=sharded,
     )
     return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers)

@@ -37,6 +37,7 @@ class Position:
     best: float | None = None
     """What the best measurement is compared by: the lower, the better."""
     best_loss: float | None = None
+    best_score: float | None = None
     best_step: int | None = None
     worse_in_a_row: int = 0
     stopped: bool = False

@@ -29,6 +29,7 @@ def facts_of(trainer: Trainer) -> dict[str, Any]:
         "best_step": position.best_step,
         "final_loss": trainer.losses[-1],
         "validation_loss": position.best_loss,
+        "validation_score": position.best_score,
         "privacy": None if trainer.private is None else trainer.private.promise.guarantee.as_facts() | {"unusable_draws": trainer.unusable},
         "alarms": trainer.alarms,
         "trainable_parameters": trainer.trainable,

@@ -42,15 +42,18 @@ class Member:
         return digest_of([self.project, self.dataset.digest])
 
 
-def examples_together(members: Sequence[Member], base: Base, chat: Chat, settings: TrainingSettings, progress: Progress) -> tuple[Examples, Examples]:
+def examples_together(
+    members: Sequence[Member], base: Base, chat: Chat, settings: TrainingSettings, progress: Progress, *, keep: bool = True
+) -> tuple[Examples, Examples]:
     """Return the members' examples to learn from, and those to measure on, each member's behind the other's.
 
-    What a member's dataset is tokenised into is kept in its own store. Raises InputError, with the project's name, where one has nothing to learn from.
+    What a member's dataset is tokenised into is kept in its own store if `keep` says so. Raises InputError, with the project's name, where one has nothing to
+    learn from.
     """
     taught, checks = [], []
     for member in members:
         try:
-            found = examples_of(member.dataset, base, chat, settings, kept=member.store.root / FOLDER, progress=progress)
+            found = examples_of(member.dataset, base, chat, settings, kept=member.store.root / FOLDER if keep else None, progress=progress)
         except InputError as error:
             raise InputError(replace(fault, path=f"the project {member.project}") for fault in error.faults) from None
         taught.append(found[0])

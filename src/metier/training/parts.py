@@ -20,6 +20,7 @@ from safetensors.torch import load as parse_tensors
 from metier.artifacts import Artifact
 from metier.digest import canonical_json, digest_bytes, digest_file, digest_of
 from metier.errors import StoreError
+from metier.kept import aside
 from metier.models import Base, Chat, load_tokenizer
 from metier.models.methods import member_state
 from metier.models.saved import write_tensors
@@ -28,7 +29,6 @@ from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder, write_atomically
 from metier.training.answers import Answering, commit_trained
 from metier.training.facts import named
-from metier.training.kept import aside
 from metier.training.members import Member
 from metier.training.reading import examples_of
 from metier.training.settings import TrainingSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,11 +18,12 @@ from metier.training.examples import Examples
 from metier.training.settings import TrainingSettings
 from metier.training.tokenised import tokenised
 
-__all__ = ["examples_of", "noted", "nothing_to_train", "validation_sample"]
+__all__ = ["examples_of", "first_of_each", "noted", "nothing_to_train", "validation_sample"]
 
 _TASK = "reading"
 
 Item = TypeVar("Item")
+Group = TypeVar("Group", bound=Hashable)
 
 
 def examples_of(dataset: Artifact, base: Base, chat: Chat, settings: TrainingSettings, *, kept: Path | None, progress: Progress) -> tuple[Examples, Examples]:
@@ -53,7 +54,26 @@ def nothing_to_train(taught: Examples, remedy: str) -> InputError:
 
 def validation_sample(dataset: Artifact, limit: int) -> list[Record]:
     """Return the validation examples in the order of their ids, which are digests: a fixed random sample."""
-    return heapq.nsmallest(limit, dataset_records(dataset, "validation"), key=lambda record: record.id)
+    return heapq.nsmallest(limit, dataset_records(dataset, "validation"), key=_id)
+
+
+def first_of_each(records: Iterable[Record], group: Callable[[Record], Group | None], limit: int) -> dict[Group, list[Record]]:
+    """Return the first `limit` records of each group in the order of their ids: a fixed random sample. A record of no group (None) is passed over.
+
+    Records are looked at one after the other, and no more than twice as many are held as are returned.
+    """
+    found: dict[Group, list[Record]] = {}
+    for record in records:
+        if (name := group(record)) is not None:
+            held = found.setdefault(name, [])
+            held.append(record)
+            if len(held) >= 2 * max(1, limit):
+                held[:] = heapq.nsmallest(limit, held, key=_id)
+    return {name: heapq.nsmallest(limit, held, key=_id) for name, held in found.items()}
+
+
+def _id(record: Record) -> str:
+    return record.id
 
 
 def noted(items: Iterable[Item], progress: Progress) -> Iterator[Item]:

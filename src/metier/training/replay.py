@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from metier.digest import canonical_json, digest_of
+from metier.kept import holding
 from metier.models import Base, Chat, Encoded, GenerationSettings, LocalModel
 from metier.progress import Progress
 from metier.records import Message, Record, identify
@@ -59,16 +59,15 @@ def write_answers(model: LocalModel, base: Base, settings: ReplaySettings, langu
     """Return the base model's answers to `settings.written` general questions.
 
     They are kept in `folder` under a name that says base model, template, questions and settings: they are written once, by the first
-    training that needs them, and an interrupted one goes on where it was. Empty answers are left out.
+    training that needs them, and an interrupted one goes on where it was; the files of the last few base models and settings stay. Empty answers are left out.
     """
     prompts = general_prompts(settings.written, languages)
     sampling = GenerationSettings(max_new_tokens=settings.max_new_tokens, temperature=_TEMPERATURE, top_p=0.95)
     key = digest_of({"base": base.digest, "template": model.chat.digest, "prompts": prompts, "max_new_tokens": settings.max_new_tokens})
     path = folder / f"{key[:32]}.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
     progress.start(_TASK, len(prompts), "answers")
     # Trainings beside each other need the same answers: one of them writes, the others wait and read.
-    with FileLock(path.with_suffix(".lock")), path.open("ab") as stream:
+    with holding(path), path.open("ab") as stream:
         known = _read(path, len(prompts))
         progress.advance(_TASK, len(known))
         # Whole batches alone are kept, and each has its own seed: where a run was interrupted makes no difference.

@@ -1,21 +1,58 @@
-"""How well labels are told on the validation records: what the best model can be chosen by, where the loss says little of rare labels."""
+"""How well a model does on the validation records: what the best one can be chosen by, where the loss says little of what is wanted.
+
+Labels and spans are scored here. What scores answers in words is given from outside, for only the evaluation knows its tasks; see `Scoring`.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from metier.artifacts import Artifact
+from metier.jackknife import Score, jackknifed
+from metier.models import Chat
 from metier.models.answers import answer_of, text_of
 from metier.models.labeller import Labeller
 from metier.models.labels import Labelling
 from metier.models.words import TextReader
+from metier.progress import Progress
 from metier.records import Record
 
-__all__ = ["f1_of", "scorer"]
+__all__ = ["Scorer", "Scoring", "f1_of", "label_score", "label_scorer"]
 
 
-def scorer(labelling: Labelling, reader: TextReader, records: Sequence[Record], *, device: str) -> Callable[[Any], float] | None:
+Scorer: TypeAlias = Callable[[Any], Score]
+"""Scores a model as it is."""
+
+
+class Scoring(Protocol):
+    """What scores answers in words on validation records. It can be sent to another process."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything that decides a score but the dataset and the model."""
+
+    @property
+    def name(self) -> str:
+        """What is measured, for tables and charts."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Which way is better."""
+
+    def open(self, dataset: Artifact, chat: Chat, *, device: str, progress: Progress) -> Scorer:
+        """Return what scores a model on this dataset's validation records. Raises InputError where they have nothing to ask."""
+
+
+def label_score(task: str) -> str:
+    """Return the name of what `label_scorer` measures, for tables and charts."""
+    return "F1 of exact spans" if task == "tagging" else "mean F1 of the labels"
+
+
+def label_scorer(labelling: Labelling, reader: TextReader, records: Sequence[Record], *, device: str) -> Scorer | None:
     """Return what scores a model as it is: the mean F1 of the labels, of spans the F1 of exact matches; None for numbers and pairs."""
     if labelling.task in ("regression", "pair"):
         return None
@@ -23,7 +60,7 @@ def scorer(labelling: Labelling, reader: TextReader, records: Sequence[Record], 
     texts = [text_of(record) for record in known]
     wanted = [_true(record, labelling) for record in known]
 
-    def score(model: Any) -> float:
+    def score(model: Any) -> Score:
         given = Labeller(model, labelling, reader, device=device).predict(texts)
         said = [{(span.start, span.end, span.type) for span in item.spans} if labelling.by_word else set(item.labels) for item in given]
         return f1_of(wanted, said, mean=not labelling.by_word)
@@ -37,12 +74,21 @@ def _true(record: Record, labelling: Labelling) -> set[Any]:
     return set(answer_of(record, labelling.task) or ())
 
 
-def f1_of(wanted: Sequence[set[Any]], said: Sequence[set[Any]], *, mean: bool) -> float:
+def f1_of(wanted: Sequence[set[Any]], said: Sequence[set[Any]], *, mean: bool) -> Score:
     """Return F1 of all answers together or, with `mean`, averaged over the labels that are true or said somewhere; 0/0 counts as 0."""
-    right: Counter[Any] = Counter()
-    every: Counter[Any] = Counter()
-    for true, given in zip(wanted, said, strict=True):
-        right.update(true & given if mean else ["all"] * len(true & given))
-        every.update([*true, *given] if mean else ["all"] * (len(true) + len(given)))
-    scores = [2 * right[label] / count for label, count in every.items()]
-    return sum(scores) / len(scores) if scores else 0.0
+    names = sorted({label for answer in (*wanted, *said) for label in answer}) if mean else ["all"]
+    right, every = (np.zeros((len(wanted), len(names))) for _ in range(2))
+    for place, (true, given) in enumerate(zip(wanted, said, strict=True)):
+        if mean:
+            right[place] = [name in true and name in given for name in names]
+            every[place] = [(name in true) + (name in given) for name in names]
+        else:
+            right[place], every[place] = len(true & given), len(true) + len(given)
+
+    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        hits, counts = weights @ right, weights @ every
+        scores = np.divide(2 * hits, counts, out=np.zeros_like(hits), where=counts > 0)
+        found: NDArray[np.float64] = scores.sum(axis=1) / np.maximum(1, (counts > 0).sum(axis=1))
+        return found
+
+    return jackknifed(statistic, len(wanted))

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from metier.config import Settings
 from metier.models.methods import METHODS, MethodName
 from metier.training.guarded import PrivacySettings
+from metier.training.validation import ValidationSettings
 
 __all__ = [
     "AdaptationSettings",
@@ -71,19 +72,6 @@ class OptimizerSettings(Settings):
     """Largest norm of the gradient; longer ones are shortened to it."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the gradient's running mean and of its square."""
-
-
-class ValidationSettings(Settings):
-    """How the validation split is used while training."""
-
-    times: int = Field(default=4, ge=0)
-    """How often the validation loss is measured, evenly spread; 0 turns it and early stopping off."""
-    limit: int = Field(default=128, ge=1)
-    """At most this many validation examples, chosen by their id."""
-    patience: int = Field(default=2, ge=1)
-    """Training stops after this many measurements in a row without a better one; the best adapter is kept."""
-    by: Literal["loss", "score"] = "loss"
-    """What is better: a lower loss (and with it a lower perplexity) or, of labels and spans, a higher F1 (the labels' mean; of spans exact ones)."""
 
 
 class CheckpointSettings(Settings):
@@ -276,8 +264,7 @@ class TrainingSettings(Settings):
             raise ValueError("objectives.class_weights is for labels and spans, and answers in words have none\n    -> take it out")
         if self.task != "generation" and self.adaptation.head:
             raise ValueError(f"adaptation.head is for answers: the head of {self.task} is trained by every method\n    -> take it out")
-        if self.validation.by == "score" and self.task not in ("classification", "multi-label", "tagging"):
-            raise ValueError(f"validation.by: score is for labels and spans, and {self.task} has none\n    -> take it out")
+        self.validation.check(self.task)
         if self.adaptation.allocate != "even" and self.adaptation.ranks:
             raise ValueError("adaptation.allocate works out the ranks of all layers, and adaptation.ranks gives some\n    -> take one of them out")
         self._check_stages()
@@ -352,6 +339,7 @@ class TrainingSettings(Settings):
         unfit = {
             "task": self.task != "generation" and "labels have heads of their own; teach them as answers (task: generation), or by themselves",
             "privacy.epsilon": self.privacy.epsilon is not None and "the guarantee is worked out for one project's persons; train it by itself",
+            "validation.by": self.validation.by == "score" and "a score is one project's, and what is kept serves all of them; set it to loss",
             "stages": bool(self.stages) and "a stage chooses among one project's records; set adaptation.joint.alpha for how often each project is seen",
             "batch.order": self.batch.order == "dataset" and "one project would be taught after the other; set it to shuffled",
             "replay.written": self.replay.written > 0 and "what the base model writes is no project's; set replay.share, for general records of the datasets",

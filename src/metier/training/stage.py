@@ -18,6 +18,7 @@ from metier.training.crew import Job, followed, leading, receive
 from metier.training.launch import following, processes
 from metier.training.members import Member
 from metier.training.parts import commit_part, find_parts, keep_parts, parts_key
+from metier.training.scoring import Scoring
 from metier.training.settings import TrainingSettings
 from metier.training.taught import Labelling, prepare_labels
 from metier.training.trainer import Judge
@@ -39,6 +40,7 @@ class _Given:
     settings: TrainingSettings
     teacher: Base | None
     members: tuple[Member, ...]
+    scoring: Scoring | None
     engine: EngineSettings
 
 
@@ -48,6 +50,7 @@ def train(
     settings: TrainingSettings,
     teacher: Base | None = None,
     members: Sequence[Member] = (),
+    scoring: Scoring | None = None,
     *,
     workspace: Workspace,
     judge: Judge | None = None,
@@ -55,19 +58,21 @@ def train(
 ) -> tuple[Artifact, Artifact]:
     """Train a base model on a dataset's training split and return the run and what was trained (an adapter, or a model with a head).
 
-    Started again in the same workspace it continues from the last checkpoint with the very numbers that an
-    uninterrupted run would have had (same machine, same number of threads). `teacher` is the model that `settings.teacher` names. `members` are those
-    of a joint training, this dataset's project among them; what one of them has trained already is not trained again. `judge` is told
-    the step and the losses of each validation; where it returns True the training ends as pruned, which the run's facts say. `engine` says how the
-    weights lie over the processes and whether workers of Ray train; nothing of it changes a result. Raises
-    InputError if nothing can be trained or a judge is given to one of several processes, ModelError if another process of the same training ends.
+    Started again in the same workspace it continues from the last checkpoint with the very numbers that an uninterrupted run would have had (same machine,
+    same number of threads). `teacher` is the model that `settings.teacher` names. `members` are those of a joint training, this dataset's project among them;
+    what one of them has trained already is not trained again. `scoring` measures what `settings.validation.tasks` name. `judge` is told the step and what was
+    found at each validation; where it returns True the training ends as pruned, which the run's facts say. `engine` says how the weights lie over the
+    processes and whether workers of Ray train; nothing of it changes a result. Raises InputError if nothing can be trained or a judge is given to one of
+    several processes, ModelError if another process of the same training ends.
     """
     if judge is not None and processes() > 1:
         raise InputError("a training that is judged on its way is not shared by several processes\n    -> run metier sweep without a launcher")
     members = _ordered(members, settings)
+    if bool(settings.validation.tasks) != (scoring is not None):
+        raise InputError("training.validation.tasks names tasks, and what asks them was not given\n    -> give both, or neither")
     if engine.training_workers > 1:
         return _on_ray(
-            _Given(workspace.store.root, workspace.key, workspace.code, dataset, base, settings, teacher, tuple(members), engine), workspace.progress
+            _Given(workspace.store.root, workspace.key, workspace.code, dataset, base, settings, teacher, tuple(members), scoring, engine), workspace.progress
         )
     named = None if teacher is None else (teacher.name, teacher.digest)
     key = parts_key(members, base, settings, teacher, workspace.code)
@@ -76,7 +81,7 @@ def train(
         places = tuple((member.project, os.path.relpath(member.store.root, workspace.store.root), member.dataset.digest) for member in members)
         sharded = engine.distribution == "sharded"
         with leading(Job(workspace.key, dataset.digest, settings.model_dump_json(), (base.name, base.digest), named, sharded, places)):
-            prepared = _prepare(dataset, base, settings, teacher, members, workspace, sharded=sharded)
+            prepared = _prepare(dataset, base, settings, teacher, members, workspace, sharded=sharded, scoring=scoring)
             prepared.trainer.judge = judge
             prepared.trainer.run()
         if not members or isinstance(prepared, Labelling):
@@ -121,7 +126,7 @@ def _take_part(given: _Given, progress: Progress) -> tuple[Artifact, Artifact] |
         follow(store)
         return None
     workspace = replace(store.workspace(given.key, progress), code=given.code)
-    return train(given.dataset, given.base, given.settings, given.teacher, given.members, workspace=workspace, engine=given.engine)
+    return train(given.dataset, given.base, given.settings, given.teacher, given.members, given.scoring, workspace=workspace, engine=given.engine)
 
 
 def follow(store: Store) -> None:
@@ -145,8 +150,16 @@ def _member(project: str, store: Store, dataset: str) -> Member:
 
 
 def _prepare(
-    dataset: Artifact, base: Base, settings: TrainingSettings, teacher: Base | None, members: Sequence[Member], workspace: Workspace, *, sharded: bool
+    dataset: Artifact,
+    base: Base,
+    settings: TrainingSettings,
+    teacher: Base | None,
+    members: Sequence[Member],
+    workspace: Workspace,
+    *,
+    sharded: bool,
+    scoring: Scoring | None = None,
 ) -> Answering | Labelling:
     if settings.task != "generation":
         return prepare_labels(dataset, base, settings, settings.task, teacher, workspace=workspace, sharded=sharded)
-    return prepare_answers(dataset, base, settings, teacher, members, workspace=workspace, sharded=sharded)
+    return prepare_answers(dataset, base, settings, teacher, members, workspace=workspace, sharded=sharded, scoring=scoring)

@@ -94,6 +94,9 @@ UNSHARED: tuple[Unshared, ...] = (
     Unshared("training.objectives.ewc", lambda settings: _any(settings, lambda given: given.ewc), "it weighs whole layers", _NEAR),
     Unshared("training.objectives.start", lambda settings: _any(settings, lambda given: given.start), "it multiplies whole layers", _NEAR),
     Unshared("training.adaptation.joint", lambda settings: bool(settings.adaptation.joint.projects), "each project takes its part out of the whole", _WHOLE),
+    Unshared(
+        "training.validation.tasks", lambda settings: bool(settings.validation.tasks), "answers are written token by token", "training.validation.by: loss"
+    ),
     Unshared("training.privacy.epsilon", lambda settings: settings.privacy.epsilon is not None, "each person's whole gradient is clipped by itself", _WHOLE),
 )
 """Whatever is not here works with weights that are shared out: every other method, answers and labels alike, packed rows, other objectives, replay, stages."""

@@ -20,6 +20,7 @@ from metier.models.labels import Labelling as Labels
 from metier.models.labels import LabelTask
 from metier.models.methods import METHODS, MethodName, Tuned, attach_method, check_method
 from metier.models.words import TextReader
+from metier.progress import Progress
 from metier.shards import dataset_records, write_drops
 from metier.store import Workspace, remove_folder
 from metier.training.classweights import check_objectives, class_weights
@@ -33,13 +34,13 @@ from metier.training.labelteacher import teacher_of
 from metier.training.objectives import Objective, label_objective, taught_losses
 from metier.training.private import promised
 from metier.training.reading import noted, nothing_to_train, validation_sample
-from metier.training.scoring import scorer
+from metier.training.scoring import label_scorer
 from metier.training.settings import ObjectiveSettings, TrainingSettings
 from metier.training.support import unlabelled
 from metier.training.tokenised import FOLDER, tokenised
 from metier.training.trainer import Trainer
 
-__all__ = ["Labelling", "label_method", "prepare_labels"]
+__all__ = ["Labelling", "check_read", "label_method", "labelled_examples", "let_learn", "prepare_labels"]
 
 _READING = 1
 
@@ -101,7 +102,7 @@ def prepare_labels(
     heard = None if teacher is None else teacher_of(teacher, labels)
     joined = accelerator()
     method = label_method(settings, encoder=is_encoder(base))
-    _check_read(settings, method)
+    check_read(settings, method)
     effective = resolve(settings, method, next(count), joined.device.type)
     check_method(outline(base, labels), method, effective.shape)
     whole = method == "full"
@@ -110,7 +111,7 @@ def prepare_labels(
     layout = layout_of(model, labels)
     tokenizer = load_tokenizer(base)
     reader = TextReader(tokenizer, virtual=virtual_tokens(settings, method))
-    taught = _taught(dataset, base, labels, reader, layout, workspace=workspace)
+    taught = labelled_examples(dataset, base, labels, reader, layout, kept=workspace.kept(FOLDER), progress=workspace.progress)
     sample = validation_sample(dataset, settings.validation.limit)
     settled = settings.model_copy(update={"learning_rate": METHODS[method].rate_for_labels}) if settings.learning_rate == "auto" else settings
     with joined.main_process_first():
@@ -123,7 +124,7 @@ def prepare_labels(
     objective = partial(_objective, labels, layout, taught, half)
     with joined.main_process_first():
         effective = share_out(effective, model, taught, settings, objective(settings.objectives), workspace)
-    tuned = _attached(model, effective, settings.seed)
+    tuned = let_learn(model, effective, settings.seed)
     trainer = Trainer(
         placed(model, joined.device),
         course,
@@ -134,7 +135,7 @@ def prepare_labels(
         losses=taught_losses(labels, layout, compute=half),
         tuned=tuned,
         promise=promise,
-        score=scorer(labels, reader, sample, device=str(joined.device)),
+        score=label_scorer(labels, reader, sample, device=str(joined.device)),
         sharded=sharded,
     )
     return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer, teacher)
@@ -145,18 +146,18 @@ def _objective(labels: Labels, layout: Layout, taught: Examples, compute: torch.
     return label_objective(labels, layout, objectives, weights=weights, compute=compute)
 
 
-def _taught(dataset: Artifact, base: Base, labels: Labels, reader: TextReader, layout: Layout, *, workspace: Workspace) -> Examples:
-    """Return the examples of the training split; what was tokenised before is found again. Raises InputError where there are none."""
+def labelled_examples(dataset: Artifact, base: Base, labels: Labels, reader: TextReader, layout: Layout, *, kept: Path | None, progress: Progress) -> Examples:
+    """Return the examples of the training split; what was tokenised before is taken from `kept`. Raises InputError where there are none."""
     about = {"dataset": dataset.digest, "labelling": asdict(labels), "layout": asdict(layout), "reading": _READING, "virtual": reader.virtual, "split": "train"}
 
     def train(path: Path | None) -> Examples:
-        return encode_labelled(noted(dataset_records(dataset, "train"), workspace.progress), reader, labels, layout, path=path)
+        return encode_labelled(noted(dataset_records(dataset, "train"), progress), reader, labels, layout, path=path)
 
-    taught = tokenised(workspace.kept(FOLDER), base, about, train)
+    taught = tokenised(kept, base, about, train)
     if taught.widened:
-        workspace.progress.say(f"note: {taught.widened} spans begin or end inside a word; the whole word is taught")
+        progress.say(f"note: {taught.widened} spans begin or end inside a word; the whole word is taught")
     if taught.drops:
-        workspace.progress.say(f"note: {len(taught.drops)} records are left out of training; the run's drops.parquet says why")
+        progress.say(f"note: {len(taught.drops)} records are left out of training; the run's drops.parquet says why")
     if not len(taught):
         raise nothing_to_train(taught, "look at the data with: metier data inspect, or split long records: prepare.lengths.over: split")
     return taught
@@ -167,7 +168,7 @@ def label_method(settings: TrainingSettings, *, encoder: bool) -> MethodName:
     return "full" if settings.method == "auto" and encoder else settings.taught_by
 
 
-def _check_read(settings: TrainingSettings, method: str) -> None:
+def check_read(settings: TrainingSettings, method: str) -> None:
     """Raise InputError with every setting that nothing would read."""
     faults = [
         Fault(f"{settings.task} is trained by {method} without `{key}`", key=f"training.{key}", remedy="take it out")
@@ -181,8 +182,8 @@ def _check_read(settings: TrainingSettings, method: str) -> None:
         raise InputError(faults)
 
 
-def _attached(model: Any, effective: Effective, seed: int) -> Tuned | None:
-    """Let a model be trained: all of it, or what the method adds and, in fp32, the head, beside frozen weights in the quicker format."""
+def let_learn(model: Any, effective: Effective, seed: int) -> Tuned | None:
+    """Let a model with a head be trained: all of it, or what the method adds and, in fp32, the head, beside frozen weights in the quicker format."""
     if effective.method == "full":
         model.requires_grad_(True)
         return None

@@ -19,11 +19,11 @@ import transformers
 
 from metier.digest import canonical_json, digest_file, digest_of
 from metier.errors import StoreError
+from metier.kept import KEPT, aside
 from metier.models import Base
 from metier.shards import read_drops, write_drops
 from metier.store import remove_folder, write_atomically
 from metier.training.examples import Examples, read_examples
-from metier.training.kept import aside
 
 __all__ = ["FOLDER", "tokenised"]
 
@@ -32,7 +32,6 @@ FOLDER = "tokens"
 
 
 _EXAMPLES, _DROPS, _FACTS = "examples.arrow", "drops.parquet", "facts.json"
-_KEPT = 8
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.jinja")
 _ROOMS = Path(__file__).parent.parent
 _CODE = {"training": ("batches", "examples", "labelled"), "models": ("answers", "chat", "labeller", "tags", "words")}
@@ -52,7 +51,7 @@ def tokenised(kept: Path | None, base: Base, about: Mapping[str, Any], make: Cal
     if found is not None:
         os.utime(folder)
         return found
-    with aside(kept, key, kept=_KEPT) as writing:
+    with aside(kept, key, kept=KEPT) as writing:
         made = make(writing / _EXAMPLES)
         write_drops(writing / _DROPS, made.drops)
         # Hashed while it was written: what is read here is what has just been handed to the disk.

@@ -7,12 +7,15 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 
+from metier.jackknife import Score
 from metier.models.lora import set_dropout
 from metier.models.methods import Tuned, Watched
 from metier.progress import Progress
@@ -28,6 +31,7 @@ from metier.training.monitor import Monitor
 from metier.training.objectives import Losses, Objective
 from metier.training.page import Page
 from metier.training.private import PrivateSteps, Promise
+from metier.training.scoring import Scorer
 from metier.training.settings import ObjectiveSettings, TrainingSettings
 from metier.training.sharded import distribute
 from metier.training.steps import Step
@@ -38,14 +42,16 @@ __all__ = ["METRICS", "TASK", "Judge", "Trainer"]
 TASK = "training"
 METRICS = "metrics.jsonl"
 
-Judge: TypeAlias = Callable[[int, Checked], bool]
-"""Is told the step of each validation and what was found for the examples of its stage, and says whether the training ends there, as pruned."""
+Judge: TypeAlias = Callable[[int, Checked, Score | None], bool]
+"""Is told the step of each validation, what was found for the examples of its stage and, by score, the score; says whether the training ends
+there, as pruned."""
 
 
 class Trainer:
     """One training; its state is in the workspace.
 
-    `objective` makes what is minimised from the objectives of a stage; `losses` is what validation measures, and `score` what it may choose by.
+    `objective` makes what is minimised from the objectives of a stage; `losses` is what validation measures, and `score` what it may choose by,
+    where more is better unless `lower` is set.
     """
 
     def __init__(
@@ -60,13 +66,14 @@ class Trainer:
         losses: Losses,
         tuned: Tuned | None = None,
         promise: Promise | None = None,
-        score: Callable[[Any], float] | None = None,
+        score: Scorer | None = None,
+        lower: bool = False,
         sharded: bool = False,
     ) -> None:
         self.model = model
         # Before anything else takes hold of the parameters: sharing them out makes others of them.
         self.weights = distribute(model, accelerator, sharded=sharded)
-        self.objective, self.losses_of, self.score_of = objective, losses, score
+        self.objective, self.losses_of, self.score_of, self.lower = objective, losses, score, lower
         self.course = course
         self.tuned = tuned
         self.watcher = tuned if isinstance(tuned, Watched) else None
@@ -91,7 +98,7 @@ class Trainer:
         self.losses: list[float] = []
         self.unusable = 0
         self.groups: dict[str, float] = {}
-        self.scored: float | None = None
+        self.scored: Score | None = None
         self.monitor: Monitor | None = None
         self.trackers: Trackers | None = None
         self.page = Page(self.metrics.with_name("watch.html"), self.metrics, total=self.total)
@@ -202,7 +209,7 @@ class Trainer:
         position.ended.append(self.stage_ended())
         position.groups = self.groups
         position.stage, position.step, position.stopped = position.stage + 1, stage.start, False
-        position.best, position.best_loss, position.best_step, position.worse_in_a_row = None, None, None, 0
+        position.best, position.best_loss, position.best_score, position.best_step, position.worse_in_a_row = None, None, None, None, 0
         self.optimizer = _optimizer(self.parameters.values(), stage.settings)
         set_dropout(self.model, stage.settings.adaptation.dropout)
         self._save()
@@ -251,7 +258,7 @@ class Trainer:
             self._write(stage, result, checked)
             rate = result.tokens / result.seconds
             self.progress.advance(TASK, 1, f"loss {result.loss:.3f}, {rate:.0f} tokens/s")
-            if checked is not None and self.judge is not None and self.judge(self.position.step, checked.at(stage.checks)):
+            if checked is not None and self.judge is not None and self.judge(self.position.step, checked.at(stage.checks), self.scored):
                 # Not saved: a training that is resumed here validates again, asks again and hears the same.
                 self.pruned = True
                 break
@@ -310,18 +317,29 @@ class Trainer:
         checked = self._check()
         loss, position = self.course.measured(checked, stage)["validation_loss"], self.position
         worth = loss
-        if self.settings.validation.by == "score" and self.score_of is not None:
-            self.model.eval()
-            self.scored = float(self.weights.call(self.model, self.score_of))
-            self.weights.rest(self.model)
-            self.model.train()
-            worth = -self.scored
+        if self.settings.validation.by == "score":
+            self.scored = self._score()
+            worth = self.scored.value if self.lower else -self.scored.value
         if position.best is None or worth < position.best:
             position.best, position.best_loss, position.best_step, position.worse_in_a_row = worth, loss, position.step, 0
+            position.best_score = None if self.scored is None else self.scored.value
         else:
             position.worse_in_a_row += 1
         position.stopped = position.worse_in_a_row >= self.settings.validation.patience
         return checked
+
+    def _score(self) -> Score:
+        """Return the score of the model as it is. The process that leads says it for all: they have to agree on what is best."""
+        self.model.eval()
+        found = Score(math.nan, ())
+        if self.score_of is not None and (self.leads or self.weights.collective):
+            found = self.weights.call(self.model, self.score_of)
+        self.weights.rest(self.model)
+        self.model.train()
+        if self.accelerator.num_processes == 1:
+            return found
+        value = torch.tensor([found.value], dtype=torch.float64, device=self.accelerator.device)
+        return replace(found, value=float(broadcast(value)))
 
     def _write(self, stage: Stage, result: StepResult, checked: Checked | None) -> None:
         row: dict[str, Any] = {
@@ -341,7 +359,7 @@ class Trainer:
             self.unusable += result.unusable
         if checked is not None:
             row |= self.course.measured(checked, stage)
-            row |= {} if self.scored is None else {"validation_score": self.scored}
+            row |= {} if self.scored is None else {"validation_score": self.scored.value}
             row |= {"validation_by_group": checked.by_group(self.course.checks.origins), "validation_by_length": checked.by_length()}
         if self.leads:
             with self.metrics.open("ab") as stream:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from metier.training.planning.advice import Ask, advise
+    from metier.training.planning.advice import advise
+    from metier.training.planning.ask import Ask
     from metier.training.planning.bases import compare_bases, find_bases
     from metier.training.planning.decide import Aims
     from metier.training.planning.hardware import named
@@ -16,7 +17,8 @@ else:
     __getattr__, _, _ = lazy_loader.attach(
         __name__,
         submod_attrs={
-            "advice": ["Ask", "advise"],
+            "advice": ["advise"],
+            "ask": ["Ask"],
             "bases": ["compare_bases", "find_bases"],
             "decide": ["Aims"],
             "hardware": ["named"],

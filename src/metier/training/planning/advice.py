@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache as cached
 from pathlib import Path
 from typing import Any
@@ -13,46 +12,30 @@ import torch
 
 import metier
 from metier.artifacts import Artifact
-from metier.digest import canonical_json, digest_of
-from metier.errors import InputError
 from metier.models import Base, Chat, LocalModel, load_tokenizer
 from metier.progress import SILENT, Progress
 from metier.shards import dataset_records
-from metier.store import write_atomically
 from metier.training.curriculum import Course, plan_course
 from metier.training.examples import Examples
+from metier.training.members import Member, examples_together
+from metier.training.planning.ask import Ask
 from metier.training.planning.decide import Aims, Decision, Situation, decide
 from metier.training.planning.gap import Gap, measure_gaps, propose_stages
 from metier.training.planning.hardware import Machine, accelerators, resident_bytes, this_machine
+from metier.training.planning.kept import data_facts, estimated, known
+from metier.training.planning.labels import LabelCase, advise_labels
 from metier.training.planning.measure import Calibration, calibrate, chosen_rows
 from metier.training.planning.memory import Means, Memory, RowShape, cache_bytes, holes_share, lengthened, memory
 from metier.training.planning.methods import Method, available, check_targets, method_of, trainable_parameters
 from metier.training.planning.prompting import Searcher, conclude, families, measure_prompting, verdict
 from metier.training.planning.shape import ModelShape, parameters, read_shape
+from metier.training.planning.together import Together
 from metier.training.planning.work import Load, beside, forward_flops, load_of, training_flops
 from metier.training.reading import examples_of
 from metier.training.settings import TrainingSettings
 from metier.training.tokenised import FOLDER
 
-__all__ = ["Ask", "advise"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What is asked of the plan.
-
-    `items` are validation items a family for the prompting question (0: not asked), `shots` the solved examples shown, `target` the share of
-    right answers that would do. `prices` are per hour, by a machine's name (`here` is this one). Nothing is measured unless `measure`.
-    """
-
-    aims: Aims
-    others: tuple[Machine, ...] = ()
-    prices: Mapping[str, float] = field(default_factory=dict)
-    items: int = 40
-    shots: int = 4
-    target: float = 0.8
-    measure: bool = True
-    seed: int = 0
+__all__ = ["advise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +85,28 @@ class _Case:
 
 
 def advise(
-    dataset: Artifact, base: Base, settings: TrainingSettings, ask: Ask, *, searcher: Searcher, cache: Path | None = None, progress: Progress = SILENT
+    dataset: Artifact,
+    base: Base,
+    settings: TrainingSettings,
+    ask: Ask,
+    *,
+    searcher: Searcher,
+    members: Sequence[Member] = (),
+    cache: Path | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Return the plan as JSON values.
 
-    `searcher` makes the search that finds the nearest solved examples. `cache` is a folder in which measurements are kept and found again; what
-    is tokenised is kept beside it, where training looks for it. Where nothing is measured nothing is kept.
-    Raises InputError if nothing can be trained, ModelError if the model cannot be planned for or loaded.
+    `members` are those of a joint training (`training.adaptation.joint`), this dataset's project among them: all their examples are counted, and what
+    prompting would do is asked of this project's. `searcher` makes the search that finds the nearest solved examples. `cache` is a folder in which
+    measurements are kept and found again; what is tokenised is kept beside it, where training looks for it. Where nothing is measured nothing is kept. Raises
+    InputError if nothing can be trained, ModelError if the model cannot be planned for or loaded.
     """
     kept = cache.parent / FOLDER if cache is not None and ask.measure else None
-    case = _case(dataset, base, settings, kept, progress)
+    if settings.task != "generation":
+        return advise_labels(LabelCase(dataset, base, settings, kept, progress), ask, searcher=searcher, cache=cache)
+    together = Together.of(members, settings)
+    case = _case(dataset, base, settings, members, kept, progress)
     asked = method_of(settings, len(case.taught))
     check_targets(case.shape, asked)
     measured = _calibration(case, asked, cache if ask.measure else None, progress) if ask.measure else None
@@ -119,9 +114,9 @@ def advise(
     opened = _opening(base)
     prompting = _prompting(dataset, base, ask, searcher, cache, opened=opened, progress=progress) if ask.measure and ask.items else None
     gaps = _gaps(dataset, base, ask, cache, opened=opened, progress=progress) if ask.measure and ask.items else None
-    methods = {"project": asked} if decision.trains == asked else {"project": asked, "nearest": decision.trains}
-    if decision.method not in methods.values():
-        methods["recommended"] = decision.method
+    methods = {"project": asked} if together.whole(decision.trains) == asked else {"project": asked, "nearest": together.whole(decision.trains)}
+    if together.whole(decision.method) not in methods.values():
+        methods["recommended"] = together.whole(decision.method)
     machines = {"here": case.machine, **{machine.name: machine for machine in ask.others}}
     estimates = [
         _estimate(case, pair, where, measured if pair[1].name == asked.name else None, ask.prices) for where in machines.items() for pair in methods.items()
@@ -129,15 +124,7 @@ def advise(
     shape, load = case.shape, case.load
     return {
         "base": {"name": base.name, "digest": base.digest, "licence": base.licence, "family": shape.family, "parameters": parameters(shape)},
-        "data": {
-            "examples": load.examples,
-            "dropped": load.dropped,
-            "tokens": load.tokens,
-            "learnt_tokens": load.labels,
-            "steps": len(load.steps),
-            "epochs": case.passes,
-            "longest": max(row.longest for row in load.rows),
-        },
+        "data": data_facts(load, case.passes),
         "machine": {"name": case.machine.name, "memory_bytes": case.machine.memory, "flops": case.machine.flops, "precision_bytes": case.machine.precision},
         "calibration": None if measured is None else measured.as_facts(),
         "prompting": prompting,
@@ -145,38 +132,26 @@ def advise(
         "target": ask.target,
         "gaps": None if gaps is None else [gap.as_facts() for gap in gaps],
         "stages": None if gaps is None else propose_stages(gaps),
-        "decision": asdict(decision),
+        "decision": asdict(together.explained(decision)),
         "warnings": _warnings(case, decision.trains, measured, ask.aims),
         "available": list(available()),
-        "estimates": estimates,
+        "estimates": [row | {"ranks": together.ranks(Method(**row["method"]))} for row in estimates],
+        "joint": together.facts(case.shape, method_of(settings, len(case.taught), parts=1), case.taught),
         "cache_bytes_a_token": cache_bytes(shape, 1, case.machine.precision),
     }
 
 
-def _case(dataset: Artifact, base: Base, settings: TrainingSettings, kept: Path | None, progress: Progress) -> _Case:
-    if settings.task != "generation":
-        raise InputError(f"training.task is {settings.task}, and only the teaching of answers can be planned\n    -> start it with: metier train")
+def _case(dataset: Artifact, base: Base, settings: TrainingSettings, members: Sequence[Member], kept: Path | None, progress: Progress) -> _Case:
     shape = read_shape(base.folder)
     chat = Chat(load_tokenizer(base), virtual=method_of(settings, 0).virtual)
-    taught, checks = examples_of(dataset, base, chat, settings, kept=kept, progress=progress)
+    if members:
+        ordered = sorted(members, key=lambda member: member.project)
+        taught, checks = examples_together(ordered, base, chat, settings, progress, keep=kept is not None)
+    else:
+        taught, checks = examples_of(dataset, base, chat, settings, kept=kept, progress=progress)
     course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     load = load_of(taught, course.plan, checks, row_tokens=settings.batch.row_tokens)
     return _Case(base, shape, settings, course, load, this_machine(settings.precision), resident_bytes() or (0, 0), chat.virtual)
-
-
-def _known(cache: Path | None, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what was measured for this key before, or measure it and keep it."""
-    path = None if cache is None else cache / f"{digest_of(key)[:32]}.json"
-    if path is not None and path.is_file():
-        try:
-            found: dict[str, Any] = json.loads(path.read_bytes())
-            return found
-        except ValueError:
-            pass
-    made = make()
-    if path is not None:
-        write_atomically(path, canonical_json(made))
-    return made
 
 
 def _calibration(case: _Case, method: Method, cache: Path | None, progress: Progress) -> Calibration | None:
@@ -196,7 +171,7 @@ def _calibration(case: _Case, method: Method, cache: Path | None, progress: Prog
     def measure() -> dict[str, Any]:
         return calibrate(case.base, case.taught, rows, case.settings, case.shape, method=method, means=case.means, progress=progress).as_facts()
 
-    return Calibration(**_known(cache, key, measure))
+    return Calibration(**known(cache, key, measure))
 
 
 def _largest(case: _Case, method: Method, machine: Machine, holes: int | None = None) -> Memory:
@@ -276,14 +251,14 @@ def _opening(base: Base) -> Callable[[], LocalModel]:
 
 def _gaps(dataset: Artifact, base: Base, ask: Ask, cache: Path | None, *, opened: Callable[[], LocalModel], progress: Progress) -> list[Gap]:
     key = {"gaps": ask.items, "base": base.digest, "dataset": dataset.digest, "code": metier.__version__}
-    found = _known(cache, key, lambda: {"gaps": [asdict(gap) for gap in measure_gaps(dataset, opened, limit=ask.items, progress=progress)]})
+    found = known(cache, key, lambda: {"gaps": [asdict(gap) for gap in measure_gaps(dataset, opened, limit=ask.items, progress=progress)]})
     return [Gap(**gap) for gap in found["gaps"]]
 
 
 def _prompting(
     dataset: Artifact, base: Base, ask: Ask, searcher: Searcher, cache: Path | None, *, opened: Callable[[], LocalModel], progress: Progress
 ) -> list[dict[str, Any]]:
-    found = families(list(dataset_records(dataset, "train")), list(dataset_records(dataset, "validation")), limit=ask.items)
+    found = families(dataset_records(dataset, "train"), dataset_records(dataset, "validation"), limit=ask.items)
     results = []
     for family in found:
         key = {
@@ -298,30 +273,21 @@ def _prompting(
             said, best = verdict(measured, ask.target)
             return {**measured.as_facts(), "verdict": said, "best": best}
 
-        results.append(_known(cache, key, measure))
+        results.append(known(cache, key, measure))
     return results
 
 
 def _estimate(case: _Case, asked: tuple[str, Method], where: tuple[str, Machine], measured: Calibration | None, prices: Mapping[str, float]) -> dict[str, Any]:
-    (role, method), (place, machine) = asked, where
+    (_, method), (place, machine) = asked, where
     # What was measured holds for the project's method on this machine; other methods and machines keep the range.
-    known = measured if place == "here" else None
-    flops = _flops(case, method)
-    seconds = machine.seconds(flops) if known is None else (flops / known.flops, flops / known.flops)
-    needed = _largest(case, method, machine, _holes(case, known))
-    process, highest = case.held if place == "here" else (0, 0)
-    total = max(needed.total + process, highest)
-    price = prices.get(place)
-    return {
-        "machine": place,
-        "role": role,
-        "method": asdict(method),
-        "trainable_parameters": trainable_parameters(case.shape, method),
-        "memory": asdict(needed) | {"process": process, "total": total},
-        "memory_bytes": machine.memory,
-        "fits": total <= machine.memory,
-        "flops": flops,
-        "seconds": list(seconds),
-        "calibrated": known is not None,
-        "cost": None if price is None else [price * second / 3600 for second in seconds],
-    }
+    rated = measured if place == "here" else None
+    return estimated(
+        asked,
+        where,
+        trained=trainable_parameters(case.shape, method),
+        flops=_flops(case, method),
+        needed=_largest(case, method, machine, _holes(case, rated)),
+        held=case.held,
+        rate=None if rated is None else rated.flops,
+        prices=prices,
+    )

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from metier.training.planning.methods import LOW_RANK, Method, available
 
-__all__ = ["Aims", "Decision", "Resources", "Situation", "decide", "resources_of"]
+__all__ = ["Aims", "Decision", "Resources", "Situation", "decide", "decide_labels", "resources_of"]
 
 Resources: TypeAlias = Literal["none", "some", "ample"]
 """`ample`: training all parameters fits and ends in time. `some`: there is an accelerator, but it does not. `none`: there is not even that."""
@@ -75,6 +75,33 @@ def decide(situation: Situation, aims: Aims, *, many: int = 50_000, few: int = 5
         method = replace(method, rank=aims.rank)
     trains, notes = _nearest(method, besides, available() if methods is None else methods, many=situation.examples > many)
     return Decision(method, resources, tuple(besides), tuple(reasons), trains, tuple(notes), overridden)
+
+
+def decide_labels(situation: Situation | None, aims: Aims, *, rank: int) -> Decision:
+    """Return what to teach labels with. An encoder whose training fits and ends in time: all parameters. Else: LoRA of `rank`, which is that of `auto`.
+
+    Encoders are small and made to be trained whole for one task (Devlin et al. 2019, arXiv 1810.04805); a decoder that is trained whole takes several times
+    the memory for a head of a few outputs. `situation` is that of an encoder, None for a decoder.
+    """
+    method = Method("lora", rank=rank)
+    resources: Resources = "some"
+    if situation is None:
+        reasons = [f"The base model is a decoder: an update of rank {rank} beside frozen weights, and a head that is trained whole."]
+    else:
+        resources = resources_of(situation, aims)
+        full = f"all parameters need {situation.full_bytes / 1e9:.1f} GB of {situation.memory / 1e9:.1f} GB and {_hours(situation.full_hours)}"
+        reasons = [f"The base model is an encoder, but {full}; the limit is {_hours(aims.hours)} (--hours)."]
+        if resources == "ample":
+            method = Method("full")
+            reasons = [f"The base model is an encoder, made to be trained whole for a task: {full}, and this machine can do it."]
+    overridden = aims.method is not None or aims.rank is not None
+    if aims.method is not None and aims.method != method.name:
+        reasons.append(f"You asked for {aims.method}; by the rules it would be {_called(method)}.")
+        method = replace(method, name=aims.method, rank=rank)
+    if aims.rank is not None and method.name in LOW_RANK and aims.rank != method.rank:
+        reasons.append(f"Rank {aims.rank} was given; by the rules it would be {method.rank}.")
+        method = replace(method, rank=aims.rank)
+    return Decision(method, resources, (), tuple(reasons), method, (), overridden)
 
 
 def _rule(situation: Situation, aims: Aims, resources: Resources, many: int, few: int) -> tuple[Method, list[str], list[str]]:

@@ -22,10 +22,13 @@ from metier.models import LocalModel, text_likelihoods
 from metier.progress import SILENT, Progress
 from metier.records import Record
 from metier.shards import dataset_records
+from metier.training.reading import first_of_each
 
 __all__ = ["Gap", "Level", "measure_gaps", "propose_stages"]
 
 Level: TypeAlias = Literal["near", "middling", "far"]
+_Group: TypeAlias = tuple[str, str, Literal["texts", "answers"]]
+"""Domain, task and kind."""
 
 _NEAR, _FAR = 0.1, 0.5
 _EPOCHS: Mapping[str, Mapping[Level, int]] = {"texts": {"near": 1, "middling": 2, "far": 2}, "answers": {"near": 1, "middling": 2, "far": 3}}
@@ -94,17 +97,20 @@ def measure_gaps(dataset: Artifact, opened: Callable[[], LocalModel], *, limit: 
     return found
 
 
-def _groups(dataset: Artifact, limit: int) -> Iterator[tuple[tuple[str, str, Literal["texts", "answers"]], dict[str, list[Any]]]]:
+def _groups(dataset: Artifact, limit: int) -> Iterator[tuple[_Group, dict[str, list[Any]]]]:
     """Yield (domain, task, kind) and, by language, texts or records with an answer: the first `limit` of each group in the order of their ids."""
-    groups: dict[tuple[str, str, Literal["texts", "answers"]], list[Record]] = {}
-    for record in dataset_records(dataset, "validation"):
-        if record.language in _prose() and (record.text.strip() or any(message.learn for message in record.messages)):
-            groups.setdefault((record.domain or "", record.task or "", "answers" if record.messages else "texts"), []).append(record)
-    for key, records in sorted(groups.items()):
+    for key, records in sorted(first_of_each(dataset_records(dataset, "validation"), _group, limit).items()):
         by_language: dict[str, list[Any]] = {}
-        for record in sorted(records, key=lambda item: item.id)[:limit]:
+        for record in records:
             by_language.setdefault(record.language or "", []).append(record.text[:_CHARACTERS] if key[2] == "texts" else record)
         yield key, by_language
+
+
+def _group(record: Record) -> _Group | None:
+    """Return what a record is measured with; None for one without anything to read, or in a language of which there is no prose."""
+    if record.language not in _prose() or not (record.text.strip() or any(message.learn for message in record.messages)):
+        return None
+    return record.domain or "", record.task or "", "answers" if record.messages else "texts"
 
 
 def _of_texts(model: LocalModel, texts: Sequence[str]) -> tuple[float, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +17,7 @@ from metier.models import LocalModel
 from metier.progress import SILENT, Progress
 from metier.records import Message, Record
 from metier.training.planning.intervals import Interval, mean_interval, share_interval
+from metier.training.reading import first_of_each
 
 __all__ = ["ARMS", "Arm", "Family", "Measured", "Search", "Searcher", "Verdict", "conclude", "families", "measure_prompting", "verdict"]
 
@@ -79,20 +80,21 @@ def _question(record: Record) -> str:
     return record.messages[(_answer_at(record) or 1) - 1].content
 
 
-def families(train: Sequence[Record], validation: Sequence[Record], *, limit: int) -> list[Family]:
+def families(train: Iterable[Record], validation: Iterable[Record], *, limit: int) -> list[Family]:
     """Return the families of both splits with at most `limit` validation items each, taken by the order of their ids (digests)."""
-    kept: dict[str, tuple[list[Record], list[Record]]] = {}
-    for side, records in enumerate((train, validation)):
-        for record in records:
-            if _answer_at(record) is not None and _answer(record).strip():
-                name = " ".join(part for part in (record.task, record.language) if part) or "conversations"
-                kept.setdefault(name, ([], []))[side].append(record)
-    found = []
-    for name, (known, asked) in sorted(kept.items()):
-        if known and asked:
-            items = tuple(sorted(asked, key=lambda record: record.id)[:limit])
-            found.append(Family(name, tuple(known), items, _choices(known, items)))
-    return found
+    asked = first_of_each(validation, _family, limit)
+    known: dict[str, list[Record]] = {}
+    for record in train:
+        if (name := _family(record)) in asked:
+            known.setdefault(name or "", []).append(record)
+    return [Family(name, tuple(records), tuple(asked[name]), _choices(records, asked[name])) for name, records in sorted(known.items())]
+
+
+def _family(record: Record) -> str | None:
+    """Return the name of a record's family, None for one without an answer."""
+    if _answer_at(record) is None or not _answer(record).strip():
+        return None
+    return " ".join(part for part in (record.task, record.language) if part) or "conversations"
 
 
 def _choices(known: Sequence[Record], items: Sequence[Record]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import lazy_loader
 from metier.training.sweep.settings import SweepSettings
 
 if TYPE_CHECKING:
+    from metier.training.sweep.diary import SAME, Diary
     from metier.training.sweep.draw import is_grid, planned_trials
     from metier.training.sweep.fit import check_fit
     from metier.training.sweep.report import headline, short
@@ -20,6 +21,7 @@ else:
     __getattr__, _, _ = lazy_loader.attach(
         __name__,
         submod_attrs={
+            "diary": ["SAME", "Diary"],
             "draw": ["is_grid", "planned_trials"],
             "fit": ["check_fit"],
             "report": ["headline", "short"],
@@ -29,4 +31,18 @@ else:
         },
     )
 
-__all__ = ["Space", "SweepSettings", "check_fit", "headline", "is_grid", "local_workers", "planned_trials", "ray_workers", "read_space", "search", "short"]
+__all__ = [
+    "SAME",
+    "Diary",
+    "Space",
+    "SweepSettings",
+    "check_fit",
+    "headline",
+    "is_grid",
+    "local_workers",
+    "planned_trials",
+    "ray_workers",
+    "read_space",
+    "search",
+    "short",
+]

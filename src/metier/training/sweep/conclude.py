@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from metier.training.sweep.draw import importance
+from metier.training.sweep.quantity import Quantity
 from metier.training.sweep.space import Space
-from metier.training.sweep.spread import paired_difference, standard_error
+from metier.training.sweep.spread import paired_error, standard_error
 from metier.training.sweep.trials import Trial
 
 __all__ = ["conclude", "yaml_lines"]
@@ -23,12 +24,14 @@ _SEVERAL = 3
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """The best of the complete trials of one size; `difference` to the best trial of all, with its standard error, over the same examples."""
+    """The best of the complete trials of one size; `difference`: by how much it is worse than the best trial of all, with its standard error, over the
+    same examples.
+    """
 
     size: float
     trials: int
     trial: int
-    loss: float
+    value: float
     standard_error: float | None
     difference: float
     difference_error: float | None
@@ -36,21 +39,22 @@ class _Size:
 
 
 def conclude(space: Space, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Return the findings as JSON values: trials, best, recommended, curve, importance, sentences and the YAML lines for `training:`.
+    """Return the findings as JSON values: what is compared, trials, best, recommended, curve, importance, sentences and the YAML lines for `training:`.
 
-    Recommended is the smallest size within one standard error of the best loss (the rule of one standard error: Breiman et al.,
+    Recommended is the smallest size within one standard error of the best trial (the rule of one standard error: Breiman et al.,
     Classification and Regression Trees, 1984, 3.4.3; Hastie et al., The Elements of Statistical Learning, 7.10); without a searched size, the
     best trial. Both are None if no trial is complete.
     """
     rows = [_row(trial) for trial in trials]
     complete = [trial for trial in trials if trial.state == "complete"]
-    found: dict[str, Any] = {"trials": rows, "best": None, "recommended": None, "size": None, "curve": [], "importance": {}, "sentences": [], "yaml": ""}
+    found: dict[str, Any] = {"compared": asdict(space.by), "trials": rows, "best": None, "recommended": None, "size": None}
+    found |= {"curve": [], "importance": {}, "sentences": [], "yaml": ""}
     if not complete:
         return found
-    best = _best(complete)
+    best = _best(complete, space.by)
     error = standard_error(best.examples)
     key = space.size
-    curve = [] if key is None else _curve(key, complete, best, error)
+    curve = [] if key is None else _curve(key, space.by, complete, best, error)
     chosen = next((trials[item.trial] for item in curve if item.within), best)
     return found | {
         "best": _row(best) | {"standard_error": error},
@@ -58,46 +62,55 @@ def conclude(space: Space, trials: Sequence[Trial]) -> dict[str, Any]:
         "size": key,
         "curve": [asdict(item) for item in curve],
         "importance": importance(space, trials),
-        "sentences": [*_sentences(key, curve, chosen, best, error), *_cautions(key, curve, trials)],
+        "sentences": [*_sentences(key, space.by, curve, chosen, best, error), *_cautions(key, curve, trials)],
         "yaml": yaml_lines(chosen.values),
     }
 
 
-def _best(trials: Sequence[Trial]) -> Trial:
-    """Return the trial of the lowest loss, the earlier one of two."""
-    return min(trials, key=lambda trial: (trial.loss, trial.number))
+def _cost(trial: Trial, by: Quantity) -> float:
+    assert trial.value is not None, "a complete trial has a value"
+    return by.cost(trial.value)
+
+
+def _best(trials: Sequence[Trial], by: Quantity) -> Trial:
+    """Return the best trial, the earlier one of two."""
+    return min(trials, key=lambda trial: (_cost(trial, by), trial.number))
 
 
 def _row(trial: Trial) -> dict[str, Any]:
-    kept = ("reason", "loss", "losses", "seconds", "trainable_parameters", "effective")
+    kept = ("reason", "value", "course", "loss", "losses", "seconds", "trainable_parameters", "effective")
     return {"number": trial.number, "state": trial.state, "settings": dict(trial.values)} | {key: (trial.outcome or {}).get(key) for key in kept}
 
 
-def _curve(key: str, complete: Sequence[Trial], best: Trial, error: float | None) -> list[_Size]:
+def _curve(key: str, by: Quantity, complete: Sequence[Trial], best: Trial, error: float | None) -> list[_Size]:
     """Return the best complete trial of each size, the smallest size first."""
     curve = []
     for size in sorted({trial.values[key] for trial in complete if trial.values[key] != "auto"}):
         alike = [trial for trial in complete if trial.values[key] == size]
-        trial = _best(alike)
-        difference, doubt = (0.0, None) if trial is best else paired_difference(trial.examples, best.examples)
-        within = trial is best or (error is not None and (trial.loss or 0.0) <= (best.loss or 0.0) + error)
-        curve.append(_Size(size, len(alike), trial.number, trial.loss or 0.0, standard_error(trial.examples), difference, doubt, within))
+        trial = _best(alike, by)
+        difference = _cost(trial, by) - _cost(best, by)
+        doubt = None if trial is best else paired_error(trial.examples, best.examples)
+        within = trial is best or (error is not None and difference <= error)
+        curve.append(_Size(size, len(alike), trial.number, by.cost(_cost(trial, by)), standard_error(trial.examples), difference, doubt, within))
     return curve
 
 
-def _sentences(key: str | None, curve: Sequence[_Size], chosen: Trial, best: Trial, error: float | None) -> list[str]:
+def _sentences(key: str | None, by: Quantity, curve: Sequence[_Size], chosen: Trial, best: Trial, error: float | None) -> list[str]:
     """Return the conclusion in words."""
     spread = "" if error is None else f", standard error {error:.4f}"
-    found = [f"The best validation loss is {best.loss:.4f} nats a learnt token{spread} (trial {best.number})."]
+    found = [f"The best {by.name} is {by.shown(by.cost(_cost(best, by)))}{spread} (trial {best.number})."]
     if error is None:
         found.append("With fewer than two validation examples there is no standard error, so the best trial is taken.")
-    elif key is None:
+        return found
+    if not error:
+        found.append("No item does otherwise than the others there, so the standard error says nothing: more validation records would.")
+    if key is None:
         found.append("No size of the trained part was searched, so the best trial is taken.")
     elif chosen is best:
         found.append(f"No smaller {_name(key)} than {best.values[key]} comes within one standard error of it.")
     else:
         place = next(item for item in curve if item.trial == chosen.number)
-        within = f"The smallest {_name(key)} within one standard error of it is {place.size:g}, with {place.loss:.4f} (trial {chosen.number})"
+        within = f"The smallest {_name(key)} within one standard error of it is {place.size:g}, with {place.value:.4f} (trial {chosen.number})"
         found.append(f"{within}; the best has {best.values[key]}.")
         if place.difference_error is not None and place.difference > _CLEAR * place.difference_error:
             paired = f"{place.difference:.4f} with a standard error of {place.difference_error:.4f}"

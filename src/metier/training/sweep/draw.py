@@ -68,9 +68,12 @@ def _text(values: Mapping[str, Any]) -> str:
 
 
 def importance(space: Space, trials: Sequence[Trial]) -> dict[str, float]:
-    """Return the share of each key in the variance of the loss (functional ANOVA; Hutter et al. 2014), largest first; empty below ten finished trials."""
+    """Return the share of each key in the variance of what trials are compared by (functional ANOVA; Hutter et al. 2014), largest first.
+
+    Empty below ten finished trials.
+    """
     complete = [trial for trial in trials if trial.state == "complete"]
-    if len(complete) < _ENOUGH or len(space.parts) < 2 or len({trial.loss for trial in complete}) < 2:
+    if len(complete) < _ENOUGH or len(space.parts) < 2 or len({trial.value for trial in complete}) < 2:
         return {}
     evaluator = optuna("importance").FanovaImportanceEvaluator(seed=0)
     found = optuna("importance").get_param_importances(study_of(space, complete), evaluator=evaluator)

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from metier.training.sweep.pictures import curve_picture, importance_picture, trials_picture
+from metier.training.sweep.quantity import Quantity
 
 __all__ = ["headline", "short", "write_report"]
 
@@ -18,18 +19,20 @@ def write_report(project: str, facts: Mapping[str, Any]) -> str:
     """Return the report as HTML; `facts` are what `metier.training.sweep.search` returned. Everything is escaped."""
     loader = FileSystemLoader(Path(__file__).parent / "data")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(loss=_loss, count=_count, short=short)
+    environment.filters.update(value=_value, count=_count, short=short)
     best, recommended = facts["best"], facts["recommended"]
-    limit = None if best is None or best["standard_error"] is None else best["loss"] + best["standard_error"]
+    by = Quantity(**facts["compared"])
+    limit = None if best is None or best["standard_error"] is None else by.cost(by.cost(best["value"]) + best["standard_error"])
     size = (facts["size"] or "").rsplit(".", 1)[-1]
     return environment.get_template("report.html.j2").render(
         project=project,
         facts=facts,
+        by=by,
         headline=headline(facts),
         keys=list(facts["trials"][0]["settings"]) if facts["trials"] else [],
         size=size,
-        curve=curve_picture(facts["curve"], limit, label=size),
-        trials=trials_picture(facts["trials"], None if recommended is None else recommended["number"]),
+        curve=curve_picture(facts["curve"], limit, label=size, by=by),
+        trials=trials_picture(facts["trials"], None if recommended is None else recommended["number"], by),
         importance=importance_picture(facts["importance"]),
     )
 
@@ -49,7 +52,7 @@ def short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace('"', "")
 
 
-def _loss(value: float | None) -> str:
+def _value(value: float | None) -> str:
     return "\u2013" if value is None else f"{value:.4f}"
 
 

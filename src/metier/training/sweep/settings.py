@@ -40,10 +40,12 @@ Searched: TypeAlias = Annotated[Annotated[RangeSettings, Tag("range")] | Annotat
 
 
 class SweepSettings(Settings):
-    """The `sweep:` section: `metier sweep` searches for training settings with the lowest validation loss."""
+    """The `sweep:` section: `metier sweep` searches for training settings with the lowest validation loss, or with the best score."""
 
     search: dict[str, Searched] = {}
     """Keys of `training:` and what is tried for each: a list of values, or a range such as `{low: 0.0001, high: 0.005, log: true}`."""
+    by: Literal["auto", "loss", "score"] = "auto"
+    """What trials are compared by: the validation loss, or the score that `training.validation` names; auto: what `training.validation.by` says."""
     trials: int = Field(default=20, ge=1)
     """Trainings at most. Raised later, the sweep goes on; where all combinations are fewer, each is tried once."""
     seed: int = 0

@@ -13,7 +13,9 @@ from pydantic import ValidationError
 
 from metier.config import Document, Settings
 from metier.errors import ConfigError, Fault, nearest
+from metier.training.scoring import Scoring
 from metier.training.settings import TrainingSettings
+from metier.training.sweep.quantity import LOSS, Quantity, quantity_of
 from metier.training.sweep.settings import RangeSettings, Searched, SweepSettings
 
 __all__ = ["Choices", "Range", "Space", "read_space", "settings_with"]
@@ -23,9 +25,9 @@ _DIGITS = 3
 _NOT_SEARCHED = {
     "task": "it says what is taught, not how",
     "seed": "the best of several seeds is luck, not a setting",
-    "validation": "losses that are measured in different ways cannot be compared",
-    "batch.maximum_tokens": "it decides which validation examples count, so the losses could not be compared",
-    "stages": "they decide which validation examples count, so the losses could not be compared",
+    "validation": "what is measured in different ways cannot be compared",
+    "batch.maximum_tokens": "it decides which validation examples count, so trials could not be compared",
+    "stages": "they decide which validation examples count, so trials could not be compared",
     "adaptation.joint": "who trains together is decided, and the losses of other projects would be compared",
     "privacy": "what is promised to people is decided, not searched",
     "objectives.distillation.teacher": "one teacher is loaded for all trials",
@@ -66,10 +68,11 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What is searched, by key, around the settings of the project file."""
+    """What is searched, by key, around the settings of the project file, and what trials are compared by."""
 
     training: TrainingSettings
     parts: tuple[Choices | Range, ...]
+    by: Quantity = LOSS
 
     @property
     def size(self) -> str | None:
@@ -134,10 +137,10 @@ def settings_with(training: TrainingSettings, values: Mapping[str, Any]) -> Trai
     return TrainingSettings.model_validate_json(json.dumps(document))
 
 
-def read_space(training: TrainingSettings, sweep: SweepSettings, document: Document) -> Space:
+def read_space(training: TrainingSettings, sweep: SweepSettings, document: Document, scoring: Scoring | None = None) -> Space:
     """Return what is searched. Raises ConfigError with every fault: unknown or unfit keys and values, and what no method would read.
 
-    `document` is the project file, whose lines the faults name.
+    `document` is the project file, whose lines the faults name; `scoring` is what `training.validation.tasks` names.
     """
     faults: list[Fault] = []
     parts: list[Choices | Range] = []
@@ -147,8 +150,11 @@ def read_space(training: TrainingSettings, sweep: SweepSettings, document: Docum
         what = "the guarantee would not cover a search: settings would be chosen by what the records of people do to a loss"
         faults.append(document.fault(("training", "privacy", "epsilon"), what, "search with public data, or decide the settings beforehand"))
     elif not training.validation.times:
-        what = "without validation there is no loss to compare"
+        what = "without validation there is nothing to compare"
         faults.append(document.fault(("training", "validation", "times"), what, "set training.validation.times to 1 or more"))
+    if sweep.by == "score" and training.validation.by == "loss":
+        remedy = "set training.validation.by: score" + ("" if training.task != "generation" else ", and name tasks under training.validation.tasks")
+        faults.append(document.fault(("sweep", "by"), "there is no score: trials keep what has the lowest validation loss", remedy))
     if training.adaptation.joint.projects:
         what = "a trial trains on one project's data"
         faults.append(document.fault(("training", "adaptation", "joint"), what, "search without it, then train together with what was found"))
@@ -158,7 +164,7 @@ def read_space(training: TrainingSettings, sweep: SweepSettings, document: Docum
         faults += [document.fault(("sweep", "search", key), what, remedy) for what, remedy in found]
         if not found:
             parts.append(_part(key, wanted, known[key]))
-    space = Space(training, tuple(parts))
+    space = Space(training, tuple(parts), quantity_of(training, sweep, scoring))
     faults += _refused(space, document)
     if faults:
         raise ConfigError(faults)

@@ -38,24 +38,25 @@ class Trial:
         return "running" if self.outcome is None else self.outcome["state"]
 
     @property
-    def losses(self) -> Sequence[float]:
-        """Validation losses in order, as far as it has ended."""
-        return () if self.outcome is None else self.outcome["losses"]
+    def course(self) -> Sequence[float]:
+        """What each validation measured of what trials are compared by, in order, as far as it has ended."""
+        return () if self.outcome is None else self.outcome["course"]
 
     @property
-    def loss(self) -> float | None:
-        """The validation loss of what was kept, in nats a learnt token; None if there is none."""
-        return None if self.outcome is None else self.outcome["loss"]
+    def value(self) -> float | None:
+        """What trials are compared by, of what was kept; None if there is none."""
+        return None if self.outcome is None else self.outcome["value"]
 
     @property
     def examples(self) -> Sequence[tuple[float, int]]:
-        """Summed loss and learnt tokens of each validation example; empty where the trial is not complete."""
+        """What the standard error is made of (see `metier.training.sweep.job.run_trial`); empty where the trial is not complete."""
         return () if self.outcome is None else [(total, count) for total, count in self.outcome["examples"]]
 
 
 def failed(reason: str) -> dict[str, Any]:
     """Return the outcome of a trial that failed."""
-    return {"state": "failed", "reason": reason, "loss": None, "losses": [], "examples": [], "seconds": None, "trainable_parameters": None, "effective": {}}
+    nothing: dict[str, Any] = {"value": None, "course": [], "examples": [], "loss": None, "losses": []}
+    return {"state": "failed", "reason": reason, **nothing, "seconds": None, "trainable_parameters": None, "effective": {}}
 
 
 def optuna(part: str = "") -> Any:
@@ -89,16 +90,16 @@ def _drawn(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def frozen(space: Space, trial: Trial) -> Any:
-    """Return a trial as Optuna's own. Its intermediate values are the validation losses by their number, from 1: trials differ in their steps."""
+    """Return a trial as Optuna's own. Its intermediate values are those of the validations by their number, from 1: trials differ in their steps."""
     states = optuna("trial").TrialState
     outcome = trial.outcome or {}
     complete = trial.state == "complete"
     return optuna("trial").create_trial(
         state={"running": states.RUNNING, "complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[trial.state],
-        value=outcome["loss"] if complete else None,
+        value=outcome["value"] if complete else None,
         params=_drawn(space, trial.values),
         distributions=distributions(space),
-        intermediate_values=dict(enumerate(trial.losses, 1)),
+        intermediate_values=dict(enumerate(trial.course, 1)),
         user_attrs={_SETTINGS: dict(trial.values)},
     )
 
@@ -115,7 +116,7 @@ class Journal:
         journal = optuna("storages.journal")
         backend = journal.JournalFileBackend(str(path), lock_obj=journal.JournalFileOpenLock(str(path)))
         storage = optuna("storages").JournalStorage(backend)
-        self._study = optuna().create_study(storage=storage, study_name=_STUDY, direction="minimize", load_if_exists=True)
+        self._study = optuna().create_study(storage=storage, study_name=_STUDY, direction=space.by.direction, load_if_exists=True)
 
     def trials(self) -> list[Trial]:
         """Return the trials in order; those that were under way have no outcome."""
@@ -130,14 +131,14 @@ class Journal:
         """Note what came of a trial. Its state is written last: one that is stopped before it is still under way."""
         storage, number = self._study._storage, self._study.get_trials(deepcopy=False)[trial.number]._trial_id
         made = frozen(self._space, trial)
-        for place, loss in made.intermediate_values.items():
-            storage.set_trial_intermediate_value(number, place, loss)
+        for place, value in made.intermediate_values.items():
+            storage.set_trial_intermediate_value(number, place, value)
         storage.set_trial_user_attr(number, _OUTCOME, dict(trial.outcome or {}))
         storage.set_trial_state_values(number, state=made.state, values=made.values)
 
 
 def study_of(space: Space, trials: Sequence[Trial], **parts: Any) -> Any:
     """Return a study in memory that knows these trials alone; `parts` are its sampler and pruner."""
-    study = optuna().create_study(study_name=_STUDY, direction="minimize", **parts)
+    study = optuna().create_study(study_name=_STUDY, direction=space.by.direction, **parts)
     study.add_trials([frozen(space, trial) for trial in trials])
     return study
