@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,8 @@ from metier.shards import read_drops
 from metier.store import Store
 from metier.training import TrainingSettings, train
 from metier.training.batches import row_of
+from metier.training.effective import settled_for_labels
+from metier.training.examples import Collector, Labelled
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import label_objective
 from metier.training.settings import BatchSettings, CheckpointSettings, ObjectiveSettings, ValidationSettings
@@ -283,3 +286,19 @@ def test_the_entry_of_training_is_the_same_after_it_was_used(make_dataset: MakeD
     train(make_dataset(train=ROWS), encoder, settings(task="classification", epochs=1), workspace=store.workspace("once"))
     assert training.train is train
     assert callable(training.train)
+
+
+def test_a_step_has_enough_answers_and_a_pass_enough_steps() -> None:
+    def rows_of(words: int, texts: int, rows: Any = "auto", *, whole: bool = True) -> int | str:
+        with Collector("classes") as found:
+            for number in range(texts):
+                found.take(Record(id=str(number), text="x", label="a"), Labelled(tuple(range(words)), (0,), (0,)))
+        settings = TrainingSettings(task="classification", batch=BatchSettings(row_tokens=1024, rows=rows))
+        return settled_for_labels(settings, "full", found.collected(), whole=whole).batch.rows
+
+    assert rows_of(200, 2000) == 7, "32 texts of 200 tokens"
+    assert rows_of(30, 2000) == 1, "a row holds 34"
+    assert rows_of(200, 300) == 3, "16 steps a pass"
+    assert rows_of(200, 20) == 1
+    assert rows_of(200, 2000, 2) == 2, "what is asked for stays"
+    assert rows_of(200, 2000, whole=False) == "auto", "a text of words has an answer a word"

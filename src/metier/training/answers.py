@@ -70,6 +70,7 @@ class Answering:
         """Return what the run says of the training."""
         settings, effective = self.trainer.settings, self.effective
         resolved = settings.model_dump(mode="json") | {"method": effective.method, "precision": effective.precision, "learning_rate": settings.peak_rate}
+        resolved["batch"]["rows"] = settings.batch.rows_of_step
         resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
         return (
             _work(self)

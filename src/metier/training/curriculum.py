@@ -187,7 +187,7 @@ def plan_steps(
                 places = order(len(seen), settings.seed, epoch, *([number] if number else []))
                 rows = list(pack(lengths, (seen[place] for place in places), settings.batch.row_tokens))
             wanted = math.ceil(len(rows) * min(1.0, settings.epochs - epoch))
-            window = settings.batch.rows
+            window = settings.batch.rows_of_step
             first_epoch = first_epoch or math.ceil(wanted / window)
             for start in range(0, wanted, window):
                 yield tuple(tuple(row) for row in islice(rows, start, min(start + window, wanted)))

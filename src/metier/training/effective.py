@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,13 +23,16 @@ from metier.training.launch import processes
 from metier.training.settings import TrainingSettings
 from metier.training.support import whole_first
 
-__all__ = ["Effective", "placed", "read_later", "resolve", "share_out", "virtual_tokens"]
+__all__ = ["Effective", "placed", "read_later", "resolve", "settled_for_labels", "share_out", "virtual_tokens"]
 
 _SAMPLE = 32
 """Examples whose gradients share out ranks."""
 
 _MOST = 4
 """A layer gets at most so many times the rank."""
+
+_ANSWERS, _STEPS_OF_PASS = 32, 16
+"""Answers of a step where each text has one, and steps that a pass keeps. Devlin et al. (2019, arXiv 1810.04805, A.3) tune encoders with 16 or 32 texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,23 @@ def resolve(settings: TrainingSettings, method: MethodName, examples: int, devic
         gate=given.gate,
     )
     return Effective(method, shape, fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision])
+
+
+def settled_for_labels(settings: TrainingSettings, method: MethodName, taught: Examples, *, whole: bool) -> TrainingSettings:
+    """Return the settings with what `auto` becomes for labels: the method's rate for them, and the rows of a step.
+
+    `whole`: each text has one answer. Then a row of long texts has a handful of answers, and a step of one row hardly says where to go: it gets rows
+    for about 32 answers, as long as a pass keeps 16 steps.
+    """
+    changes: dict[str, Any] = {}
+    if settings.learning_rate == "auto":
+        changes["learning_rate"] = METHODS[method].rate_for_labels
+    if settings.batch.rows == "auto" and whole:
+        tokens = int(taught.lengths.sum())
+        wanted = math.ceil(_ANSWERS * tokens / len(taught) / settings.batch.row_tokens)
+        rows = max(1, min(wanted, tokens // settings.batch.row_tokens // _STEPS_OF_PASS))
+        changes["batch"] = settings.batch.model_copy(update={"rows": rows})
+    return settings.model_copy(update=changes)
 
 
 def virtual_tokens(settings: TrainingSettings, method: MethodName) -> int:

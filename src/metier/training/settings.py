@@ -49,14 +49,19 @@ class BatchSettings(Settings):
 
     row_tokens: int = Field(default=1024, ge=16)
     """Tokens of one packed row: several examples beside each other, without padding."""
-    rows: int = Field(default=1, ge=1)
-    """Packed rows of one optimiser step (gradient accumulation; the average is over tokens, not rows)."""
+    rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Packed rows of one optimiser step (gradient accumulation; the average is over tokens, not rows); auto: 1, but for one answer a text those of about 32."""
     maximum_tokens: int = Field(default=1024, ge=16)
     """Longer examples are not cut: they are left out and written to the run's drop ledger."""
     order: Literal["shuffled", "dataset"] = "shuffled"
     """`shuffled`: another order in each epoch, drawn by the seed. `dataset`: as the records stand there, for a mix with a curriculum."""
     shares: ShareSettings = ShareSettings()
     """How often each group of the records is seen; a stage may have its own."""
+
+    @property
+    def rows_of_step(self) -> int:
+        """Packed rows of one optimiser step, with `auto` resolved as far as it is without looking at examples."""
+        return 1 if self.rows == "auto" else self.rows
 
 
 class OptimizerSettings(Settings):

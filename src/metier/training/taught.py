@@ -18,7 +18,7 @@ from metier.models.heads import Layout, is_encoder, layout_of, load_with_head, l
 from metier.models.labelfiles import save_trained
 from metier.models.labels import Labelling as Labels
 from metier.models.labels import LabelTask
-from metier.models.methods import METHODS, MethodName, Tuned, attach_method, check_method
+from metier.models.methods import MethodName, Tuned, attach_method, check_method
 from metier.models.words import TextReader
 from metier.progress import Progress
 from metier.shards import dataset_records, write_drops
@@ -26,7 +26,7 @@ from metier.store import Workspace, remove_folder
 from metier.training.classweights import check_objectives, class_weights
 from metier.training.crew import accelerator
 from metier.training.curriculum import plan_course
-from metier.training.effective import Effective, placed, read_later, resolve, share_out, virtual_tokens
+from metier.training.effective import Effective, placed, read_later, resolve, settled_for_labels, share_out, virtual_tokens
 from metier.training.examples import Examples
 from metier.training.facts import facts_of, named
 from metier.training.labelled import encode_labelled, fit_labelling
@@ -113,7 +113,7 @@ def prepare_labels(
     reader = TextReader(tokenizer, virtual=virtual_tokens(settings, method))
     taught = labelled_examples(dataset, base, labels, reader, layout, kept=workspace.kept(FOLDER), progress=workspace.progress)
     sample = validation_sample(dataset, settings.validation.limit)
-    settled = settings.model_copy(update={"learning_rate": METHODS[method].rate_for_labels}) if settings.learning_rate == "auto" else settings
+    settled = settled_for_labels(settings, method, taught, whole=not labels.by_word)
     with joined.main_process_first():
         if heard is not None:
             about: dict[str, Any] = {"file": workspace.folder / "teacher.npy", "dtype": effective.dtype, "device": str(joined.device)}
@@ -197,6 +197,7 @@ def let_learn(model: Any, effective: Effective, seed: int) -> Tuned | None:
 def _facts(made: Labelling) -> dict[str, Any]:
     labels, base, effective = made.labels, made.base, made.effective
     resolved = made.trainer.settings.model_dump(mode="json") | {"method": effective.method, "precision": effective.precision}
+    resolved["batch"]["rows"] = made.trainer.settings.batch.rows_of_step
     resolved["adaptation"] |= effective.sizes | {"ranks": dict(effective.shape.ranks)}
     return {
         "base": named(base),

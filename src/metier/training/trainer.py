@@ -160,7 +160,7 @@ class Trainer:
                 write_atomically(folder / file.name, file.read_bytes())
 
     def _say(self) -> None:
-        processes, rows = self.accelerator.num_processes, self.settings.batch.rows
+        processes, rows = self.accelerator.num_processes, self.settings.batch.rows_of_step
         if rows < processes:
             self.progress.say(f"note: a step has {rows} rows for {processes} processes, the others have nothing to do: raise training.batch.rows")
         if left := self.course.unused:

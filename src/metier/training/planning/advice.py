@@ -77,7 +77,7 @@ class _Case:
         """How the loop would work on a machine."""
         return Means(
             machine.precision,
-            self.settings.batch.rows,
+            self.settings.batch.rows_of_step,
             any(stage.settings.adaptation.dropout > 0 for stage in self.course.stages),
             machine.accelerator,
             len(self.load.rows),

@@ -27,7 +27,7 @@ from metier.shards import dataset_records
 from metier.training.batches import row_at
 from metier.training.classweights import check_objectives, class_weights
 from metier.training.curriculum import Course, plan_course
-from metier.training.effective import Effective, resolve
+from metier.training.effective import Effective, resolve, settled_for_labels
 from metier.training.examples import Labelled
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective
@@ -95,13 +95,12 @@ class LabelCase:
         task = cast("LabelTask", settings.task)
         self.name = label_method(settings, encoder=self.encoder)
         check_read(settings, self.name)
-        rate = METHODS[self.name].rate_for_labels if settings.learning_rate == "auto" else settings.learning_rate
-        self.settings = settings.model_copy(update={"learning_rate": rate})
         self.labels = fit_labelling(dataset_records(dataset, "train"), task, min(settings.batch.maximum_tokens, longest(base)))
         check_objectives(settings, self.labels)
         reader = TextReader(load_tokenizer(base))
         self.layout: Layout = layout_of(outline(base, self.labels), self.labels)
         taught = labelled_examples(dataset, base, self.labels, reader, self.layout, kept=kept, progress=progress)
+        self.settings = settled_for_labels(settings, self.name, taught, whole=not self.labels.by_word)
         checks = encode_labelled(validation_sample(dataset, settings.validation.limit), reader, self.labels, self.layout)
         self.course: Course = plan_course(taught, checks, self.settings)
         self.load: Load = load_of(taught, self.course.plan, checks, row_tokens=settings.batch.row_tokens)
@@ -127,7 +126,7 @@ class LabelCase:
     def means(self, machine: Machine) -> Means:
         """How the loop works on a machine."""
         dropout = self.settings.adaptation.dropout > 0
-        return Means(machine.precision, self.settings.batch.rows, dropout, machine.accelerator, len(self.load.rows))
+        return Means(machine.precision, self.settings.batch.rows_of_step, dropout, machine.accelerator, len(self.load.rows))
 
     def effective(self, method: Method, dtype: torch.dtype) -> Effective:
         """Return the method as training resolves it, with the frozen weights in a format."""
