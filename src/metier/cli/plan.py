@@ -19,9 +19,10 @@ from metier.errors import Fault, InputError, nearest
 from metier.models.methods import METHODS
 from metier.prepare.generate.retrieval import Index
 from metier.project import Project, load_project, members_of
-from metier.training import Member, planning
+from metier.training import planning
 
 if TYPE_CHECKING:
+    from metier.training import Member
     from metier.training.planning import Aims
 
 __all__ = ["plan"]
@@ -94,6 +95,8 @@ def _members(project: Project, dataset: Artifact, base: models.Base, online: boo
         return base if other is project else models.resolve(other.settings.base, root=other.root, online=online)
 
     others = members_of(project, base_of, lambda other: latest(other, "dataset"))
+    from metier.training import Member  # which needs torch
+
     return (Member(project.settings.project, dataset, project.store), *others) if others else ()
 
 
