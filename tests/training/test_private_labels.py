@@ -184,8 +184,11 @@ def test_a_record_that_breaks_its_loss_blocks_no_private_training(make_dataset: 
     records = rows_of("regression")
     records[3] = replace(records[3], label="1e200", subject="alone")
     dataset = make_dataset(train=records)
-    chosen = settings("lora", "regression", epochs=2.0)
-    made, trained = train(dataset, encoder, chosen, workspace=store.workspace("private"))
+    chosen, workspace = settings("lora", "regression", epochs=2.0), store.workspace("private")
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    # Draws that take that record: those of a secret of their own may pass it by.
+    (workspace.folder / "chance.secret").write_bytes(b"s" * 32)
+    made, trained = train(dataset, encoder, chosen, workspace=workspace)
     steps = [json.loads(line) for line in made.file("metrics.jsonl").read_text().splitlines()]
     assert made.facts["privacy"]["unusable_draws"] == sum(row["unusable"] for row in steps) > 0
     assert all(math.isfinite(row["loss"]) for row in steps)
