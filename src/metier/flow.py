@@ -118,7 +118,9 @@ def newest(project: Project, kind: Literal["dataset", "adapter"]) -> tuple[Artif
         return found[-1], True
     last = project.store.newest(kind)
     if last is None:
-        raise StoreError(f"the project has no {kind} yet\n    -> make it with: metier run {project.root}")
+        # What asks for the data alone, before anything is spent, is not sent into a training.
+        command = "data build" if kind == "dataset" else "run"
+        raise StoreError(f"the project has no {kind} yet\n    -> make it with: metier {command} {project.root}")
     return last, False
 
 

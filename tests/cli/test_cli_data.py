@@ -80,7 +80,8 @@ def test_without_a_dataset_or_an_adapter_the_message_says_what_to_run(project: P
     for command in (("data", "inspect"), ("data", "preview"), ("chat", "--question", "?")):
         ended = invoke(*command[:1], *command[1:], project) if command[0] == "data" else invoke("chat", project, *command[1:])
         assert ended.code == 2
-        assert f"-> make it with: metier run {project}" in ended.err
+        made_by = "data build" if command[0] == "data" else "run"
+        assert f"-> make it with: metier {made_by} {project}" in ended.err
     assert not (project / ".metier" / "artifacts").exists()
 
 
