@@ -267,7 +267,7 @@ def test_what_has_no_place_names_the_nearest_setting_or_the_reason(make: Make) -
 
 def test_batches_of_examples_and_steps_of_packed_rows_are_not_the_same(make: Make) -> None:
     imported, project = make(LLAMA_FACTORY.replace("packing: true\n", ""))
-    assert project.settings.training.batch.rows == 1
+    assert project.settings.training.batch.rows_of_step == 1
     note = said(imported, "per_device_train_batch_size").note
     assert "2 x 8 examples make a step there" in note
     assert "rows x row_tokens" in note

