@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from metier.artifacts import Artifact
 from metier.models import Base
@@ -40,6 +41,15 @@ def conversation(question: str, answer: str, *, task: str = "chat", label: str |
     messages = (Message("user", question), Message("assistant", answer, learn=True))
     record = Record(id="", messages=messages, task=task, label=label, language=language)
     return Record(id=identify(record), messages=messages, task=task, label=label, language=language)
+
+
+def stir(model: torch.nn.Module, spread: float) -> None:
+    """Move every parameter that is trained by chance, so that nothing is where it begins: what starts at zero hides what is wrong."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from conftest import MakeDataset, conversation
+from conftest import MakeDataset, conversation, stir
 from metier.models import Base, Chat, Encoded, load_tokenizer, load_weights
 from metier.models import attention as attention_of
 from metier.models.attention import Packed
@@ -87,11 +87,7 @@ def test_texts_with_a_long_beginning_are_one_family_though_two_of_them_have_more
 def test_losses_and_gradients_are_those_of_each_example_by_itself(base: Base, method: str) -> None:
     model = load_weights(base, torch.float32)
     tuned = attach_method(model, method, SHAPE, seed=0)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
+    stir(model, 0.02)
     examples = encoded(base, tuned.virtual)
     shared, plain = row_of(examples, shared=True), row_of(examples)
     assert len(shared.tokens) < 0.6 * len(plain.tokens)

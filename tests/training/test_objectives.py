@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import MakeDataset, conversation
+from conftest import MakeDataset, conversation, stir
 from metier.errors import ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
 from metier.models.attention import Packed
@@ -28,11 +28,7 @@ SHAPE = Shape(rank=4, alpha=8, size=16, tokens=5, layers=1)
 def moved(base: Base, method: str) -> tuple[torch.nn.Module, Tuned, Row]:
     model = load_weights(base, torch.float32)
     tuned = attach_method(model, method, SHAPE, seed=0)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    stir(model, 0.05)
     chat = Chat(load_tokenizer(base), virtual=tuned.virtual)
     return model, tuned, row_of([chat.encode(record.messages) for record in ROWS])
 

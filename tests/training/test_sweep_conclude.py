@@ -78,6 +78,15 @@ def test_without_a_size_the_best_trial_is_recommended() -> None:
     assert (found["size"], found["curve"], found["recommended"]["number"]) == (None, [], 1)
 
 
+def test_of_trials_with_one_score_the_one_of_the_lowest_loss_is_the_best() -> None:
+    space = Space(TrainingSettings(), (Choices("learning_rate", (0.001, 0.002, 0.003)),))
+    trials = [trial(number, 16, shift, rate=0.001 * (number + 1)) for number, shift in enumerate((0.9, 0.1, 0.5))]
+    for found in trials:
+        assert found.outcome is not None
+        found.outcome["value"] = 1.0
+    assert conclude(space, trials)["best"]["number"] == conclude(space, trials)["recommended"]["number"] == 1
+
+
 def test_the_lines_for_the_project_file_are_read_back_as_they_are() -> None:
     values = {"learning_rate": 0.000123, "adaptation.rank": 4, "adaptation.targets": ["q_proj", "v_proj"], "optimizer.clip": 0.5, "method": "dora"}
     text = yaml_lines(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -73,8 +74,8 @@ def _cost(trial: Trial, by: Quantity) -> float:
 
 
 def _best(trials: Sequence[Trial], by: Quantity) -> Trial:
-    """Return the best trial, the earlier one of two."""
-    return min(trials, key=lambda trial: (_cost(trial, by), trial.number))
+    """Return the best trial; of two with one score the one of the lower loss, which scores over a few records cannot tell apart, then the earlier one."""
+    return min(trials, key=lambda trial: (_cost(trial, by), (trial.outcome or {}).get("loss", math.inf), trial.number))
 
 
 def _row(trial: Trial) -> dict[str, Any]:
