@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any, Protocol, TypeAlias
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from metier.models.ragged import Layout, attend_ragged, trusted
@@ -56,6 +56,7 @@ class _PieceAttention(torch.autograd.Function):
         heads, tokens, size = query.shape
         groups = heads // key.shape[0]
         output = query.new_empty(tokens, heads, size)
+        output[pieces[-1][0].stop if pieces else 0 :] = 0
         kept = []
         for own, before, mask in pieces:
             length = own.stop - own.start
@@ -78,6 +79,8 @@ class _PieceAttention(torch.autograd.Function):
         heads, shared = query.shape[0], key.shape[0]
         outer = gradients[0].transpose(0, 1)
         for_query, for_key, for_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        for gradient in (for_query, for_key, for_value):
+            gradient[:, ctx.pieces[-1][0].stop if ctx.pieces else 0 :] = 0
         for (own, before, _), probabilities in zip(ctx.pieces, kept, strict=True):
             length = own.stop - own.start
             into, stacked = _stack(outer[:, own], heads // shared), probabilities.view(shared, heads // shared * length, -1)
@@ -112,7 +115,8 @@ class Packed:
     """Attention inside each piece of a packed row: causal, or of every token to every other for encoders.
 
     `lengths` are the pieces' lengths in tokens, in order. Where `behind[i]` is not None, piece i goes on from that earlier piece, which begins a text, and sees
-    all of it beside itself: several texts that begin alike hold their beginning once, and none sees how another goes on.
+    all of it beside itself: several texts that begin alike hold their beginning once, and none sees how another goes on. Tokens behind the last piece
+    attend to nothing: they only fill the row up.
     """
 
     def __init__(self, lengths: Sequence[int], *, behind: Sequence[int | None] = (), causal: bool = True) -> None:
@@ -149,7 +153,7 @@ class Packed:
             mask = None if plain else self._added(index, window, query)
             keys, values = _seen(key[0], own, before)[None], _seen(value[0], own, before)[None]
             parts.append(_dense(query[:, :, own], keys, values, mask, scale, causal=self.causal))
-        return torch.cat(parts, dim=2).transpose(1, 2)
+        return pad(torch.cat(parts, dim=2), (0, 0, 0, query.shape[2] - sum(self.lengths))).transpose(1, 2)
 
     def _before(self, index: int) -> slice | None:
         before = self._behind[index]
@@ -251,8 +255,8 @@ class Decode:
         """Append and attend; see `Plan`."""
         keys, values = self._cache.layer(layer, key)
         rows, at = self._rows.to(key.device), self._at.to(key.device)
-        keys[rows, :, at] = key[0].transpose(0, 1)
-        values[rows, :, at] = value[0].transpose(0, 1)
+        keys[rows, :, at] = key[0, :, : len(rows)].transpose(0, 1)
+        values[rows, :, at] = value[0, :, : len(rows)].transpose(0, 1)
         places = torch.arange(self._longest, device=key.device)
         seen = places[None, :] <= at[:, None]
         if window is not None:
@@ -260,8 +264,8 @@ class Decode:
         past_keys, past_values = keys[:, :, : self._longest], values[:, :, : self._longest]
         if len(rows) < len(keys):
             past_keys, past_values = past_keys[rows], past_values[rows]
-        output = _dense(query[0].transpose(0, 1)[:, :, None], past_keys, past_values, seen[:, None, None, :], scale)
-        return output[:, :, 0][None]
+        output = _dense(query[0, :, : len(rows)].transpose(0, 1)[:, :, None], past_keys, past_values, seen[:, None, None, :], scale)
+        return pad(output[:, :, 0], (0, 0, 0, 0, 0, query.shape[2] - len(rows)))[None]
 
 
 def _attention(

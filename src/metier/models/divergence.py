@@ -7,10 +7,12 @@ slice uses again. No matrix of labels by vocabulary exists, and no temporary is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+
+from metier.models.filling import with_filler
 
 __all__ = ["Side", "divergences"]
 
@@ -152,5 +154,6 @@ def divergences(model: Side, reference: Side, *, temperature: float = 1.0) -> to
     The two may have heads of their own; where one has more entries (padding of the vocabulary), those that both have count. The model's states
     get a gradient, and its head if it is trained.
     """
-    found: torch.Tensor = _Divergences.apply(model.states, model.head, reference, model.softcap, temperature)  # type: ignore[no-untyped-call]
-    return found
+    theirs = replace(reference, states=with_filler(reference.states))
+    found: torch.Tensor = _Divergences.apply(with_filler(model.states), model.head, theirs, model.softcap, temperature)  # type: ignore[no-untyped-call]
+    return found[: len(model.states)]

@@ -12,6 +12,7 @@ import transformers
 
 from metier.errors import ModelError
 from metier.models.attention import Packed
+from metier.models.filling import hidden_states
 from metier.models.head import token_log_probabilities
 from metier.models.interface import Likelihood
 from metier.models.local import LocalModel
@@ -46,11 +47,9 @@ def mean_states(model: LocalModel, texts: Sequence[str], *, depth: float = 0.6, 
 
 
 def _states(model: LocalModel, tokens: Sequence[int], lengths: Sequence[int], plan: Packed, layer: int) -> torch.Tensor:
-    ids = torch.tensor([list(tokens)], device=model.device)
-    places = torch.tensor([[place for length in lengths for place in range(length)]], device=model.device)
-    output = model.model.get_decoder()(input_ids=ids, position_ids=places, plan=plan, use_cache=False, output_hidden_states=True)
-    states: torch.Tensor = output.hidden_states[layer][0]
-    return states
+    ids = torch.tensor(list(tokens), device=model.device)
+    places = torch.tensor([place for length in lengths for place in range(length)], device=model.device)
+    return hidden_states(model.model.get_decoder(), ids, places, plan, layer=layer)
 
 
 @torch.inference_mode()

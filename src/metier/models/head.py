@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+from metier.models.filling import with_filler
+
 __all__ = ["ROWS_AT_ONCE", "label_loss", "label_losses", "next_logits", "slice_size", "token_log_probabilities"]
 
 ROWS_AT_ONCE = 1024
@@ -74,9 +76,11 @@ class _LabelLosses(torch.autograd.Function):
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(labels), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            losses[rows], slope = _loss_and_slope(hidden[rows], head, labels[rows], softcap, wanted=gradient is not None)
+            states, wanted = hidden[rows], labels[rows]
+            found, slope = _loss_and_slope(with_filler(states), head, with_filler(wanted), softcap, wanted=gradient is not None)
+            losses[rows] = found[: len(states)]
             if gradient is not None and slope is not None:
-                gradient[rows] = slope
+                gradient[rows] = slope[: len(states)]
         trained = (hidden, head, labels, losses) if head.requires_grad else (None, None, None, None)
         ctx.save_for_backward(gradient, *trained)
         ctx.softcap = softcap
@@ -180,8 +184,9 @@ def token_log_probabilities(hidden: torch.Tensor, head: torch.Tensor, rows: torc
     asked, place = torch.unique(rows, return_inverse=True)
     found = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
     for start in range(0, len(asked), ROWS_AT_ONCE):
-        states = hidden[asked[start : start + ROWS_AT_ONCE]]
-        inside = ((place >= start) & (place < start + len(states))).nonzero()[:, 0]
+        some = asked[start : start + ROWS_AT_ONCE]
+        states = with_filler(hidden[some])
+        inside = ((place >= start) & (place < start + len(some))).nonzero()[:, 0]
         within, wanted = place[inside] - start, labels[inside]
         normaliser = torch.full((len(states),), float("-inf"), device=hidden.device)
         first = 0

@@ -17,6 +17,7 @@ from metier.errors import ModelError
 from metier.models import attention
 from metier.models.attention import Packed
 from metier.models.base import Base
+from metier.models.filling import hidden_states
 from metier.models.labels import Labelling
 from metier.models.load import check_attention
 from metier.models.norms import quicken
@@ -259,11 +260,9 @@ def label_scores(
     `sources` are the places of the tokens at which an answer is given.
     """
     body: Any = model.base_model
-    extra = {"token_type_ids": kinds[None]} if layout.kinds and kinds is not None else {}
     plan = Packed(lengths, causal=layout.causal)
-    output = body(input_ids=tokens[None], position_ids=positions[None] + layout.offset, plan=plan, use_cache=False, **extra)
     # Indexing makes a contiguous copy: a frozen linear layer on a slice would copy its weight for every row.
-    states = output.last_hidden_state[0][sources]
+    states = hidden_states(body, tokens, positions + layout.offset, plan, kinds=kinds if layout.kinds else None)[sources]
     pooler = getattr(body, "pooler", None)
     if layout.pooled and pooler is not None:
         states = pooler(states[:, None].to(_dtype(pooler, states)))

@@ -13,6 +13,7 @@ import torch
 from metier.models.attention import Cache, Decode, Packed, Plan, Prefill
 from metier.models.base import Base
 from metier.models.chat import Chat
+from metier.models.filling import hidden_states
 from metier.models.head import next_logits, token_log_probabilities
 from metier.models.interface import Generation, GenerationSettings, Likelihood
 from metier.models.load import load_tokenizer, load_weights
@@ -83,11 +84,8 @@ class LocalModel:
 
     def hidden(self, tokens: Sequence[int], positions: Sequence[int], plan: Plan) -> torch.Tensor:
         """Return the last hidden states [tokens, hidden] of a packed row."""
-        ids = torch.tensor([list(tokens)], device=self.device)
-        places = torch.tensor([list(positions)], device=self.device)
-        output = self.model.get_decoder()(input_ids=ids, position_ids=places, plan=plan, use_cache=False)
-        states: torch.Tensor = output.last_hidden_state[0]
-        return states
+        ids, places = (torch.tensor(list(numbers), device=self.device) for numbers in (tokens, positions))
+        return hidden_states(self.model.get_decoder(), ids, places, plan)
 
     @torch.inference_mode()
     def generate(

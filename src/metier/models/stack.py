@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from metier.errors import ModelError
 from metier.models.lora import row_norms
@@ -48,7 +48,8 @@ class Gate:
         if self._weights is None:
             raise ModelError("no adapter was chosen for these tokens, and the base model answers nothing")
         if owners not in self._wide:
-            self._wide[owners] = self._weights[:, list(owners)].to(like)
+            # What fills a row up is no adapter's.
+            self._wide[owners] = pad(self._weights[:, list(owners)].to(like), (0, 0, 0, len(like) - len(self._weights)))
         return self._wide[owners]
 
 

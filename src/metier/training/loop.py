@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from metier.training.examples import Examples
 from metier.training.gather import Gather
 from metier.training.settings import OptimizerSettings, TrainingSettings
 
-__all__ = ["StepResult", "Watcher", "learning_rate_at", "run_steps"]
+__all__ = ["StepResult", "Watcher", "adamw", "learning_rate_at", "run_steps"]
 
 _SHOWN = 20
 
@@ -43,6 +43,12 @@ class StepResult:
     seconds: float
     unusable: int = 0
     """Units of a private step that added nothing."""
+
+
+def adamw(parameters: Iterable[torch.Tensor], settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimiser of a stage, AdamW (Loshchilov and Hutter, 2019, arXiv 1711.05101)."""
+    options = settings.optimizer
+    return torch.optim.AdamW(list(parameters), lr=settings.peak_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True)
 
 
 def learning_rate_at(step: int, total: int, peak: float, settings: OptimizerSettings) -> float:

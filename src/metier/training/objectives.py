@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy as cross_entropy_of
 from metier.errors import ModelError
 from metier.models.attention import Packed
 from metier.models.divergence import Side, divergences
+from metier.models.filling import hidden_states
 from metier.models.head import label_losses
 from metier.models.heads import Layout, computing_in, label_scores
 from metier.models.labels import Labelling
@@ -48,9 +49,7 @@ def _softcap(model: Any) -> float | None:
 
 def _states(model: Any, row: Row) -> torch.Tensor:
     """Return the hidden states [labels, hidden] that predict a row's labels."""
-    output = model.get_decoder()(input_ids=row.tokens[None], position_ids=row.positions[None], plan=Packed(row.lengths, behind=row.behind), use_cache=False)
-    states: torch.Tensor = output.last_hidden_state[0][row.sources]
-    return states
+    return hidden_states(model.get_decoder(), row.tokens, row.positions, Packed(row.lengths, behind=row.behind))[row.sources]
 
 
 def answers_objective(settings: ObjectiveSettings, tuned: Tuned, teacher: Any = None) -> Objective:

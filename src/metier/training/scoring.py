@@ -14,18 +14,33 @@ from numpy.typing import NDArray
 from metier.artifacts import Artifact
 from metier.jackknife import Score, jackknifed
 from metier.models import Chat
-from metier.models.answers import answer_of, text_of
+from metier.models.answers import answer_of, number_of, pair_of, text_of
 from metier.models.labeller import Labeller
 from metier.models.labels import Labelling
 from metier.models.words import TextReader
 from metier.progress import Progress
 from metier.records import Record
 
-__all__ = ["Scorer", "Scoring", "f1_of", "label_score", "label_scorer"]
+__all__ = ["Doubt", "Scorer", "Scoring", "f1_of", "label_doubt", "label_score", "label_scorer"]
+
+_TOO_FEW = 8
+"""Of fewer records it says nothing that all get the same answer."""
+
+_WRONG = 3
+"""Where it is wrong of fewer, the rest may simply be rare."""
+
+_FLAT = 0.01
+"""Numbers are the same answer where they vary less than this share of the true ones."""
+
+_MORE = "train for more epochs or with fewer records a step (training.batch.rows), or weigh rare labels (training.objectives.class_weights: balanced)"
 
 
 Scorer: TypeAlias = Callable[[Any], Score]
 """Scores a model as it is."""
+
+
+Doubt: TypeAlias = Callable[[Any], str | None]
+"""Says of a model as it is why it has probably learnt nothing, or None."""
 
 
 class Scoring(Protocol):
@@ -66,6 +81,28 @@ def label_scorer(labelling: Labelling, reader: TextReader, records: Sequence[Rec
         return f1_of(wanted, said, mean=not labelling.by_word)
 
     return score
+
+
+def label_doubt(labelling: Labelling, reader: TextReader, records: Sequence[Record], *, device: str) -> Doubt:
+    """Return what notices that a model gives the same answer to all validation records, which are not all alike: a loss seldom shows it."""
+    known = [record for record in records if answer_of(record, labelling.task) is not None]
+    texts, pairs = [text_of(record) for record in known], [pair_of(record) for record in known]
+
+    def doubt(model: Any) -> str | None:
+        said = [item for item in Labeller(model, labelling, reader, device=device).predict(texts, pairs) if item.read]
+        if len(said) < _TOO_FEW:
+            return None
+        if labelling.task in ("regression", "pair"):
+            spread, usual = np.std([item.value or 0.0 for item in said]), np.std([number_of(record) or 0.0 for record in known])
+            return f"nearly one number is answered to all {len(said)} validation records\n    -> {_MORE}" if spread < _FLAT * usual else None
+        answer, *others = {tuple(sorted({span.type for span in item.spans})) if labelling.by_word else tuple(sorted(item.labels)) for item in said}
+        wrong = sum(answer_of(record, labelling.task) != answer for record in known)
+        if others or wrong < _WRONG or (answer and labelling.by_word):
+            return None
+        what = repr("|".join(answer)) if answer else "no span at all" if labelling.by_word else "no label at all"
+        return f"{what} is answered to all {len(said)} validation records, and {wrong} of them say otherwise\n    -> {_MORE}"
+
+    return doubt
 
 
 def _true(record: Record, labelling: Labelling) -> set[Any]:

@@ -34,7 +34,7 @@ from metier.training.labelteacher import teacher_of
 from metier.training.objectives import Objective, label_objective, taught_losses
 from metier.training.private import promised
 from metier.training.reading import noted, nothing_to_train, validation_sample
-from metier.training.scoring import label_scorer
+from metier.training.scoring import label_doubt, label_scorer
 from metier.training.settings import ObjectiveSettings, TrainingSettings
 from metier.training.support import unlabelled
 from metier.training.tokenised import FOLDER, tokenised
@@ -136,6 +136,7 @@ def prepare_labels(
         tuned=tuned,
         promise=promise,
         score=label_scorer(labels, reader, sample, device=str(joined.device)),
+        doubt=label_doubt(labels, reader, sample, device=str(joined.device)),
         sharded=sharded,
     )
     return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer, teacher)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -25,13 +25,13 @@ from metier.training.checkpoint import Position, latest, restore, save
 from metier.training.consolidate import Charges
 from metier.training.curriculum import Course, Stage, general_of
 from metier.training.gather import Gather, Summing
-from metier.training.loop import StepResult, Watcher, run_steps
+from metier.training.loop import StepResult, Watcher, adamw, run_steps
 from metier.training.monitor import FILE as DIAGNOSTICS
 from metier.training.monitor import Monitor
 from metier.training.objectives import Losses, Objective
 from metier.training.page import Page
 from metier.training.private import PrivateSteps, Promise
-from metier.training.scoring import Scorer
+from metier.training.scoring import Doubt, Scorer
 from metier.training.settings import ObjectiveSettings, TrainingSettings
 from metier.training.sharded import distribute
 from metier.training.steps import Step
@@ -42,6 +42,8 @@ __all__ = ["METRICS", "TASK", "Judge", "Trainer"]
 TASK = "training"
 METRICS = "metrics.jsonl"
 
+Answer = TypeVar("Answer")
+
 Judge: TypeAlias = Callable[[int, Checked, Score | None], bool]
 """Is told the step of each validation, what was found for the examples of its stage and, by score, the score; says whether the training ends
 there, as pruned."""
@@ -51,7 +53,7 @@ class Trainer:
     """One training; its state is in the workspace.
 
     `objective` makes what is minimised from the objectives of a stage; `losses` is what validation measures, and `score` what it may choose by,
-    where more is better unless `lower` is set.
+    where more is better unless `lower` is set. `doubt` looks at what has been taught.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class Trainer:
         promise: Promise | None = None,
         score: Scorer | None = None,
         lower: bool = False,
+        doubt: Doubt | None = None,
         sharded: bool = False,
     ) -> None:
         self.model = model
         # Before anything else takes hold of the parameters: sharing them out makes others of them.
         self.weights = distribute(model, accelerator, sharded=sharded)
-        self.objective, self.losses_of, self.score_of, self.lower = objective, losses, score, lower
+        self.objective, self.losses_of, self.score_of, self.lower, self.doubt = objective, losses, score, lower, doubt
+        self.doubts: list[str] = []
         self.course = course
         self.tuned = tuned
         self.watcher = tuned if isinstance(tuned, Watched) else None
@@ -87,7 +91,7 @@ class Trainer:
         self.parameters: dict[str, torch.Tensor] = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.trainable = sum(parameter.numel() for parameter in self.parameters.values())
         self.stages = course.stages
-        self.optimizer = _optimizer(self.parameters.values(), self.stages[0].settings)
+        self.optimizer = adamw(self.parameters.values(), self.stages[0].settings)
         self.kept = self.parameters | (self.watcher.kept() if self.watcher else {})
         """What a checkpoint holds: the parameters, and what a method keeps beside them."""
         asked = [stage.settings.objectives for stage in self.stages]
@@ -143,6 +147,9 @@ class Trainer:
             if stage is self.stages[-1] or self.pruned:
                 break
             self._enter(self.stages[self.position.stage + 1])
+        if (doubt := self._asked(self.doubt)) is not None:
+            self.doubts.append(doubt)
+            self.progress.say(f"warning: {doubt}")
         if self.private is not None:
             self.private.close(leads=self.leads)
         self.optimizer.state.clear()
@@ -185,7 +192,7 @@ class Trainer:
         if found is not None:
             # Which stage it is in says which optimiser its moments belong to.
             self.position = restore(found, self.kept, None, self.weights)
-            self.optimizer = _optimizer(self.parameters.values(), self.stages[self.position.stage].settings)
+            self.optimizer = adamw(self.parameters.values(), self.stages[self.position.stage].settings)
             restore(found, self.kept, self.optimizer, self.weights)
         # Nothing is written before every process has read what there is.
         self.accelerator.wait_for_everyone()
@@ -210,7 +217,7 @@ class Trainer:
         position.groups = self.groups
         position.stage, position.step, position.stopped = position.stage + 1, stage.start, False
         position.best, position.best_loss, position.best_score, position.best_step, position.worse_in_a_row = None, None, None, None, 0
-        self.optimizer = _optimizer(self.parameters.values(), stage.settings)
+        self.optimizer = adamw(self.parameters.values(), stage.settings)
         set_dropout(self.model, stage.settings.adaptation.dropout)
         self._save()
 
@@ -285,7 +292,7 @@ class Trainer:
     @property
     def alarms(self) -> list[str]:
         """What was found to go wrong inside."""
-        return [] if self.monitor is None else self.monitor.alarms
+        return [*([] if self.monitor is None else self.monitor.alarms), *self.doubts]
 
     def _gather(self, objectives: ObjectiveSettings) -> Gather:
         objective = self.objective(objectives)
@@ -328,14 +335,19 @@ class Trainer:
         position.stopped = position.worse_in_a_row >= self.settings.validation.patience
         return checked
 
-    def _score(self) -> Score:
-        """Return the score of the model as it is. The process that leads says it for all: they have to agree on what is best."""
+    def _asked(self, question: Callable[[Any], Answer | None] | None) -> Answer | None:
+        """Return what is found of the model as it is: by the process that leads, and by all where none has the whole of it."""
+        found = None
         self.model.eval()
-        found = Score(math.nan, ())
-        if self.score_of is not None and (self.leads or self.weights.collective):
-            found = self.weights.call(self.model, self.score_of)
+        if question is not None and (self.leads or self.weights.collective):
+            found = self.weights.call(self.model, question)
         self.weights.rest(self.model)
         self.model.train()
+        return found
+
+    def _score(self) -> Score:
+        """Return the score of the model as it is. The process that leads says it for all: they have to agree on what is best."""
+        found = self._asked(self.score_of) or Score(math.nan, ())
         if self.accelerator.num_processes == 1:
             return found
         value = torch.tensor([found.value], dtype=torch.float64, device=self.accelerator.device)
@@ -383,8 +395,3 @@ class Trainer:
             if best is not None:
                 restore(best, self.kept, None, self.weights)
         self.accelerator.wait_for_everyone()
-
-
-def _optimizer(parameters: Any, settings: TrainingSettings) -> torch.optim.Optimizer:
-    options = settings.optimizer
-    return torch.optim.AdamW(list(parameters), lr=settings.peak_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True)

@@ -10,8 +10,9 @@ was measured and not counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from metier.models.filling import filled
 from metier.models.head import ROWS_AT_ONCE, slice_size
 from metier.training.planning.methods import Method, rank_of, trainable_parameters
 from metier.training.planning.shape import LINEAR, ModelShape, linear_layers, parameters
@@ -138,7 +139,7 @@ def _trains_head(method: Method) -> bool:
 
 def _head_buffers(shape: ModelShape, method: Method, row: RowShape, means: Means) -> int:
     """Bytes that the loss needs beside the activations: logits of a slice in both formats, and the sums over the vocabulary."""
-    rows, columns = min(row.labels, ROWS_AT_ONCE), min(shape.vocabulary, slice_size(accelerator=means.accelerator))
+    rows, columns = filled(min(row.labels, ROWS_AT_ONCE), accelerator=means.accelerator), min(shape.vocabulary, slice_size(accelerator=means.accelerator))
     slopes = _EXACT if shape.softcap else 0
     # A slice's logits; the label's own weights, the sum of weights (both fp32) and one product.
     loss = rows * columns * (means.precision + _EXACT + slopes) + rows * shape.hidden * (2 * _EXACT + means.precision)
@@ -148,13 +149,14 @@ def _head_buffers(shape: ModelShape, method: Method, row: RowShape, means: Means
 
 def _working(shape: ModelShape, method: Method, row: RowShape, means: Means) -> int:
     """Bytes of the last hidden states and of those at labels, which the loss holds while it runs, and of the largest weights unpacked."""
-    states = (row.tokens + row.labels) * shape.hidden * means.precision
+    states = (filled(row.tokens, accelerator=means.accelerator) + row.labels) * shape.hidden * means.precision
     unpacked = max(inputs * outputs for inputs, outputs in linear_layers(shape).values()) * means.precision if method.name == "qlora" else 0
     return states + unpacked
 
 
 def kept_for_backward(shape: ModelShape, method: Method, row: RowShape, means: Means) -> int:
     """Return the bytes that autograd keeps of one row's forward pass."""
+    row = replace(row, tokens=filled(row.tokens, accelerator=means.accelerator))
     size, whole = means.precision, method.name in {"full", "partial"}
     first = max(0, shape.layers - method.last) if method.name == "partial" else 0
     total = 0
