@@ -106,6 +106,7 @@ def run_metier(arguments: argparse.Namespace) -> dict[str, Any]:
     from metier.training import TrainingSettings
     from metier.training.batches import row_of
     from metier.training.curriculum import plan_steps
+    from metier.training.environment import give_back_memory
     from metier.training.examples import Collector
     from metier.training.gather import Summing, to_device
     from metier.training.loop import run_steps
@@ -127,6 +128,7 @@ def run_metier(arguments: argparse.Namespace) -> dict[str, Any]:
             collector.take(Record(id=str(place)), item)
     taught = collector.collected()
     plan = plan_steps(taught, settings)
+    give_back_memory()
     gather = Summing(model, cross_entropy, learnt, accelerator, seed=SEED)
     began = time.perf_counter()
     results = list(run_steps(taught, plan, start=0, settings=settings, gather=gather, optimizer=optimizer))

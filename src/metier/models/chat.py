@@ -16,7 +16,7 @@ from metier.digest import digest_of
 from metier.errors import ModelError
 from metier.records import Message
 
-__all__ = ["PLAIN_TEMPLATE", "Chat", "Encoded"]
+__all__ = ["PLAIN_TEMPLATE", "Chat", "Encoded", "template_digest"]
 
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -26,6 +26,11 @@ PLAIN_TEMPLATE = (
     "{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"
 )
+
+
+def template_digest(template: str) -> str:
+    """Return the digest of a chat template: what serving compares with what training used."""
+    return digest_of(template)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +66,14 @@ class Chat:
         return bool(self.tokenizer.chat_template != PLAIN_TEMPLATE)
 
     @property
+    def template(self) -> str:
+        """The chat template."""
+        return str(self.tokenizer.chat_template)
+
+    @property
     def digest(self) -> str:
-        """Digest of the template: what serving compares with what training used."""
-        return digest_of(self.tokenizer.chat_template)
+        """Digest of the template."""
+        return template_digest(self.template)
 
     def _find_stop_tokens(self) -> frozenset[int]:
         answer = self._answer([{"role": "user", "content": "a"}], "b")

@@ -32,7 +32,9 @@ def with_filler(rows: torch.Tensor) -> torch.Tensor:
     return pad(rows, (0, 0) * (rows.dim() - 1) + (0, more)) if more else rows
 
 
-def hidden_states(body: Any, tokens: torch.Tensor, positions: torch.Tensor, plan: Plan, *, kinds: torch.Tensor | None = None, layer: int | None = None) -> torch.Tensor:
+def hidden_states(
+    body: Any, tokens: torch.Tensor, positions: torch.Tensor, plan: Plan, *, kinds: torch.Tensor | None = None, layer: int | None = None
+) -> torch.Tensor:
     """Return the hidden states [tokens, hidden] that a model without its head gives a packed row; `tokens`, `positions` and `kinds` are 1-D.
 
     They are the last ones, or those after `layer` layers. `plan` says what each token attends to, and knows nothing of what fills the row up.

@@ -17,7 +17,7 @@ from metier.models.base import Base
 from metier.models.norms import quicken
 from metier.models.stored import made_without_weights
 
-__all__ = ["check_attention", "load_tokenizer", "load_weights"]
+__all__ = ["check_attention", "forget_tokenizers", "load_tokenizer", "load_weights"]
 
 
 def load_tokenizer(base: Base) -> Any:
@@ -34,6 +34,11 @@ def load_tokenizer(base: Base) -> Any:
 @lru_cache(maxsize=2)
 def _tokenizer(folder: Path, digest: str) -> Any:
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def forget_tokenizers() -> None:
+    """Let go of tokenizers that were read. One of 262,144 tokens takes 250 MB; who still uses one keeps it."""
+    _tokenizer.cache_clear()
 
 
 def load_weights(base: Base, dtype: torch.dtype, *, later: bool = False) -> torch.nn.Module:

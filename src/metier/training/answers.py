@@ -13,6 +13,7 @@ from metier.artifacts import Artifact
 from metier.digest import canonical_json
 from metier.errors import ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
+from metier.models.chat import template_digest
 from metier.models.methods import Joint, Shape, Tuned, attach_joint, attach_method
 from metier.models.precision import measured_rates
 from metier.models.saved import write_saved
@@ -48,7 +49,8 @@ class Answering:
     dataset: Artifact
     base: Base
     teacher: Base | None
-    chat: Chat
+    template: str
+    """The chat template. Its tokenizer, which may be large, is not kept: steps need none."""
     effective: Effective
     answers: list[Answered]
     """What the base model wrote to be learnt along."""
@@ -64,7 +66,7 @@ class Answering:
         trainer.hand_in(run_folder)
         config = self.tuned.config() | {"base_model_name_or_path": base.name}
         sizes, tensors = self.effective.sizes, self.tuned.state()
-        return commit_trained(workspace, self.dataset, base, self.chat, facts=self.facts(), sizes=sizes, config=config, tensors=tensors)
+        return commit_trained(workspace, self.dataset, base, self.template, facts=self.facts(), sizes=sizes, config=config, tensors=tensors)
 
     def facts(self) -> dict[str, Any]:
         """Return what the run says of the training."""
@@ -77,7 +79,7 @@ class Answering:
             | {
                 "base": named(self.base),
                 "teacher": None if self.teacher is None else named(self.teacher),
-                "template": self.chat.digest,
+                "template": template_digest(self.template),
                 "settings": {"asked": settings.model_dump(mode="json", exclude_unset=True), "effective": resolved},
                 "dropped": len(self.trainer.course.taught.drops),
                 "control_tokens_broken_up": self.trainer.course.taught.broken_up,
@@ -90,7 +92,7 @@ def commit_trained(
     workspace: Workspace,
     dataset: Artifact,
     base: Base,
-    chat: Chat,
+    template: str,
     *,
     facts: Mapping[str, Any],
     sizes: Mapping[str, Any],
@@ -103,9 +105,9 @@ def commit_trained(
     run = workspace.commit("run", workspace.folder / "run", parents=parents, facts=facts)
     folder = workspace.folder / "adapter"
     write_saved(folder, config, tensors)
-    write_atomically(folder / "chat_template.jinja", str(chat.tokenizer.chat_template).encode())
+    write_atomically(folder / "chat_template.jinja", template.encode())
     about: dict[str, Any] = {"base": named(base), "method": facts["settings"]["effective"]["method"], **sizes}
-    about |= {"trainable_parameters": facts["trainable_parameters"], "template": chat.digest}
+    about |= {"trainable_parameters": facts["trainable_parameters"], "template": template_digest(template)}
     return run, workspace.commit("adapter", folder, parents=[run.digest, dataset.digest, base.digest], facts=about)
 
 
@@ -164,7 +166,7 @@ def prepare_answers(
         lower=scoring is not None and not scoring.higher_is_better,
         sharded=sharded,
     )
-    return Answering(trainer, tuned, dataset, base, teacher, chat, effective, answers)
+    return Answering(trainer, tuned, dataset, base, teacher, chat.template, effective, answers)
 
 
 def _attached(model: Any, settings: TrainingSettings, shape: Shape, members: Sequence[Member]) -> tuple[Tuned, Callable[[Losses], Losses]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import platform
 import resource
 from importlib.metadata import version
@@ -10,7 +12,17 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-__all__ = ["environment_of", "peak_memory"]
+from metier.models.load import forget_tokenizers
+
+__all__ = ["environment_of", "give_back_memory", "peak_memory"]
+
+
+def give_back_memory() -> None:
+    """Let go of what only the preparation of a training needed, and hand its memory back to the system (with glibc; others do so when they like)."""
+    forget_tokenizers()
+    gc.collect()
+    if platform.system() == "Linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def peak_memory() -> int:

@@ -138,7 +138,7 @@ def commit_part(
     }
     config = {**found.config, "base_model_name_or_path": base.name}
     sizes = {"rank": config["r"], "alpha": config["lora_alpha"]}
-    return commit_trained(workspace, own.dataset, base, chat, facts=facts, sizes=sizes, config=config, tensors=tensors)
+    return commit_trained(workspace, own.dataset, base, chat.template, facts=facts, sizes=sizes, config=config, tensors=tensors)
 
 
 def _losses(metrics: Path, step: int | None) -> list[float | None] | None:

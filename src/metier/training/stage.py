@@ -15,6 +15,7 @@ from metier.progress import SILENT, Progress
 from metier.store import Store, Workspace
 from metier.training.answers import Answering, prepare_answers
 from metier.training.crew import Job, followed, leading, receive
+from metier.training.environment import give_back_memory
 from metier.training.launch import following, processes
 from metier.training.members import Member
 from metier.training.parts import commit_part, find_parts, keep_parts, parts_key
@@ -83,6 +84,7 @@ def train(
         with leading(Job(workspace.key, dataset.digest, settings.model_dump_json(), (base.name, base.digest), named, sharded, places)):
             prepared = _prepare(dataset, base, settings, teacher, members, workspace, sharded=sharded, scoring=scoring)
             prepared.trainer.judge = judge
+            give_back_memory()
             prepared.trainer.run()
         if not members or isinstance(prepared, Labelling):
             return prepared.commit(workspace)

@@ -16,6 +16,7 @@ from metier.models import Base, Chat, LocalModel, load_tokenizer
 from metier.progress import SILENT, Progress
 from metier.shards import dataset_records
 from metier.training.curriculum import Course, plan_course
+from metier.training.environment import give_back_memory
 from metier.training.examples import Examples
 from metier.training.members import Member, examples_together
 from metier.training.planning.ask import Ask
@@ -151,7 +152,11 @@ def _case(dataset: Artifact, base: Base, settings: TrainingSettings, members: Se
         taught, checks = examples_of(dataset, base, chat, settings, kept=kept, progress=progress)
     course = plan_course(taught, checks, settings, coming=settings.replay.written > 0)
     load = load_of(taught, course.plan, checks, row_tokens=settings.batch.row_tokens)
-    return _Case(base, shape, settings, course, load, this_machine(settings.precision), resident_bytes() or (0, 0), chat.virtual)
+    virtual = chat.virtual
+    del chat
+    # As the training does before its first step.
+    give_back_memory()
+    return _Case(base, shape, settings, course, load, this_machine(settings.precision), resident_bytes() or (0, 0), virtual)
 
 
 def _calibration(case: _Case, method: Method, cache: Path | None, progress: Progress) -> Calibration | None:

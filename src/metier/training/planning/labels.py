@@ -28,6 +28,7 @@ from metier.training.batches import row_at
 from metier.training.classweights import check_objectives, class_weights
 from metier.training.curriculum import Course, plan_course
 from metier.training.effective import Effective, resolve, settled_for_labels
+from metier.training.environment import give_back_memory
 from metier.training.examples import Labelled
 from metier.training.labelled import encode_labelled, fit_labelling
 from metier.training.objectives import Objective, label_objective
@@ -105,6 +106,7 @@ class LabelCase:
         self.course: Course = plan_course(taught, checks, self.settings)
         self.load: Load = load_of(taught, self.course.plan, checks, row_tokens=settings.batch.row_tokens)
         self.machine = this_machine(settings.precision)
+        give_back_memory()
         self.held = resident_bytes() or (0, 0)
         self._taken: dict[tuple[Any, ...], Taken] = {}
 
