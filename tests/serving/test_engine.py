@@ -120,10 +120,8 @@ def test_answers_of_a_mixed_batch_are_those_of_each_adapter_alone(base: Base, re
 
 _ALONE: dict[Any, str] = {}
 
-_OPEN = pytest.mark.xfail(strict=False, reason="an answer in bf16 can, rarely, depend on the rows beside it; the cause is not found yet")
 
-
-@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, id="fp32"), pytest.param(torch.bfloat16, id="bf16", marks=_OPEN)])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, id="fp32"), pytest.param(torch.bfloat16, id="bf16")])
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_answer_does_not_depend_on_who_comes_and_goes_beside_it(base: Base, releases: list[Served], dtype: torch.dtype, seed: int) -> None:
