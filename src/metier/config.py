@@ -7,7 +7,7 @@ knows how to read a file into such classes and how to say what is wrong with it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,7 +149,7 @@ def parse(document: Document, settings: type[SettingsType], location: Path_ = ()
         # JSON mode lets YAML lists stand for tuples; types stay strict otherwise ("3" is no number).
         return settings.model_validate_json(_as_json(value))
     except ValidationError as fault:
-        raise error([_explain(document, settings, location, item) for item in fault.errors()]) from None
+        raise error(_explained(document, settings, location, fault.errors())) from None
 
 
 def _as_json(value: Any) -> bytes:
@@ -158,20 +158,40 @@ def _as_json(value: Any) -> bytes:
     return json.dumps(value, default=str, ensure_ascii=False).encode()
 
 
-def _explain(document: Document, settings: type[Settings], base: Path_, item: Any) -> Fault:
+def _explained(document: Document, settings: type[Settings], base: Path_, items: Sequence[Any]) -> list[Fault]:
+    """Return the faults, one a value: where it may be of several forms, what each of them asks for stands in one line."""
+    together: dict[Any, list[Any]] = {}
+    for number, item in enumerate(items):
+        location = _place(document, base, item)
+        branch = item["type"] not in ("missing", "extra_forbidden") and len(location) < len(base) + len(item["loc"])
+        together.setdefault(location if branch else number, []).append(item)
+    return [_explain(document, settings, base, found) for found in together.values()]
+
+
+def _place(document: Document, base: Path_, item: Any) -> Path_:
     location: Path_ = (*base, *item["loc"])
     # Pydantic names the branch of a union in the location; a key path has only keys and indices of the file.
     while location not in document.lines and len(location) > len(base) and item["type"] != "missing":
         location = location[:-1]
+    return location
+
+
+def _explain(document: Document, settings: type[Settings], base: Path_, items: Sequence[Any]) -> Fault:
+    item, location = items[0], _place(document, base, items[0])
     kind = item["type"]
     if kind == "extra_forbidden":
         return document.fault(location, "unknown key", nearest(str(location[-1]), _fields_at(settings, item["loc"][:-1])))
     if kind == "missing":
         return document.fault(location, "this key is required and missing")
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = ", or ".join(dict.fromkeys(_lowered(str(found["msg"]).removeprefix("Value error, ")) for found in items))
     given = item.get("input")
     shown = "" if isinstance(given, dict | list) or kind == "value_error" else f" (it is {given!r})"
-    return document.fault(location, f"{message[0].lower()}{message[1:]}{shown}")
+    return document.fault(location, f"{message}{shown}")
+
+
+def _lowered(message: str) -> str:
+    return f"{message[0].lower()}{message[1:]}"
+
 
 
 def _fields_at(settings: type[Settings], location: tuple[str | int, ...]) -> list[str]:

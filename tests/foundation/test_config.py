@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from metier.config import Settings, load_yaml, parse, settings_digest
 from metier.errors import ConfigError, Fault, nearest
@@ -16,6 +18,7 @@ class Inner(Settings):
 class Outer(Settings):
     project: str
     count: int = 1
+    rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     inner: Inner = Inner()
     items: tuple[Inner, ...] = ()
 
@@ -43,6 +46,13 @@ def test_every_fault_is_reported_at_once_with_line_key_and_remedy(tmp_path: Path
     assert "did you mean 'threshold'?" in texts[2]
     assert "did you mean 'project'?" in texts[4]
     assert all("settings.yaml:" in text for text in texts)
+
+
+def test_what_may_be_of_several_forms_gets_one_line(tmp_path: Path) -> None:
+    (found,) = faults(tmp_path, "project: x\nrows: 0\n")
+    assert (found.line, found.key) == (2, "rows")
+    assert found.what == "input should be greater than or equal to 1, or input should be 'auto' (it is 0)"
+    assert [fault.key for fault in faults(tmp_path, "project: x\nrows: 0\ncount: three\n")] == ["count", "rows"]
 
 
 @pytest.mark.parametrize(
