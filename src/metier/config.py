@@ -193,7 +193,6 @@ def _lowered(message: str) -> str:
     return f"{message[0].lower()}{message[1:]}"
 
 
-
 def _fields_at(settings: type[Settings], location: tuple[str | int, ...]) -> list[str]:
     current: Any = settings
     for part in location:

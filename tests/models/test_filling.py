@@ -10,8 +10,9 @@ import torch
 
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
 from metier.models.attention import Packed
+from metier.models.body import hidden_states
 from metier.models.divergence import Side, divergences
-from metier.models.filling import filled, hidden_states, with_filler
+from metier.models.filling import filled, with_filler
 from metier.models.head import label_losses, token_log_probabilities
 from metier.models.methods import Shape, attach_method
 

@@ -10,9 +10,9 @@ import pytest
 from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
 from metier.models import Base
-from metier.progress import Silent
 from metier.store import Store
 from metier.training import TrainingSettings, train
+from training.observing import Said
 
 ROWS = [conversation(f"{color}的{thing}在哪里？", f"{thing}在{place}") for color, place in (("红", "左边"), ("绿", "右边")) for thing in "书笔灯门窗"]
 
@@ -34,12 +34,6 @@ def dataset(make_dataset: MakeDataset) -> Artifact:
     return make_dataset(train=ROWS)
 
 
-class _Stops(Silent):
-    def advance(self, task: str, amount: float = 1.0, note: str = "") -> None:
-        if task == "training" and note.startswith("loss"):
-            raise InterruptedError
-
-
 def test_layers_get_ranks_of_their_own_that_are_saved_and_kept_over_an_interruption(dataset: Artifact, base: Base, store: Store) -> None:
     chosen = settings(allocate="sensitivity")
     run, adapter = train(dataset, base, chosen, workspace=store.workspace("whole"))
@@ -51,7 +45,7 @@ def test_layers_get_ranks_of_their_own_that_are_saved_and_kept_over_an_interrupt
     config = json.loads(adapter.file("adapter_config.json").read_bytes())
     assert {name: rank for name, rank in ranks.items() if rank != 4} == config["rank_pattern"]
     with pytest.raises(InterruptedError):
-        train(dataset, base, chosen, workspace=store.workspace("parts", progress=_Stops()))
+        train(dataset, base, chosen, workspace=store.workspace("parts", progress=Said(1)))
     _, same = train(dataset, base, chosen, workspace=store.workspace("parts"))
     assert same.file("adapter_model.safetensors").read_bytes() == adapter.file("adapter_model.safetensors").read_bytes()
 

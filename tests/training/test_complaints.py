@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
 from metier.deploy.merged import LIMITS
-from metier.errors import ConfigError, InputError, ModelError
+from metier.errors import InputError, ModelError
 from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights, resolve
 from metier.models.changes import low_rank_changes
 from metier.models.lora import LoraLinear, attach
@@ -38,25 +38,11 @@ from metier.training.gather import Summing
 from metier.training.objectives import answer_losses, cross_entropy
 from metier.training.replay import write_answers
 from metier.training.settings import ReplaySettings
+from training.observing import Said, refused
 
 ROOT = Path(__file__).parents[2]
 SECRET = "张三的病历号是八八八"
 ROWS = [conversation(f"{color}的{thing}在哪里？", f"{thing}在{place}") for color, place in (("红", "左边"), ("绿", "右边")) for thing in "书笔灯门窗桌"]
-
-
-class _Said(Silent):
-    def __init__(self, stop: int = 0) -> None:
-        self.said: list[str] = []
-        self._left = stop
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
-
-    def advance(self, task: str, amount: float = 1.0, note: str = "") -> None:
-        if task == "training" and note.startswith("loss"):
-            self._left -= 1
-            if self._left == 0:
-                raise InterruptedError
 
 
 def settings(**more: Any) -> TrainingSettings:
@@ -180,7 +166,7 @@ def test_10_resumed_is_uninterrupted_to_the_bit(dataset: Artifact, base: Base, s
     chosen = settings(adaptation={"rank": 2, "dropout": 0.2}, epochs=3)
     _, straight = train(dataset, base, chosen, workspace=store.workspace("straight"))
     with pytest.raises(InterruptedError):
-        train(dataset, base, chosen, workspace=store.workspace("broken", progress=_Said(stop=2)))
+        train(dataset, base, chosen, workspace=store.workspace("broken", progress=Said(stop=2)))
     _, resumed = train(dataset, base, chosen, workspace=store.workspace("broken"))
     assert resumed.file("adapter_model.safetensors").read_bytes() == straight.file("adapter_model.safetensors").read_bytes()
 
@@ -233,16 +219,12 @@ def test_14_a_validation_keeps_no_logits(base: Base) -> None:
 
 
 def test_15_an_option_that_nothing_reads_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "data.jsonl").write_text('{"q": "a", "a": "b"}\n', encoding="utf-8")
-    head = "metier: 1\nproject: p\npack: example\nsources:\n  - {path: data.jsonl, licence: CC0-1.0, columns: {prompt: q, completion: a}}\n"
     for training in ("{neftune: 5}", "{method: prompt, adaptation: {rank: 8}}", "{stages: [{name: a}], epochs: 3}"):
-        (tmp_path / "metier.yaml").write_text(f"{head}training: {training}\n", encoding="utf-8")
-        with pytest.raises(ConfigError):
-            load_project(tmp_path)
+        assert "training" in refused(tmp_path, training)
 
 
 def test_nothing_of_a_record_stands_in_what_is_said(make_dataset: MakeDataset, base: Base, store: Store) -> None:
-    said = _Said()
+    said = Said()
     rows = [*ROWS, conversation(SECRET, "是"), conversation(SECRET * 30, "是")]
     run, _ = train(
         make_dataset(train=rows, validation=[conversation(f"{SECRET}？", "是")]),

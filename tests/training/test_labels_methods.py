@@ -19,8 +19,9 @@ from metier.models.methods import METHODS
 from metier.project import load_project
 from metier.store import Store
 from metier.training import TrainingSettings, train
+from training.observing import Said
 from training.test_labels import ROWS
-from training.test_methods_train import SIZES, _Interrupted, _StopsAt, losses_of
+from training.test_methods_train import SIZES, losses_of
 
 
 def settings_of(method: str, **more: Any) -> TrainingSettings:
@@ -43,8 +44,8 @@ def test_interrupted_and_started_again_it_is_the_same_training(
     found: Base = request.getfixturevalue(kind)
     settings = settings_of(method, task=task)
     run, trained = train(dataset, found, settings, workspace=store.workspace("straight"))
-    with pytest.raises(_Interrupted):
-        train(dataset, found, settings, workspace=store.workspace("broken", progress=_StopsAt(3)))
+    with pytest.raises(InterruptedError):
+        train(dataset, found, settings, workspace=store.workspace("broken", progress=Said(3)))
     again, same = train(dataset, found, settings, workspace=store.workspace("broken"))
     assert losses_of(again) == losses_of(run)
     assert same.files == trained.files

@@ -24,9 +24,10 @@ from metier.training.batches import row_of
 from metier.training.objectives import taught_losses
 from metier.training.settings import ObjectiveSettings
 from metier.training.taught import Labelling, prepare_labels
+from training.observing import Said
 from training.test_labels import ROWS, numbered
 from training.test_labels_methods import settings_of
-from training.test_methods_train import _Interrupted, _StopsAt, losses_of
+from training.test_methods_train import losses_of
 
 SAID = [Record(id="", text=f"A {color} house stands alone.", label=color, task="replay") for color in ("red", "green", "light blue")]
 GENERAL = [replace(item, id=identify(item)) for item in SAID]
@@ -189,8 +190,8 @@ def test_interrupted_and_started_again_it_is_held_to_the_same_start(method: str,
     dataset = make_dataset(train=[*ROWS, *GENERAL])
     settings = settings_of(method, task="classification", validation={"times": 0}, objectives={"start": 0.01, "ewc": 30.0})
     run, trained = train(dataset, encoder, settings, workspace=store.workspace("straight"))
-    with pytest.raises(_Interrupted):
-        train(dataset, encoder, settings, workspace=store.workspace("broken", progress=_StopsAt(3)))
+    with pytest.raises(InterruptedError):
+        train(dataset, encoder, settings, workspace=store.workspace("broken", progress=Said(3)))
     again, same = train(dataset, encoder, settings, workspace=store.workspace("broken"))
     assert losses_of(again) == losses_of(run)
     assert same.files == trained.files

@@ -10,13 +10,11 @@ import pytest
 
 from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
-from metier.errors import ConfigError
 from metier.models import Base, GenerationSettings, LocalModel
 from metier.models.methods import METHODS
-from metier.progress import Silent
-from metier.project import load_project
 from metier.store import Store
 from metier.training import TrainingSettings, train
+from training.observing import Said, refused
 
 ROWS = [conversation(f"{color}的{thing}在哪里？", f"{thing}在{place}") for color, place in (("红", "左边"), ("绿", "右边")) for thing in "书笔灯门窗"]
 SIZES: dict[str, dict[str, Any]] = {
@@ -26,23 +24,6 @@ SIZES: dict[str, dict[str, Any]] = {
     "bottleneck": {"adaptation": {"size": 8}},
     "virtual": {"adaptation": {"tokens": 4}},
 }
-
-
-class _Interrupted(Exception):
-    pass
-
-
-class _StopsAt(Silent):
-    """A progress that ends the training where it is told to, as a user's Ctrl-C would."""
-
-    def __init__(self, step: int) -> None:
-        self._left = step
-
-    def advance(self, task: str, amount: float = 1.0, note: str = "") -> None:
-        if task == "training" and note.startswith("loss"):
-            self._left -= 1
-            if self._left == 0:
-                raise _Interrupted
 
 
 def settings_of(method: str, **more: Any) -> TrainingSettings:
@@ -65,8 +46,8 @@ def losses_of(run: Artifact) -> list[float]:
 def test_interrupted_and_started_again_it_is_the_same_training(dataset: Artifact, base: Base, store: Store, method: str) -> None:
     settings = settings_of(method)
     run, adapter = train(dataset, base, settings, workspace=store.workspace("straight"))
-    with pytest.raises(_Interrupted):
-        train(dataset, base, settings, workspace=store.workspace("broken", progress=_StopsAt(2)))
+    with pytest.raises(InterruptedError):
+        train(dataset, base, settings, workspace=store.workspace("broken", progress=Said(2)))
     again, same = train(dataset, base, settings, workspace=store.workspace("broken"))
     assert losses_of(again) == losses_of(run)
     assert losses_of(run)[-1] < losses_of(run)[0]
@@ -93,9 +74,4 @@ def test_all_weights_learn_an_answer_by_heart(dataset: Artifact, base: Base, sto
     ],
 )
 def test_a_key_of_another_method_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "data.jsonl").write_text('{"a": "b"}\n')
-    head = "metier: 1\nproject: p\npack: example\nsources:\n  - {path: data.jsonl, licence: CC0-1.0, columns: {question: a, answer: a}}\n"
-    (tmp_path / "metier.yaml").write_text(f"{head}training: {text}\n")
-    with pytest.raises(ConfigError) as caught:
-        load_project(tmp_path)
-    assert said in str(caught.value)
+    assert said in refused(tmp_path, text)

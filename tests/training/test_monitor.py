@@ -16,12 +16,12 @@ from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
 from metier.errors import InputError
 from metier.models import Base
-from metier.progress import Silent
 from metier.store import Store
 from metier.training import TrainingSettings, train
 from metier.training.distribution import Replicated
 from metier.training.monitor import Monitor, layer_of
 from metier.training.page import Page
+from training.observing import Said
 
 ROWS = [conversation(f"{color}的{thing}在哪里？", f"{thing}在{place}") for color, place in (("红", "左边"), ("绿", "右边")) for thing in "书笔灯门窗桌"]
 
@@ -43,21 +43,6 @@ def settings(**more: Any) -> TrainingSettings:
 @pytest.fixture
 def dataset(make_dataset: MakeDataset) -> Artifact:
     return make_dataset(train=ROWS[:10], validation=ROWS[10:])
-
-
-class _Said(Silent):
-    def __init__(self, stop: int = 0) -> None:
-        self.said: list[str] = []
-        self._left = stop
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
-
-    def advance(self, task: str, amount: float = 1.0, note: str = "") -> None:
-        if task == "training" and note.startswith("loss"):
-            self._left -= 1
-            if self._left == 0:
-                raise InterruptedError
 
 
 def watched(gradients: Callable[[int], dict[str, float]], steps: int, *, moves: float = 1e-3) -> tuple[Monitor, list[str]]:
@@ -116,7 +101,7 @@ def test_what_is_written_are_the_gradients_and_the_movement(dataset: Artifact, b
 def test_an_interrupted_training_has_no_step_twice_and_none_missing(dataset: Artifact, base: Base, store: Store) -> None:
     whole, _ = train(dataset, base, settings(), workspace=store.workspace("whole"))
     with pytest.raises(InterruptedError):
-        train(dataset, base, settings(), workspace=store.workspace("parts", progress=_Said(stop=4)))
+        train(dataset, base, settings(), workspace=store.workspace("parts", progress=Said(stop=4)))
     parts, _ = train(dataset, base, settings(), workspace=store.workspace("parts"))
     assert parts.file("diagnostics.jsonl").read_bytes() == whole.file("diagnostics.jsonl").read_bytes()
 
@@ -138,7 +123,7 @@ def test_the_page_shows_the_losses_and_asks_nobody_for_anything(dataset: Artifac
 
 
 def test_metrics_go_to_a_tracker_that_is_named_and_to_nobody_else(dataset: Artifact, base: Base, store: Store) -> None:
-    said = _Said()
+    said = Said()
     run, _ = train(dataset, base, settings(monitor={"trackers": ["tensorboard"]}), workspace=store.workspace("tracked", progress=said))
     assert "metrics are handed to tensorboard" in said.said
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

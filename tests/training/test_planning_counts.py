@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metier.errors import ModelError
 from metier.models import Base, attention
+from metier.models.filling import filled
 from metier.models.lora import attach
 from metier.models.methods import METHODS, Shape, attach_method
 from metier.models.norms import quicken
@@ -63,7 +64,8 @@ def row_and_shape(lengths: tuple[int, ...], vocabulary: int) -> tuple[Row, RowSh
     row = Row(
         tokens, torch.cat([torch.arange(length) for length in lengths]), lengths, sources, tokens[sources + 1], torch.searchsorted(ends, sources, right=True)
     )
-    return row, RowShape(total, sum(length**2 for length in lengths), len(sources), len(lengths), max(lengths))
+    held = sum(filled(length) ** 2 for length in lengths)
+    return row, RowShape(total, sum(length**2 for length in lengths), len(sources), len(lengths), max(lengths), held)
 
 
 def learning(model: nn.Module) -> int:

@@ -31,6 +31,7 @@ from metier.training.planning.memory import Means
 from metier.training.planning.traced import without_values
 from metier.training.planning.work import row_shape
 from metier.training.taught import let_learn
+from training.observing import saved_by_autograd
 
 COLOURS = ("red", "green", "blue")
 METHODS = ["full", "lora", "dora", "adalora", "adapter", "parallel-adapter", "partial"]
@@ -68,19 +69,8 @@ def real(made: LabelCase, method: str, row: Any, dtype: torch.dtype) -> tuple[in
     model: Any = load_with_head(made.base, made.labels, dtype, seed=0, frozen=method != "full")
     let_learn(model, effective, 0)
     model.train()
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    found: dict[int, int] = {}
-    alive = []
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
     with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with saved_by_autograd(model) as found:
             loss = made.objective()(model, row)
         loss.backward()
     return sum(found.values()), counter.get_total_flops(), sum(item.numel() for item in model.parameters() if item.requires_grad)

@@ -15,6 +15,7 @@ from metier.training.objectives import cross_entropy
 from metier.training.planning.memory import Means, RowShape, cache_bytes, kept_for_backward, memory
 from metier.training.planning.methods import Method, trainable_parameters
 from metier.training.planning.shape import linear_weights, parameters
+from training.observing import saved_by_autograd
 from training.test_planning_counts import CONFIGS, SIZED, as_method, build, row_and_shape
 
 LENGTHS = (40, 70, 30)
@@ -22,18 +23,7 @@ LENGTHS = (40, 70, 30)
 
 def saved_bytes(model: Any, row: Any) -> int:
     """Return the bytes of what autograd saves in a forward pass, each storage once, the model's own weights left out."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    found: dict[int, int] = {}
-    alive = []
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saved_by_autograd(model) as found:
         cross_entropy(model, row)
     return sum(found.values())
 

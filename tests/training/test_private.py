@@ -14,17 +14,16 @@ import torch
 from accelerate import Accelerator
 
 from conftest import MakeDataset, conversation
-from metier.errors import ConfigError, ModelError
+from metier.errors import ModelError
 from metier.models import Base, Chat, load_tokenizer, load_weights
 from metier.models.methods import Shape, attach_method
-from metier.progress import Silent
-from metier.project import load_project
 from metier.records import Record, Source
 from metier.store import Store
 from metier.training import TrainingSettings, train
 from metier.training.batches import encode_records, row_of
 from metier.training.objectives import cross_entropy
 from metier.training.private import Guarantee, PrivateSteps, Promise, guarantee_for, private_course
+from training.observing import Said, refused
 
 SOURCE = Source("visits.jsonl", "0" * 64, "line 1", "CC0-1.0")
 
@@ -137,16 +136,10 @@ def test_noise_has_the_promised_spread_and_is_there_in_an_empty_step(base: Base,
     assert abs(float(torch.corrcoef(torch.stack([noise, again]))[0, 1])) < 0.05
 
 
-class _Stops(Silent):
-    def advance(self, task: str, amount: float = 1.0, note: str = "") -> None:
-        if task == "training" and note.startswith("loss"):
-            raise InterruptedError
-
-
 def test_a_private_training_says_what_it_promises_and_throws_its_secret_away(make_dataset: MakeDataset, base: Base, store: Store) -> None:
     dataset = make_dataset(train=visits(30, 15))
     with pytest.raises(InterruptedError):
-        train(dataset, base, settings(), workspace=store.workspace("private", progress=_Stops()))
+        train(dataset, base, settings(), workspace=store.workspace("private", progress=Said(1)))
     secret = store.workspace("private").folder / "chance.secret"
     assert secret.stat().st_mode & 0o077 == 0
     run, adapter = train(dataset, base, settings(), workspace=store.workspace("private"))
@@ -180,9 +173,4 @@ def test_weights_that_did_not_move_have_no_guarantee(base: Base, tmp_path: Path)
     ],
 )
 def test_what_a_guarantee_would_not_cover_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "data.jsonl").write_text('{"a": "b"}\n')
-    head = "metier: 1\nproject: p\npack: example\nsources:\n  - {path: data.jsonl, licence: CC0-1.0, columns: {question: a, answer: a}}\n"
-    (tmp_path / "metier.yaml").write_text(f"{head}training: {text}\n")
-    with pytest.raises(ConfigError) as caught:
-        load_project(tmp_path)
-    assert said in str(caught.value)
+    assert said in refused(tmp_path, text)

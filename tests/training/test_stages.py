@@ -15,11 +15,9 @@ from accelerate import Accelerator
 
 from conftest import MakeDataset, conversation
 from metier.artifacts import Artifact
-from metier.errors import ConfigError, InputError, ModelError
+from metier.errors import InputError, ModelError
 from metier.models import Base, Chat, load_tokenizer, load_weights
 from metier.models.lora import LoraLinear
-from metier.progress import Silent
-from metier.project import load_project
 from metier.records import Record, Source, identify
 from metier.store import Store
 from metier.training import TrainingSettings, train
@@ -30,6 +28,7 @@ from metier.training.gather import Summing
 from metier.training.loop import run_steps
 from metier.training.objectives import answer_losses, cross_entropy
 from metier.training.trainer import Trainer
+from training.observing import Said, refused
 
 
 def told(task: str, count: int, language: str = "zh") -> list[Record]:
@@ -108,17 +107,6 @@ def test_each_stage_is_judged_on_its_own_validation_records_and_all_groups_are_s
     assert (run.facts["validation_loss"], run.facts["best_step"]) == best
 
 
-class _Stops(Silent):
-    def __init__(self, step: int) -> None:
-        self._left = step
-
-    def advance(self, task: str, amount: float = 1.0, note: str = "") -> None:
-        if task == "training" and note.startswith("loss"):
-            self._left -= 1
-            if self._left == 0:
-                raise InterruptedError
-
-
 @pytest.mark.parametrize("method", ["lora", "adalora", "full"])
 def test_stages_interrupted_at_any_step_are_the_same_training(dataset: Artifact, base: Base, store: Store, method: str) -> None:
     sizes = {} if method == "full" else {"adaptation": {"rank": 4, "dropout": 0.2}}
@@ -131,7 +119,7 @@ def test_stages_interrupted_at_any_step_are_the_same_training(dataset: Artifact,
     for step in (1, turn, turn + 1, len(losses)):
         name = f"broken-{step}"
         with pytest.raises(InterruptedError):
-            train(dataset, base, chosen, workspace=store.workspace(name, progress=_Stops(step)))
+            train(dataset, base, chosen, workspace=store.workspace(name, progress=Said(step)))
         again, same = train(dataset, base, chosen, workspace=store.workspace(name))
         assert [row["loss"] for row in rows_of(again)] == losses
         assert same.file("adapter_model.safetensors").read_bytes() == adapter.file("adapter_model.safetensors").read_bytes()
@@ -207,12 +195,7 @@ def test_records_that_belong_to_no_stage_are_counted(dataset: Artifact, base: Ba
     ],
 )
 def test_stages_that_contradict_themselves_are_refused(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "data.jsonl").write_text('{"a": "b"}\n')
-    head = "metier: 1\nproject: p\npack: example\nsources:\n  - {path: data.jsonl, licence: CC0-1.0, columns: {question: a, answer: a}}\n"
-    (tmp_path / "metier.yaml").write_text(f"{head}training: {text}\n")
-    with pytest.raises(ConfigError) as caught:
-        load_project(tmp_path)
-    assert said in str(caught.value)
+    assert said in refused(tmp_path, text)
 
 
 def test_the_error_of_a_mean_is_that_of_drawing_examples() -> None:

@@ -8,13 +8,15 @@ through the model's forward call (`model(..., plan=plan)`), so the models' own c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from metier.models.filling import accelerated, filled
 from metier.models.ragged import Layout, attend_ragged, trusted
 
 __all__ = ["IMPLEMENTATION", "Cache", "Decode", "Packed", "Plan", "Prefill", "register"]
@@ -38,8 +40,44 @@ def _dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: to
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 
-_Piece: TypeAlias = tuple[slice, slice | None, torch.Tensor | None]
-"""Where a piece stands, where the piece stands that it goes on from (None: it begins), and what is added to its scores (None: it sees all)."""
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Where a piece stands, and the piece that it goes on from (None: it begins); what its products are filled up to, and what is added to their scores
+    (None: it sees all).
+    """
+
+    own: slice
+    before: slice | None
+    rows: int
+    columns: int
+    mask: torch.Tensor | None
+
+    @property
+    def length(self) -> int:
+        """Tokens of the piece itself."""
+        return int(self.own.stop - self.own.start)
+
+    def of(self, tensor: torch.Tensor, groups: int) -> torch.Tensor:
+        """Turn [heads, tokens, size] into the piece's own [heads / groups, groups * rows, size], filled up."""
+        own = tensor[:, self.own]
+        whole = own if self.rows == self.length else pad(own, (0, 0, 0, self.rows - self.length))
+        return whole.reshape(tensor.shape[0] // groups, groups * self.rows, tensor.shape[2])
+
+    def seen(self, of: torch.Tensor) -> torch.Tensor:
+        """Return the keys or values [heads, columns, size] that the piece sees, filled up."""
+        parts = [of[:, self.own]] if self.before is None else [of[:, self.before], of[:, self.own]]
+        more = self.columns - sum(part.shape[1] for part in parts)
+        if more:
+            parts.append(of.new_zeros(of.shape[0], more, of.shape[2]))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def give(self, gradient: torch.Tensor, part: torch.Tensor) -> None:
+        """Hand the gradient of what the piece sees on: its own was not there yet, what it goes on from has been given its own before."""
+        first = 0
+        if self.before is not None:
+            first = self.before.stop - self.before.start
+            gradient[:, self.before] += part[:, :first]
+        gradient[:, self.own] = part[:, first : first + self.length]
 
 
 class _PieceAttention(torch.autograd.Function):
@@ -56,17 +94,16 @@ class _PieceAttention(torch.autograd.Function):
         heads, tokens, size = query.shape
         groups = heads // key.shape[0]
         output = query.new_empty(tokens, heads, size)
-        output[pieces[-1][0].stop if pieces else 0 :] = 0
+        output[pieces[-1].own.stop if pieces else 0 :] = 0
         kept = []
-        for own, before, mask in pieces:
-            length = own.stop - own.start
-            scores = torch.bmm(_stack(query[:, own], groups), _seen(key, own, before).transpose(1, 2))
-            scores = scores.view(heads, length, -1).mul_(scale)
-            if mask is not None:
-                scores.add_(mask)
+        for piece in pieces:
+            scores = torch.bmm(piece.of(query, groups), piece.seen(key).transpose(1, 2))
+            scores = scores.view(heads, piece.rows, piece.columns).mul_(scale)
+            if piece.mask is not None:
+                scores.add_(piece.mask)
             probabilities = torch.softmax(scores, dim=-1)
-            result = torch.bmm(probabilities.view(key.shape[0], groups * length, -1), _seen(value, own, before))
-            output[own] = result.view(heads, length, size).transpose(0, 1)
+            result = torch.bmm(probabilities.view(key.shape[0], groups * piece.rows, piece.columns), piece.seen(value))
+            output[piece.own] = result.view(heads, piece.rows, size)[:, : piece.length].transpose(0, 1)
             kept.append(probabilities)
         ctx.save_for_backward(query, key, value, *kept)
         ctx.scale = scale
@@ -77,38 +114,18 @@ class _PieceAttention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
         heads, shared = query.shape[0], key.shape[0]
-        outer = gradients[0].transpose(0, 1)
+        outer, groups = gradients[0].transpose(0, 1), heads // shared
         for_query, for_key, for_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         for gradient in (for_query, for_key, for_value):
-            gradient[:, ctx.pieces[-1][0].stop if ctx.pieces else 0 :] = 0
-        for (own, before, _), probabilities in zip(ctx.pieces, kept, strict=True):
-            length = own.stop - own.start
-            into, stacked = _stack(outer[:, own], heads // shared), probabilities.view(shared, heads // shared * length, -1)
-            _give(for_value, own, before, torch.bmm(stacked.transpose(1, 2), into))
-            weight = torch.bmm(into, _seen(value, own, before).transpose(1, 2))
+            gradient[:, ctx.pieces[-1].own.stop if ctx.pieces else 0 :] = 0
+        for piece, probabilities in zip(ctx.pieces, kept, strict=True):
+            into, stacked = piece.of(outer, groups), probabilities.view(shared, groups * piece.rows, piece.columns)
+            piece.give(for_value, torch.bmm(stacked.transpose(1, 2), into))
+            weight = torch.bmm(into, piece.seen(value).transpose(1, 2))
             scores = torch.ops.aten._softmax_backward_data(weight, stacked, -1, query.dtype).mul_(ctx.scale)
-            for_query[:, own] = torch.bmm(scores, _seen(key, own, before)).view(heads, length, -1)
-            _give(for_key, own, before, torch.bmm(scores.transpose(1, 2), _stack(query[:, own], heads // shared)))
+            for_query[:, piece.own] = torch.bmm(scores, piece.seen(key)).view(heads, piece.rows, -1)[:, : piece.length]
+            piece.give(for_key, torch.bmm(scores.transpose(1, 2), piece.of(query, groups)))
         return for_query, for_key, for_value, None, None
-
-
-def _seen(of: torch.Tensor, own: slice, before: slice | None) -> torch.Tensor:
-    """Return the keys or values [heads, tokens, size] that a piece sees."""
-    return of[:, own] if before is None else torch.cat([of[:, before], of[:, own]], dim=1)
-
-
-def _give(gradient: torch.Tensor, own: slice, before: slice | None, part: torch.Tensor) -> None:
-    """Hand the gradient of what a piece sees on: its own was not there yet, what it goes on from has been given its own before."""
-    if before is not None:
-        first = before.stop - before.start
-        gradient[:, before] += part[:, :first]
-        part = part[:, first:]
-    gradient[:, own] = part
-
-
-def _stack(heads: torch.Tensor, groups: int) -> torch.Tensor:
-    """Turn [heads, length, size] into [heads / groups, groups * length, size]."""
-    return heads.reshape(heads.shape[0] // groups, groups * heads.shape[1], heads.shape[2])
 
 
 class Packed:
@@ -126,7 +143,7 @@ class Packed:
         ends = list(accumulate(self.lengths))
         self._places = [slice(end - length, end) for length, end in zip(self.lengths, ends, strict=True)]
         self._longest = max((self._sight(index) for index in range(len(self.lengths))), default=0)
-        self._masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor] = {}
+        self._masks: dict[tuple[int, int, int | None, torch.dtype], torch.Tensor] = {}
         self._layout: Layout | None = None
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
@@ -141,7 +158,7 @@ class Packed:
         """Attend piece by piece, by plain matrix products, or by torch's own kernels where pieces are long; see `Plan`."""
         if self._longest > _LONG:
             return self._attend_long(query, key, value, scale, window)
-        pieces = [(own, self._before(index), self._added(index, window, query)) for index, own in enumerate(self._places)]
+        pieces = [self._piece(index, window, query) for index in range(len(self._places))]
         output: torch.Tensor = _PieceAttention.apply(query[0], key[0], value[0], pieces, scale)  # type: ignore[no-untyped-call]
         return output[None]
 
@@ -150,8 +167,9 @@ class Packed:
         for index, own in enumerate(self._places):
             before = self._before(index)
             plain = before is None and (window is None or self.lengths[index] <= window)
-            mask = None if plain else self._added(index, window, query)
-            keys, values = _seen(key[0], own, before)[None], _seen(value[0], own, before)[None]
+            piece = _Piece(own, before, self.lengths[index], self._sight(index), None)
+            mask = None if plain else self._added(index, window, query, (piece.rows, piece.columns))
+            keys, values = piece.seen(key[0])[None], piece.seen(value[0])[None]
             parts.append(_dense(query[:, :, own], keys, values, mask, scale, causal=self.causal))
         return pad(torch.cat(parts, dim=2), (0, 0, 0, query.shape[2] - sum(self.lengths))).transpose(1, 2)
 
@@ -164,21 +182,30 @@ class Packed:
         before = self._behind[index]
         return self.lengths[index] + (0 if before is None else self.lengths[before])
 
-    def _added(self, index: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
-        """What is added to a piece's scores: 0 where a token is seen, minus infinity where not; [tokens, tokens seen]. None: all are seen."""
-        sight = self._sight(index)
+    def _piece(self, index: int, window: int | None, like: torch.Tensor) -> _Piece:
+        rows, columns = (filled(count, accelerator=accelerated(like)) for count in (self.lengths[index], self._sight(index)))
+        return _Piece(self._places[index], self._before(index), rows, columns, self._added(index, window, like, (rows, columns)))
+
+    def _added(self, index: int, window: int | None, like: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor | None:
+        """What is added to a piece's scores of a shape: 0 where a token is seen, minus infinity where not. None: all are seen.
+
+        Rows that fill up see everything, so that no sum is over nothing.
+        """
+        length, sight = self.lengths[index], self._sight(index)
         narrow = window if window is not None and sight > window else None
-        if not self.causal and narrow is None:
+        if not self.causal and narrow is None and shape[1] == sight:
             return None
-        name = (sight, narrow, like.dtype)
+        name = (length, sight, narrow, like.dtype)
         if name not in self._masks:
-            every = torch.ones(sight, sight, dtype=torch.bool)
-            seen = every.tril() if self.causal else every
+            column = torch.arange(shape[1])[None]
+            apart = torch.arange(sight - length, sight - length + shape[0])[:, None] - column
+            seen = apart >= 0 if self.causal else (column < sight).expand(shape)
             if narrow is not None:
-                apart = torch.arange(sight)[:, None] - torch.arange(sight)[None, :]
                 seen = seen & ((apart if self.causal else apart.abs()) < narrow)
-            self._masks[name] = torch.zeros(sight, sight, dtype=like.dtype).masked_fill_(~seen, float("-inf")).to(like.device)
-        return self._masks[name][sight - self.lengths[index] :]
+            hidden = ~seen
+            hidden[length:] = False
+            self._masks[name] = torch.zeros(shape, dtype=like.dtype).masked_fill_(hidden, float("-inf")).to(like.device)
+        return self._masks[name]
 
 
 def _by_products(

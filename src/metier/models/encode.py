@@ -12,7 +12,7 @@ import transformers
 
 from metier.errors import ModelError
 from metier.models.attention import Packed
-from metier.models.filling import hidden_states
+from metier.models.body import hidden_states
 from metier.models.head import token_log_probabilities
 from metier.models.interface import Likelihood
 from metier.models.local import LocalModel

@@ -2,19 +2,21 @@
 
 oneDNN writes code for each shape of a bf16 product that it meets and keeps that of the last thousand: a millisecond and half a megabyte each, in the
 midst of the heap, where it also keeps what stands around it from being used again. Packed rows have as many tokens as their texts happen to have, so
-they are filled up to one of few lengths. What is behind the texts attends to nothing, is seen by nothing and gets no gradient.
+they are filled up to one of few lengths, and so are the texts in them where tokens attend to each other. What is behind the texts attends to nothing, is
+seen by nothing and gets no gradient.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.nn.functional import pad
 
-from metier.models.attention import Plan
+__all__ = ["accelerated", "filled", "with_filler"]
 
-__all__ = ["filled", "hidden_states", "with_filler"]
+
+def accelerated(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is on an accelerator; one without values (`meta`) stands for one that is not."""
+    return tensor.device.type not in {"cpu", "meta"}
 
 
 def filled(count: int, *, accelerator: bool = False) -> int:
@@ -28,19 +30,5 @@ def filled(count: int, *, accelerator: bool = False) -> int:
 
 def with_filler(rows: torch.Tensor) -> torch.Tensor:
     """Return rows [count, ...] with as many zeros behind them as fill them up."""
-    more = filled(len(rows), accelerator=rows.device.type != "cpu") - len(rows)
+    more = filled(len(rows), accelerator=accelerated(rows)) - len(rows)
     return pad(rows, (0, 0) * (rows.dim() - 1) + (0, more)) if more else rows
-
-
-def hidden_states(
-    body: Any, tokens: torch.Tensor, positions: torch.Tensor, plan: Plan, *, kinds: torch.Tensor | None = None, layer: int | None = None
-) -> torch.Tensor:
-    """Return the hidden states [tokens, hidden] that a model without its head gives a packed row; `tokens`, `positions` and `kinds` are 1-D.
-
-    They are the last ones, or those after `layer` layers. `plan` says what each token attends to, and knows nothing of what fills the row up.
-    """
-    extra: dict[str, Any] = {} if kinds is None else {"token_type_ids": with_filler(kinds)[None]}
-    extra |= {} if layer is None else {"output_hidden_states": True}
-    output = body(input_ids=with_filler(tokens)[None], position_ids=with_filler(positions)[None], plan=plan, use_cache=False, **extra)
-    states: torch.Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
-    return states[0, : len(tokens)]

@@ -17,7 +17,7 @@ from metier.errors import ModelError
 from metier.models import attention
 from metier.models.attention import Packed
 from metier.models.base import Base
-from metier.models.filling import hidden_states
+from metier.models.body import hidden_states
 from metier.models.labels import Labelling
 from metier.models.load import check_attention
 from metier.models.norms import quicken

@@ -12,8 +12,8 @@ import torch
 
 from metier.models.attention import Cache, Decode, Packed, Plan, Prefill
 from metier.models.base import Base
+from metier.models.body import hidden_states
 from metier.models.chat import Chat
-from metier.models.filling import hidden_states
 from metier.models.head import next_logits, token_log_probabilities
 from metier.models.interface import Generation, GenerationSettings, Likelihood
 from metier.models.load import load_tokenizer, load_weights

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy as cross_entropy_of
 
 from metier.errors import ModelError
 from metier.models.attention import Packed
+from metier.models.body import hidden_states
 from metier.models.divergence import Side, divergences
-from metier.models.filling import hidden_states
 from metier.models.head import label_losses
 from metier.models.heads import Layout, computing_in, label_scores
 from metier.models.labels import Labelling

@@ -41,7 +41,7 @@ _DENSE = 1024
 class RowShape:
     """A packed row: tokens, pairs of a token and one of its example, learnt tokens, examples, the longest example.
 
-    What several examples begin with counts once.
+    What several examples begin with counts once. `held` are the pairs of pieces that are filled up (see `metier.models.filling`); None: as many.
     """
 
     tokens: int
@@ -49,6 +49,7 @@ class RowShape:
     labels: int
     examples: int
     longest: int
+    held: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,9 @@ def lengthened(row: RowShape, more: int) -> RowShape:
     """Return the row with `more` virtual tokens before each of its examples (fewer, if negative)."""
     if not more:
         return row
-    pairs = row.pairs + 2 * more * row.tokens + row.examples * more * more
-    return RowShape(row.tokens + row.examples * more, pairs, row.labels, row.examples, row.longest + more)
+    added = 2 * more * row.tokens + row.examples * more * more
+    held = None if row.held is None else row.held + added
+    return RowShape(row.tokens + row.examples * more, row.pairs + added, row.labels, row.examples, row.longest + more, held)
 
 
 def memory(shape: ModelShape, method: Method, row: RowShape, means: Means, *, holes: int | None = None) -> Memory:
@@ -259,7 +261,8 @@ class _Layer:
             operands += row.tokens * (8 + 1)
         if row.longest > _DENSE:
             return operands + row.tokens * (shape.queries * size + shape.heads * _EXACT)
-        return operands + shape.heads * row.pairs * size
+        pairs = row.pairs if row.held is None or self.means.accelerator else row.held
+        return operands + shape.heads * pairs * size
 
     def _gated(self, gate: bool, up: bool) -> int:
         """The activation's input and both factors of the product, as far as a gradient goes through them."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from metier.models.filling import filled
 from metier.training.batches import Row, row_of
 from metier.training.planning.memory import RowShape
 
@@ -76,7 +77,8 @@ class Work:
         for row in _ROWS if by_word else _ROWS[:_ENOUGH]:
             lengths, given = [length for length, _ in row], [words if by_word else 1 for _, words in row]
             found = count(model, objective, row_of([example(*pair) for pair in zip(lengths, given, strict=True)]))
-            features.append(_features(RowShape(sum(lengths), sum(length**2 for length in lengths), sum(given), len(lengths), max(lengths))))
+            held = sum(filled(length) ** 2 for length in lengths)
+            features.append(_features(RowShape(sum(lengths), sum(length**2 for length in lengths), sum(given), len(lengths), max(lengths), held)))
             measured.append((found.forward, found.flops))
         self._parts = np.linalg.lstsq(np.asarray(features), np.asarray(measured, dtype=float), rcond=None)[0]
 
@@ -89,4 +91,4 @@ class Work:
 
 
 def _features(row: RowShape) -> list[float]:
-    return [1.0, row.tokens, row.pairs, row.examples, row.labels]
+    return [1.0, filled(row.tokens), row.pairs if row.held is None else row.held, row.examples, row.labels]

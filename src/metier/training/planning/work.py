@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metier.models.filling import filled
 from metier.training.alike import families
 from metier.training.batches import pack, shares_beginnings
 from metier.training.curriculum import Plan
@@ -45,11 +46,15 @@ def row_shape(examples: Examples, row: Sequence[int]) -> RowShape:
     """Return the shape of the packed row of the examples at these places, without making it: what several begin with is read once."""
     lengths = examples.lengths[list(row)].tolist()
     tokens, pairs = sum(lengths), sum(length * length for length in lengths)
+    held = sum(filled(length) ** 2 for length in lengths)
     for family in families([examples.examples[place].tokens for place in row]) if shares_beginnings(examples) else ():
         spared, own = (len(family.members) - 1) * family.common, sum(lengths[place] - family.common for place in family.members)
         # A token of the beginning looks at nothing behind it: one that goes on looks at both.
         tokens, pairs = tokens - spared, pairs - (spared + own) * family.common
-    return RowShape(tokens, pairs, int(examples.learnt[list(row)].sum()), len(lengths), max(lengths))
+        if family.common:
+            whole = [lengths[place] for place in family.members]
+            held += filled(family.common) ** 2 + sum(filled(length - family.common) * filled(length) - filled(length) ** 2 for length in whole)
+    return RowShape(tokens, pairs, int(examples.learnt[list(row)].sum()), len(lengths), max(lengths), held)
 
 
 def load_of(taught: Examples, plan: Plan, checks: Examples, *, row_tokens: int) -> Load:
