@@ -26,7 +26,7 @@ from metier.training.planning.hardware import Machine, accelerators, resident_by
 from metier.training.planning.kept import data_facts, estimated, known
 from metier.training.planning.labels import LabelCase, advise_labels
 from metier.training.planning.measure import Calibration, calibrate, chosen_rows
-from metier.training.planning.memory import Means, Memory, RowShape, cache_bytes, holes_share, lengthened, memory
+from metier.training.planning.memory import Means, Memory, RowShape, cache_bytes, code_bytes, lengthened, memory
 from metier.training.planning.methods import Method, available, check_targets, method_of, trainable_parameters
 from metier.training.planning.prompting import Searcher, conclude, families, measure_prompting, verdict
 from metier.training.planning.shape import ModelShape, parameters, read_shape
@@ -188,8 +188,7 @@ def _holes(case: _Case, known: Calibration | None) -> int | None:
     """Return what this training will lose between blocks: what the calibration lost, grown to the rows of the whole; None if not measured."""
     if known is None or known.holes is None or case.machine.accelerator:
         return None
-    short = replace(case.means, reads=known.steps + 1)
-    return round(known.holes * holes_share(case.means) / holes_share(short))
+    return known.holes + code_bytes(case.means, case.means.reads) - code_bytes(case.means, known.steps + 1)
 
 
 def _flops(case: _Case, method: Method) -> float:

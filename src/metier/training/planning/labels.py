@@ -38,7 +38,7 @@ from metier.training.planning.decide import Aims, Decision, Situation, decide_la
 from metier.training.planning.hardware import Machine, resident_bytes, this_machine
 from metier.training.planning.kept import data_facts, estimated, known
 from metier.training.planning.measure import Calibration, added, spread_rows, timed
-from metier.training.planning.memory import Means, Memory, RowShape, holes_share
+from metier.training.planning.memory import Means, Memory, RowShape, heap_holes
 from metier.training.planning.methods import Method, available
 from metier.training.planning.prompting import Searcher, verdict
 from metier.training.planning.traced import Counted, Work, count
@@ -82,7 +82,7 @@ class Taken:
             activations=kept,
             logits=0,
             working=row.tokens * self.dtype.itemsize,
-            holes=round(holes_share(means) * kept) if holes is None else holes,
+            holes=heap_holes(kept, means) if holes is None else holes,
         )
 
 

@@ -17,7 +17,7 @@ from metier.models.head import ROWS_AT_ONCE, slice_size
 from metier.training.planning.methods import Method, rank_of, trainable_parameters
 from metier.training.planning.shape import LINEAR, ModelShape, linear_layers, parameters
 
-__all__ = ["Means", "Memory", "RowShape", "cache_bytes", "holes_share", "kept_for_backward", "lengthened", "memory"]
+__all__ = ["Means", "Memory", "RowShape", "cache_bytes", "code_bytes", "heap_holes", "kept_for_backward", "lengthened", "memory"]
 
 _EXACT = 4
 """Bytes of a value in fp32."""
@@ -25,13 +25,14 @@ _EXACT = 4
 _NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Bits a weight in NF4 with double quantisation: blocks of 64, their scales in 8 bits in blocks of 256 (Dettmers et al. 2023, arXiv 2305.14314)."""
 
-_HOLES = 0.5
-"""Share of the activations that the C library's heap loses to holes on a processor with fp32 weights (.50 to .63 measured, glibc 2.36)."""
+_HOLES, _HOLES_BF16 = 0.35, 0.6
+"""Shares of the activations that the C library's heap loses to holes on a processor, with fp32 and with bf16 weights (measured: .2 to .6 and .4 to .6,
+glibc 2.36, torch 2.13)."""
 
-_HOLES_BF16, _HOLES_A_ROW, _HOLES_ROWS = 0.3, 0.067, 27
-"""The same with bf16 weights: it grows with every row, because oneDNN keeps code for each shape that it meets, and keeps it in the midst of
-the heap; after some thirty rows its own cache bounds that. Measured on Zen 4 with torch 2.13: .39 after 4 rows, 1.1 after 11, 1.3 after 14,
-2.0 after 27, 2.4 after 60."""
+_CODE_A_ROW, _CODE_ROWS = 9 * 2**20, 45
+"""With bf16 weights oneDNN's code for shapes that it meets comes to that, and the buffers that it keeps apart. After so many rows nearly all shapes
+were met, for rows and their pieces have few lengths (see `metier.models.filling`). Measured on Zen 4: .65 GB beside activations of .58 after 27 rows of
+1,024 tokens, .79 beside 1.07 after 14 of 2,048, .59 beside .22 after 102 of 256."""
 
 _DENSE = 1024
 """Segments up to this many tokens keep their attention probabilities; see metier.models.attention."""
@@ -110,15 +111,23 @@ def memory(shape: ModelShape, method: Method, row: RowShape, means: Means, *, ho
         activations=kept,
         logits=logits,
         working=_working(shape, method, row, means),
-        holes=round(holes_share(means) * kept) if holes is None else holes,
+        holes=heap_holes(kept, means) if holes is None else holes,
     )
 
 
-def holes_share(means: Means) -> float:
-    """Return the share of the activations that is lost between blocks of memory; accelerators have an allocator of their own, which is not counted."""
+def heap_holes(kept: int, means: Means) -> int:
+    """Return the bytes that are lost between blocks of memory where `kept` are kept of a row, and those of the code of products.
+
+    Accelerators have an allocator of their own, which is not counted.
+    """
     if means.accelerator:
-        return 0.0
-    return _HOLES if means.precision == _EXACT else _HOLES_BF16 + _HOLES_A_ROW * min(means.reads, _HOLES_ROWS)
+        return 0
+    return round((_HOLES if means.precision == _EXACT else _HOLES_BF16) * kept) + code_bytes(means, means.reads)
+
+
+def code_bytes(means: Means, rows: int) -> int:
+    """Return what the code of products for ever more shapes, and what it keeps apart, come to after so many rows."""
+    return 0 if means.accelerator or means.precision == _EXACT else _CODE_A_ROW * min(rows, _CODE_ROWS)
 
 
 def cache_bytes(shape: ModelShape, tokens: int, precision: int) -> int:
