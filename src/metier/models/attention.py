@@ -58,18 +58,18 @@ class _Piece:
         return int(self.own.stop - self.own.start)
 
     def of(self, tensor: torch.Tensor, groups: int) -> torch.Tensor:
-        """Turn [heads, tokens, size] into the piece's own [heads / groups, groups * rows, size], filled up."""
-        own = tensor[:, self.own]
-        whole = own if self.rows == self.length else pad(own, (0, 0, 0, self.rows - self.length))
-        return whole.reshape(tensor.shape[0] // groups, groups * self.rows, tensor.shape[2])
+        """Turn [heads, tokens, size] into the piece's own [heads / groups, groups * rows, size], with zeros behind it."""
+        return _stack(_zeros_behind(tensor[:, self.own], self.rows), groups)
+
+    def asking(self, query: torch.Tensor, groups: int) -> torch.Tensor:
+        """Return its queries likewise, filled up by whatever stands behind it: what comes of that is thrown away, and spares a copy."""
+        return _stack(_with_more(query, self.own, self.rows), groups)
 
     def seen(self, of: torch.Tensor) -> torch.Tensor:
-        """Return the keys or values [heads, columns, size] that the piece sees, filled up."""
-        parts = [of[:, self.own]] if self.before is None else [of[:, self.before], of[:, self.own]]
-        more = self.columns - sum(part.shape[1] for part in parts)
-        if more:
-            parts.append(of.new_zeros(of.shape[0], more, of.shape[2]))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        """Return the keys or values [heads, columns, size] that the piece sees, filled up by what it does not see."""
+        if self.before is None:
+            return _with_more(of, self.own, self.columns)
+        return _zeros_behind(torch.cat([of[:, self.before], of[:, self.own]], dim=1), self.columns)
 
     def give(self, gradient: torch.Tensor, part: torch.Tensor) -> None:
         """Hand the gradient of what the piece sees on: its own was not there yet, what it goes on from has been given its own before."""
@@ -78,6 +78,21 @@ class _Piece:
             first = self.before.stop - self.before.start
             gradient[:, self.before] += part[:, :first]
         gradient[:, self.own] = part[:, first : first + self.length]
+
+
+def _zeros_behind(part: torch.Tensor, count: int) -> torch.Tensor:
+    """Return [heads, count, size]: a part, and zeros."""
+    return part if part.shape[1] == count else pad(part, (0, 0, 0, count - part.shape[1]))
+
+
+def _with_more(of: torch.Tensor, own: slice, count: int) -> torch.Tensor:
+    """Return [heads, count, size] from where `own` begins: what stands behind it, or zeros where the row ends."""
+    return _zeros_behind(of[:, own.start : own.start + count], count)
+
+
+def _stack(heads: torch.Tensor, groups: int) -> torch.Tensor:
+    """Turn [heads, rows, size] into [heads / groups, groups * rows, size]."""
+    return heads.reshape(heads.shape[0] // groups, groups * heads.shape[1], heads.shape[2])
 
 
 class _PieceAttention(torch.autograd.Function):
@@ -97,7 +112,7 @@ class _PieceAttention(torch.autograd.Function):
         output[pieces[-1].own.stop if pieces else 0 :] = 0
         kept = []
         for piece in pieces:
-            scores = torch.bmm(piece.of(query, groups), piece.seen(key).transpose(1, 2))
+            scores = torch.bmm(piece.asking(query, groups), piece.seen(key).transpose(1, 2))
             scores = scores.view(heads, piece.rows, piece.columns).mul_(scale)
             if piece.mask is not None:
                 scores.add_(piece.mask)
@@ -124,7 +139,7 @@ class _PieceAttention(torch.autograd.Function):
             weight = torch.bmm(into, piece.seen(value).transpose(1, 2))
             scores = torch.ops.aten._softmax_backward_data(weight, stacked, -1, query.dtype).mul_(ctx.scale)
             for_query[:, piece.own] = torch.bmm(scores, piece.seen(key)).view(heads, piece.rows, -1)[:, : piece.length]
-            piece.give(for_key, torch.bmm(scores.transpose(1, 2), piece.of(query, groups)))
+            piece.give(for_key, torch.bmm(scores.transpose(1, 2), piece.asking(query, groups)))
         return for_query, for_key, for_value, None, None
 
 
