@@ -35,8 +35,10 @@ class _Watching(Packed):
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
         """Attend as `Packed` does, and remember what was looked at."""
-        keys = key[0].repeat_interleave(query.shape[1] // key.shape[1], dim=0)
-        scores = torch.bmm(query[0].float(), keys.float().transpose(1, 2)) * scale
+        # What fills the row up stands behind the text, and is not shown.
+        more = query.shape[2] - self.lengths[0]
+        keys = key[0, :, : key.shape[2] - more].repeat_interleave(query.shape[1] // key.shape[1], dim=0)
+        scores = torch.bmm(query[0, :, : self.lengths[0]].float(), keys.float().transpose(1, 2)) * scale
         places = torch.arange(scores.shape[1], device=scores.device)
         # Keys of virtual tokens stand before the text's own, and every token sees them.
         before = scores.shape[2] - scores.shape[1]

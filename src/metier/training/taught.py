@@ -94,8 +94,7 @@ def prepare_labels(
     Raises InputError for data without labels, overlapping spans or settings that nothing reads, all faults of the data at once, and ModelError for
     a base model that the method cannot be put on and for a teacher that answers something else, before a model is loaded.
     """
-    # Counted on the way: the records are read once for both.
-    count = itertools.count()
+    count = itertools.count()  # Counted on the way: the records are read once for both.
     counted = (record for record, _ in zip(dataset_records(dataset, "train"), count, strict=False))
     labels = fit_labelling(counted, task, min(settings.batch.maximum_tokens, longest(base)), settings.privacy)
     check_objectives(settings, labels)
