@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from metier.models import Base, Chat, LocalModel, load_tokenizer, load_weights
+from metier.models import Base, Chat, GenerationSettings, LocalModel, load_tokenizer, load_weights
 from metier.models.attention import Packed
 from metier.models.body import hidden_states
 from metier.models.divergence import Side, divergences
 from metier.models.filling import filled, with_filler
 from metier.models.head import label_losses, token_log_probabilities
 from metier.models.methods import Shape, attach_method
+from metier.records import Message
 
 
 def test_few_lengths_are_left_and_hardly_anything_is_wasted() -> None:
@@ -86,3 +87,12 @@ def test_a_model_answers_as_before_for_any_number_of_tokens(base: Base) -> None:
         whole = model.hidden(list(range(3, 103)), range(100), Packed([100]))
         for count in (33, 57, 99):
             assert torch.allclose(model.hidden(list(range(3, 3 + count)), range(count), Packed([count])), whole[:count], atol=1e-4)
+
+
+def test_more_answers_at_a_time_than_are_left_unfilled(base: Base) -> None:
+    chat, weights = Chat(load_tokenizer(base)), load_weights(base, torch.float32)
+    prompts = [[Message("user", f"{number} 在哪里？")] for number in range(35)]
+    assert filled(35) > 35
+    wanted = GenerationSettings(max_new_tokens=6)
+    together = LocalModel(weights, chat, batch_rows=40).generate(prompts, wanted)
+    assert [item.text for item in together] == [LocalModel(weights, chat).generate([prompt], wanted)[0].text for prompt in prompts]

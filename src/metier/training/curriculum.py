@@ -6,7 +6,7 @@ import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -190,7 +190,7 @@ def plan_steps(
             window = settings.batch.rows_of_step
             first_epoch = first_epoch or math.ceil(wanted / window)
             for start in range(0, wanted, window):
-                yield tuple(tuple(row) for row in islice(rows, start, min(start + window, wanted)))
+                yield tuple(tuple(row) for row in rows[start : min(start + window, wanted)])
 
     steps = Steps(epochs())
     return Plan(steps, max(1, first_epoch))

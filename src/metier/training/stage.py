@@ -84,7 +84,6 @@ def train(
         with leading(Job(workspace.key, dataset.digest, settings.model_dump_json(), (base.name, base.digest), named, sharded, places)):
             prepared = _prepare(dataset, base, settings, teacher, members, workspace, sharded=sharded, scoring=scoring)
             prepared.trainer.judge = judge
-            give_back_memory()
             prepared.trainer.run()
         if not members or isinstance(prepared, Labelling):
             return prepared.commit(workspace)
@@ -162,6 +161,10 @@ def _prepare(
     sharded: bool,
     scoring: Scoring | None = None,
 ) -> Answering | Labelling:
+    prepared: Answering | Labelling
     if settings.task != "generation":
-        return prepare_labels(dataset, base, settings, settings.task, teacher, workspace=workspace, sharded=sharded)
-    return prepare_answers(dataset, base, settings, teacher, members, workspace=workspace, sharded=sharded, scoring=scoring)
+        prepared = prepare_labels(dataset, base, settings, settings.task, teacher, workspace=workspace, sharded=sharded)
+    else:
+        prepared = prepare_answers(dataset, base, settings, teacher, members, workspace=workspace, sharded=sharded, scoring=scoring)
+    give_back_memory()
+    return prepared

@@ -135,7 +135,7 @@ def prepare_labels(
         tuned=tuned,
         promise=promise,
         score=label_scorer(labels, reader, sample, device=str(joined.device)),
-        doubt=label_doubt(labels, reader, sample, device=str(joined.device)),
+        doubt=None if promise else label_doubt(labels, reader, sample, device=str(joined.device)),  # It would tell of records without noise.
         sharded=sharded,
     )
     return Labelling(trainer, dataset, base, labels, effective, tuned, settings, tokenizer, teacher)
