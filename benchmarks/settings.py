@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     PLAIN: {},
     "torch.compile, each layer's feed-forward part": {"TRIED_COMPILE": "mlp"},
     "torch.compile, each layer": {"TRIED_COMPILE": "layer"},
+    "pieces of attention not filled up": {"TRIED_PIECES": "plain"},
     "half the threads": {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2))},
     "threads bound to cores": {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores"},
     "large buffers kept by malloc": {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32 - 1), "MALLOC_TOP_PAD_": str(2**28)},
@@ -42,9 +43,14 @@ def compiled(model: Any, part: str) -> Any:
 def child(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train with the settings that stand in the environment."""
     import metier.models
+    from metier.models.filling import filled
 
     part, load = os.environ.get("TRIED_COMPILE"), metier.models.load_weights
-    with patch("metier.models.load_weights", lambda *given: compiled(load(*given), part) if part else load(*given)):
+    plain = "TRIED_PIECES" in os.environ
+    with (
+        patch("metier.models.attention.filled", lambda count, **given: count if plain else filled(count, **given)),
+        patch("metier.models.load_weights", lambda *given: compiled(load(*given), part) if part else load(*given)),
+    ):
         return run_metier(arguments)
 
 
