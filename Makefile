@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-JOBS ?= 0
+JOBS ?= auto
 
 .PHONY: setup setup-dev demo test lint types docs clean
 
@@ -27,9 +27,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed-demo
 demo: setup
 	$(BIN)/metier demo
 
-# One thread each: the tests' models are tiny, and threads only wait for each other. `make test JOBS=2` is quicker; a file's tests stay together, for what they set up is shared. More get in each other's way where torch uses every core.
+# One thread each: the tests' models are tiny, and threads only wait for each other. As many processes as there are cores, but for those beyond four:
+# each has torch in memory. A file's tests stay together, for what they set up is shared. `make test JOBS=0` runs them in one process.
 test: setup-dev lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ from starlette.routing import Mount
 from metier.audit import AuditSettings, open_project_ledger
 from metier.errors import ModelError
 from metier.models import Base, LocalModel
-from metier.models.load import load_tokenizer
+from metier.models.tokenizer import load_tokenizer
 from metier.packs import Pack
 from metier.records import Message
 from metier.serving import Engine, Served

@@ -17,11 +17,12 @@ from metier.errors import InputError, ModelError
 from metier.models import Base, GenerationSettings, LocalModel
 from metier.models.attention import Packed
 from metier.models.chat import Chat
-from metier.models.load import load_tokenizer, load_weights
+from metier.models.load import load_weights
 from metier.models.lorafile import read_adapter
 from metier.models.methods import METHODS, Shape, attach_method
 from metier.models.saved import write_saved
 from metier.models.stack import stack
+from metier.models.tokenizer import load_tokenizer
 from metier.records import Message
 from metier.serving import Engine, Served
 from metier.serving.engine import Busy, EngineFailed

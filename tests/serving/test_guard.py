@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from metier import packs
 from metier.errors import PackError
 from metier.models import Base
-from metier.models.load import load_tokenizer
+from metier.models.tokenizer import load_tokenizer
 from metier.packs import GuardRule, Pack
 from metier.records import Message
 from metier.serving import Guard

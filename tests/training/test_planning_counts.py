@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metier.errors import ModelError
 from metier.models import Base, attention
+from metier.models.feedforward import keep_less
 from metier.models.filling import filled
 from metier.models.lora import attach
 from metier.models.methods import METHODS, Shape, attach_method
@@ -48,10 +49,11 @@ CONFIGS = {
 
 
 def build(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, ModelShape]:
-    """Return a real model of the family, random, with Metier's attention, and its description."""
+    """Return a real model of the family, random, with Metier's attention and feed-forward layers, and its description."""
     attention.register()
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](), attn_implementation=attention.IMPLEMENTATION, dtype=dtype)
+    assert keep_less(model) == model.config.num_hidden_layers
     return model, shape_of(model.config.to_dict())
 
 

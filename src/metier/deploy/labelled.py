@@ -23,9 +23,9 @@ from metier.models.heads import head_of, outline, plain_class
 from metier.models.labelfiles import load_merged
 from metier.models.labeller import Labeller, answer_places
 from metier.models.labels import Labelling, LabelTask, read_labelling
-from metier.models.load import load_tokenizer
 from metier.models.merge import stored_tensors
 from metier.models.parity import Limits, compare
+from metier.models.tokenizer import load_tokenizer
 from metier.models.words import Reading
 from metier.progress import Progress
 from metier.shards import dataset_records

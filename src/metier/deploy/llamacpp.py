@@ -13,9 +13,9 @@ from metier.errors import GateRefused
 from metier.models.chat import Chat
 from metier.models.gguf import GgufType, Plan, plan_gguf, write_gguf
 from metier.models.ggufcheck import read_model, read_tokenizer, shape_faults, token_faults
-from metier.models.load import load_tokenizer
 from metier.models.parity import Limits, compare, plain_logits
 from metier.models.runtime import at_hand
+from metier.models.tokenizer import load_tokenizer
 from metier.progress import Progress
 from metier.store import remove_folder
 

@@ -17,12 +17,13 @@ from metier.deploy.tokenizers import copy_model_files, copy_tokenizer
 from metier.errors import GateRefused, ModelError
 from metier.models.changes import Change, weight_changes
 from metier.models.chat import Chat
-from metier.models.load import load_tokenizer, load_weights
+from metier.models.load import load_weights
 from metier.models.local import LocalModel
 from metier.models.merge import merge_weights, stored_tensors
 from metier.models.methods import open_saved
 from metier.models.parity import Golden, Limits, Parity, adapter_effect, compare, golden, own_logits, plain_logits
 from metier.models.saved import Saved, read_saved
+from metier.models.tokenizer import load_tokenizer
 from metier.progress import Progress
 from metier.store import write_atomically
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from metier.models.chat import Chat, Encoded
     from metier.models.encode import SentenceEncoder, mean_states, text_likelihoods
     from metier.models.labeller import Labeller
-    from metier.models.load import load_tokenizer, load_weights
+    from metier.models.load import load_weights
     from metier.models.local import LocalModel
     from metier.models.precision import matmul_peak
+    from metier.models.tokenizer import load_tokenizer
 else:
     __getattr__, _, _ = lazy_loader.attach(
         __name__,
@@ -25,9 +26,10 @@ else:
             "chat": ["Chat", "Encoded"],
             "encode": ["SentenceEncoder", "mean_states", "text_likelihoods"],
             "labeller": ["Labeller"],
-            "load": ["load_tokenizer", "load_weights"],
+            "load": ["load_weights"],
             "local": ["LocalModel"],
             "precision": ["matmul_peak"],
+            "tokenizer": ["load_tokenizer"],
         },
     )
 

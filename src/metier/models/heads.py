@@ -18,6 +18,7 @@ from metier.models import attention
 from metier.models.attention import Packed
 from metier.models.base import Base
 from metier.models.body import hidden_states
+from metier.models.feedforward import keep_less
 from metier.models.labels import Labelling
 from metier.models.load import check_attention
 from metier.models.norms import quicken
@@ -116,6 +117,7 @@ def load_with_head(base: Base, labelling: Labelling, dtype: torch.dtype, *, seed
     if frozen:
         model.requires_grad_(False)
         quicken(model)
+    keep_less(model)
     loaded: nn.Module = model.eval()
     return loaded
 
@@ -145,6 +147,7 @@ def outline(base: Base, labelling: Labelling, dtype: torch.dtype = torch.float32
     if frozen:
         model.requires_grad_(False)
         quicken(model)
+    keep_less(model)
     shape: nn.Module = model
     return shape
 

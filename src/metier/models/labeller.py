@@ -12,9 +12,9 @@ from metier.models.base import Base
 from metier.models.heads import Layout, label_scores, layout_of
 from metier.models.labelfiles import load_trained
 from metier.models.labels import Labelling, Prediction
-from metier.models.load import load_tokenizer
 from metier.models.precision import fastest_dtype
 from metier.models.tags import best_tags, spans_of
+from metier.models.tokenizer import load_tokenizer
 from metier.models.words import Reading, TextReader
 from metier.progress import SILENT, Progress
 from metier.records import Span

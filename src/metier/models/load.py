@@ -1,10 +1,7 @@
-"""Loading a base model's weights and tokenizer: safetensors only, offline, no code of the model's own."""
+"""Loading a base model's weights: safetensors only, offline, no code of the model's own."""
 
 from __future__ import annotations
 
-from copy import copy
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,31 +11,11 @@ from safetensors import SafetensorError
 from metier.errors import ModelError
 from metier.models import attention
 from metier.models.base import Base
+from metier.models.feedforward import keep_less
 from metier.models.norms import quicken
 from metier.models.stored import made_without_weights
 
-__all__ = ["check_attention", "forget_tokenizers", "load_tokenizer", "load_weights"]
-
-
-def load_tokenizer(base: Base) -> Any:
-    """Return the base model's tokenizer. Raises ModelError if it cannot be loaded.
-
-    Its vocabulary is read once, which takes seconds where it is large; tokens must not be added to it. What else is set on it is the caller's own.
-    """
-    try:
-        return copy(_tokenizer(base.folder, base.digest))
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the tokenizer of {base.name} cannot be loaded: {_first_line(error)}") from None
-
-
-@lru_cache(maxsize=2)
-def _tokenizer(folder: Path, digest: str) -> Any:
-    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-
-
-def forget_tokenizers() -> None:
-    """Let go of tokenizers that were read. One of 262,144 tokens takes 250 MB; who still uses one keeps it."""
-    _tokenizer.cache_clear()
+__all__ = ["check_attention", "load_weights"]
 
 
 def load_weights(base: Base, dtype: torch.dtype, *, later: bool = False) -> torch.nn.Module:
@@ -61,6 +38,7 @@ def load_weights(base: Base, dtype: torch.dtype, *, later: bool = False) -> torc
     check_attention(model.config, base.name)
     model.requires_grad_(False).eval()
     quicken(model)
+    keep_less(model)
     loaded: torch.nn.Module = model
     return loaded
 

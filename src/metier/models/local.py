@@ -16,10 +16,11 @@ from metier.models.body import hidden_states
 from metier.models.chat import Chat
 from metier.models.head import next_logits, token_log_probabilities
 from metier.models.interface import Generation, GenerationSettings, Likelihood
-from metier.models.load import load_tokenizer, load_weights
+from metier.models.load import load_weights
 from metier.models.methods import Tuned, open_adapter
 from metier.models.precision import fastest_dtype
 from metier.models.sampling import pick, seeded
+from metier.models.tokenizer import load_tokenizer
 from metier.progress import SILENT, Progress
 from metier.records import Message
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from metier.models.load import forget_tokenizers
+from metier.models.tokenizer import forget_tokenizers
 
 __all__ = ["environment_of", "give_back_memory", "peak_memory"]
 

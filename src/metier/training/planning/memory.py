@@ -274,8 +274,8 @@ class _Layer:
         return operands + shape.heads * pairs * size
 
     def _gated(self, gate: bool, up: bool) -> int:
-        """The activation's input and both factors of the product, as far as a gradient goes through them."""
-        return self.row.tokens * self.shape.inner * self.size * (gate + up + gate)
+        """The activation's input, and what it is multiplied by, as far as a gradient goes through them: its output is worked out again."""
+        return self.row.tokens * self.shape.inner * self.size * ((gate or up) + gate)
 
     def _bottleneck(self, there: bool) -> int:
         """A bottleneck keeps its input, its inner values and both matrices in the format of the products."""
