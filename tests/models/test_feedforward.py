@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
-from tests.training.observing import saved_by_autograd
 from transformers import Gemma3TextConfig, LlamaConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3MLP
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from metier.models.feedforward import keep_less
+from training.observing import saved_by_autograd
 
 HIDDEN, INNER, TOKENS = 32, 20, 7
 
