@@ -141,13 +141,22 @@ def _methods() -> Iterator[str]:
     yield "Every method teaches answers and texts on decoders, and labels, spans, numbers and pairs on decoders and on encoders built like BERT. An encoder"
     yield "whose layers are built otherwise is refused where a method finds no place in them, before its weights are read, with the method to use."
     yield ""
-    head = ["method", "learning rate", "for labels", "base packed to four bits", "`objectives.start`", "`objectives.ewc`", "ranks by layer"]
+    head = [
+        "method",
+        "learning rate",
+        "for labels",
+        "for labels on encoders",
+        "base packed to four bits",
+        "`objectives.start`",
+        "`objectives.ewc`",
+        "ranks by layer",
+    ]
     head += ["several projects together", "answers served in one batch", "exported as", "source"]
     yield from (f"| {' | '.join(head)} |", "|---" * len(head) + "|")
     for name, facts in METHODS.items():
         reads = ("adaptation.ranks" in facts.reads, "adaptation.joint" in facts.reads)
         marks = (name == "qlora", facts.measured, facts.moves, *reads, facts.low_rank)
-        rates = f"{facts.learning_rate:g} | {facts.rate_for_labels:g}"
+        rates = f"{facts.learning_rate:g} | {facts.rate_for_labels(encoder=False):g} | {facts.rate_for_labels(encoder=True):g}"
         yield f"| `{name}` | {rates} | {' | '.join('yes' if mark else '' for mark in marks)} | {', '.join(holders(name))} | {_cell(facts.source)} |"
     yield from ("", "Not where labels are taught:", "", "| key | why | instead |", "|---|---|---|")
     for item in UNLABELLED:

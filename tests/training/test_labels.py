@@ -294,7 +294,7 @@ def test_a_step_has_enough_answers_and_a_pass_enough_steps() -> None:
             for number in range(texts):
                 found.take(Record(id=str(number), text="x", label="a"), Labelled(tuple(range(words)), (0,), (0,)))
         settings = TrainingSettings(task="classification", batch=BatchSettings(row_tokens=1024, rows=rows))
-        return settled_for_labels(settings, "full", found.collected(), whole=whole).batch.rows
+        return settled_for_labels(settings, "full", found.collected(), encoder=True, whole=whole).batch.rows
 
     assert rows_of(200, 2000) == 7, "32 texts of 200 tokens"
     assert rows_of(30, 2000) == 1, "a row holds 34"

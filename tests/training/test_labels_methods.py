@@ -127,8 +127,13 @@ def test_settings_that_nothing_reads_are_refused(dataset: Artifact, store: Store
         load_project(tmp_path)
 
 
-@pytest.mark.parametrize(("method", "rate"), [("full", 2e-4), ("partial", 5e-4), ("lora", 5e-4), ("prompt", 3e-2)])
-def test_rates_for_labels_are_their_own_by_default(method: str, rate: float, dataset: Artifact, store: Store, encoder: Base) -> None:
+@pytest.mark.parametrize(
+    ("method", "kind", "rate"),
+    [("full", "encoder", 2e-4), ("partial", "encoder", 5e-4), ("lora", "encoder", 2e-3), ("prompt", "encoder", 3e-2), ("lora", "base", 5e-4)],
+)
+def test_rates_for_labels_are_their_own_by_default(
+    method: str, kind: str, rate: float, dataset: Artifact, store: Store, request: pytest.FixtureRequest
+) -> None:
     settings = settings_of(method, task="classification", epochs=1.0, learning_rate="auto")
-    run, _ = train(dataset, encoder, settings, workspace=store.workspace("rate"))
+    run, _ = train(dataset, request.getfixturevalue(kind), settings, workspace=store.workspace("rate"))
     assert run.facts["settings"]["effective"]["learning_rate"] == rate

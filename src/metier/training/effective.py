@@ -74,7 +74,7 @@ def resolve(settings: TrainingSettings, method: MethodName, examples: int, devic
     return Effective(method, shape, fastest_dtype(device) if settings.precision == "auto" else formats[settings.precision])
 
 
-def settled_for_labels(settings: TrainingSettings, method: MethodName, taught: Examples, *, whole: bool) -> TrainingSettings:
+def settled_for_labels(settings: TrainingSettings, method: MethodName, taught: Examples, *, encoder: bool, whole: bool) -> TrainingSettings:
     """Return the settings with what `auto` becomes for labels: the method's rate for them, and the rows of a step.
 
     `whole`: each text has one answer. Then a row of long texts has a handful of answers, and a step of one row hardly says where to go: it gets rows
@@ -82,7 +82,7 @@ def settled_for_labels(settings: TrainingSettings, method: MethodName, taught: E
     """
     changes: dict[str, Any] = {}
     if settings.learning_rate == "auto":
-        changes["learning_rate"] = METHODS[method].rate_for_labels
+        changes["learning_rate"] = METHODS[method].rate_for_labels(encoder=encoder)
     if settings.batch.rows == "auto" and whole:
         tokens = int(taught.lengths.sum())
         wanted = math.ceil(_ANSWERS * tokens / len(taught) / settings.batch.row_tokens)

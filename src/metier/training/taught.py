@@ -112,7 +112,7 @@ def prepare_labels(
     reader = TextReader(tokenizer, virtual=virtual_tokens(settings, method))
     taught = labelled_examples(dataset, base, labels, reader, layout, kept=workspace.kept(FOLDER), progress=workspace.progress)
     sample = validation_sample(dataset, settings.validation.limit)
-    settled = settled_for_labels(settings, method, taught, whole=not labels.by_word)
+    settled = settled_for_labels(settings, method, taught, encoder=is_encoder(base), whole=not labels.by_word)
     with joined.main_process_first():
         if heard is not None:
             about: dict[str, Any] = {"file": workspace.folder / "teacher.npy", "dtype": effective.dtype, "device": str(joined.device)}

@@ -28,6 +28,8 @@ class MethodFacts:
     source: str
     label_rate: float | None = None
     """Its default for labels and spans, whose head begins at random, where that is another."""
+    encoder_rate: float | None = None
+    """The same for labels and spans on encoders, where that is another still."""
     moves: bool = False
     """Whether it moves the base model's own weights, each by a known amount: what `training.objectives.ewc` weighs."""
     measured: bool = True
@@ -35,9 +37,10 @@ class MethodFacts:
     shards: bool = True
     """Whether its weights can be shared out over the processes of a training (`engine.distribution: sharded`)."""
 
-    @property
-    def rate_for_labels(self) -> float:
-        """Its default learning rate for labels and spans."""
+    def rate_for_labels(self, *, encoder: bool) -> float:
+        """Return its default learning rate for labels and spans, on an encoder or a decoder."""
+        if encoder and self.encoder_rate is not None:
+            return self.encoder_rate
         return self.learning_rate if self.label_rate is None else self.label_rate
 
     @property
@@ -51,10 +54,10 @@ _LOW_RANK = (*_UPDATE, "adaptation.ranks", "adaptation.allocate")
 _PLAIN = (*_LOW_RANK, "adaptation.joint")
 
 METHODS: Mapping[str, MethodFacts] = {
-    "lora": MethodFacts("low-rank", _PLAIN, 5e-4, "Hu et al. 2021, arXiv 2106.09685", moves=True),
+    "lora": MethodFacts("low-rank", _PLAIN, 5e-4, "Hu et al. 2021, arXiv 2106.09685", encoder_rate=2e-3, moves=True),
     "rslora": MethodFacts("low-rank", _PLAIN, 2e-4, "Kalajdzievski 2023, arXiv 2312.03732", moves=True),
-    "dora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Liu et al. 2024, arXiv 2402.09353", measured=False),
-    "qlora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Dettmers et al. 2023, arXiv 2305.14314", shards=False),
+    "dora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Liu et al. 2024, arXiv 2402.09353", encoder_rate=2e-3, measured=False),
+    "qlora": MethodFacts("low-rank", _LOW_RANK, 5e-4, "Dettmers et al. 2023, arXiv 2305.14314", encoder_rate=2e-3, shards=False),
     "adalora": MethodFacts("adaptive", _UPDATE, 1e-3, "Zhang et al. 2023, arXiv 2303.10512", moves=True, shards=False),
     "gated-lora": MethodFacts("adaptive", (*_UPDATE, "adaptation.ranks", "adaptation.gate"), 5e-4, "Louizos et al. 2018, arXiv 1712.01312", shards=False),
     "full": MethodFacts("weights", (), 2e-5, "every weight", label_rate=2e-4, moves=True),

@@ -101,7 +101,7 @@ class LabelCase:
         reader = TextReader(load_tokenizer(base))
         self.layout: Layout = layout_of(outline(base, self.labels), self.labels)
         taught = labelled_examples(dataset, base, self.labels, reader, self.layout, kept=kept, progress=progress)
-        self.settings = settled_for_labels(settings, self.name, taught, whole=not self.labels.by_word)
+        self.settings = settled_for_labels(settings, self.name, taught, encoder=self.encoder, whole=not self.labels.by_word)
         checks = encode_labelled(validation_sample(dataset, settings.validation.limit), reader, self.labels, self.layout)
         self.course: Course = plan_course(taught, checks, self.settings)
         self.load: Load = load_of(taught, self.course.plan, checks, row_tokens=settings.batch.row_tokens)
