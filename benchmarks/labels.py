@@ -69,6 +69,14 @@ def abstracts(data: Path, folder: Path) -> None:
         write(folder, [(row["medical_abstract"], f"class {row['condition_label']}") for row in csv.DictReader(stream)])
 
 
+def beginnings(data: Path, folder: Path) -> None:
+    """The first 500 characters of the same abstracts."""
+    abstracts(data, folder)
+    with (folder / "all.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [(row["text"][:500], row["label"]) for row in csv.DictReader(stream)]
+    write(folder, rows)
+
+
 def terms(data: Path, folder: Path) -> None:
     """Sentences of terms of service: unfair in one of eight ways, or other."""
     path = next((data / "law" / "unfair-tos").glob("*.tsv"))
@@ -99,6 +107,9 @@ PROJECTS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, str, str, str
     "bc5cdr": (tagged("BC5CDR-IOB"), SPANS),
     "ncbi-disease": (tagged("NCBI-disease-IOB"), SPANS),
     "abstracts": (abstracts, TEXTS),
+    "abstracts-500": (beginnings, (*TEXTS[:3], "epochs: 2, method: full, learning_rate: 1e-4")),
+    "abstracts-500-lora": (beginnings, (*TEXTS[:3], "epochs: 2, method: lora, adaptation: {rank: 8}")),
+    "abstracts-500-lora-slow": (beginnings, (*TEXTS[:3], "epochs: 2, method: lora, adaptation: {rank: 8}, learning_rate: 5e-4")),
     "unfair-terms": (terms, (*TEXTS[:3], f"epochs: 8, {RARE}")),
     "clauses": (clauses, (*TEXTS[:3], f"epochs: 4, {RARE}")),
     "credit": (credit, (*TEXTS[:3], "epochs: 6, objectives: {class_weights: balanced}, validation: {by: score, times: 6, patience: 4}")),

@@ -127,6 +127,24 @@ def test_special_tokens_are_those_of_the_settings(settings: dict[str, Any], tmp_
     agree(raw("PreTrainedTokenizerFast", tmp_path / "raw", **settings), tmp_path)
 
 
+def test_settings_of_any_size_and_every_template_count(tmp_path: Path, seen: list[Path]) -> None:
+    base = raw("PreTrainedTokenizerFast", tmp_path / "raw", eos_token="<|im_end|>", note="x" * 2**21)
+    (base.folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}", encoding="utf-8")
+    (base.folder / "additional_chat_templates").mkdir()
+    (base.folder / "additional_chat_templates" / "tools.jinja").write_text("tools", encoding="utf-8")
+    tokenizer = load_tokenizer(base)
+    assert base.folder not in seen
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.chat_template == {"default": "{{ messages[0]['content'] }}", "tools": "tools"}
+    agree(base, tmp_path)
+
+
+def test_where_a_pre_tokenizer_is_mended_by_the_vocabulary_s_size_the_class_reads_all(tmp_path: Path, seen: list[Path]) -> None:
+    base = raw("PreTrainedTokenizerFast", tmp_path / "raw", fix_mistral_regex=True)
+    load_tokenizer(base)
+    assert base.folder in seen
+
+
 def test_padding_and_truncation_of_the_file_stay(tmp_path: Path) -> None:
     base = raw("PreTrainedTokenizerFast", tmp_path / "raw")
     own = Tokenizer.from_file(str(base.folder / "tokenizer.json"))

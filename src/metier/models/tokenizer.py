@@ -28,7 +28,7 @@ __all__ = ["forget_tokenizers", "load_tokenizer"]
 _VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 _BESIDE = (".json", ".jinja", ".txt")
-_LARGEST = 2**20  # bytes; a file beside the vocabulary that is larger is an index of weights
+_TEMPLATES = "additional_chat_templates"
 
 
 def load_tokenizer(base: Base) -> Any:
@@ -44,7 +44,7 @@ def load_tokenizer(base: Base) -> Any:
 
 
 def forget_tokenizers() -> None:
-    """Let go of tokenizers that were read: one of 262,144 tokens takes 130 MB. Who still uses one keeps it."""
+    """Let go of tokenizers that were read, which are large where their vocabulary is. Who still uses one keeps it."""
     _tokenizer.cache_clear()
 
 
@@ -65,12 +65,15 @@ def _beside_its_vocabulary(folder: Path) -> Any | None:
     bare = _bare(whole)
     with tempfile.TemporaryDirectory(prefix="metier-tokenizer-") as place:
         for path in folder.iterdir():
-            if path.is_file() and path.suffix in _BESIDE and path.name not in _VOCABULARY and path.stat().st_size < _LARGEST:
+            if path.is_file() and path.suffix in _BESIDE and path.name not in _VOCABULARY:
                 shutil.copyfile(path, Path(place) / path.name)
+        if (folder / _TEMPLATES).is_dir():
+            shutil.copytree(folder / _TEMPLATES, Path(place) / _TEMPLATES)
         bare.save(str(Path(place) / "tokenizer.json"))
         tokenizer = _as_its_class_reads_it(Path(place))
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or _kept(backend) != _kept(bare):
+    # What mends a pre-tokenizer by hand looks at how large the vocabulary is.
+    if backend is None or _kept(backend) != _kept(bare) or tokenizer.init_kwargs.get("fix_mistral_regex"):
         return None
     _take_parts(whole, backend)
     whole.encode_special_tokens = backend.encode_special_tokens
