@@ -99,7 +99,7 @@ def agree(base: Base, place: Path) -> None:
     stored = []
     for number, tokenizer in enumerate((ours, own)):
         tokenizer.save_pretrained(place / str(number))
-        stored.append({path.name: path.read_bytes() for path in sorted((place / str(number)).iterdir())})
+        stored.append({path.name: path.read_bytes() for path in (place / str(number)).rglob("*") if path.is_file()})
     assert stored[0] == stored[1]
 
 
