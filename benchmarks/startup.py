@@ -3,12 +3,14 @@
     python benchmarks/startup.py [--base bundled/gemma-3-270m] [--rounds 3]
 
 Each round is a process of its own in a fresh copy of the project: the first finds nothing tokenised, the others find what it has left. Measured until the first
-step begins (the time its metrics appear, less what the step took). The last line is JSON.
+step begins (the time its metrics appear, less what the step took). Then the tokenizer is read in turn as Metier and as transformers read it, with the
+garbage collector off, so that it does not decide. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import shutil
 import statistics
@@ -16,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from training import machine
 
@@ -54,6 +58,32 @@ def until_first_step(root: Path) -> float:
     raise SystemExit("the training ended before its first step was seen")
 
 
+def readings(name: str, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of reading the base model's tokenizer, by who reads it."""
+    import transformers
+
+    from metier.models import load_tokenizer, resolve
+    from metier.models.tokenizer import forget_tokenizers
+
+    base = resolve(name, root=Path.cwd())
+    readers: dict[str, Callable[[], Any]] = {
+        "metier": lambda: load_tokenizer(base),
+        "transformers": lambda: transformers.AutoTokenizer.from_pretrained(base.folder, local_files_only=True),
+    }
+    found: dict[str, list[float]] = {reader: [] for reader in readers}
+    gc.disable()
+    load_tokenizer(base)  # What is imported on the way is imported now.
+    forget_tokenizers()
+    for _ in range(rounds):
+        for reader, read in readers.items():
+            began = time.perf_counter()
+            read()
+            found[reader].append(time.perf_counter() - began)
+            forget_tokenizers()
+            gc.collect()
+    return found
+
+
 def main() -> None:
     """Measure some rounds and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -73,7 +103,8 @@ def main() -> None:
             found.append(until_first_step(root))
             print(f"round {number}: {found[-1]:.1f} s", file=sys.stderr)
     ours = {"first": found[0], "later": statistics.median(found[1:] or found)}
-    print(json.dumps({"benchmark": "startup", "machine": machine(), "ours": ours, "seconds": found}))
+    tokenizer = readings(arguments.base, arguments.rounds)
+    print(json.dumps({"benchmark": "startup", "machine": machine(), "ours": ours, "seconds": found, "tokenizer_seconds": tokenizer}))
 
 
 if __name__ == "__main__":
