@@ -171,6 +171,12 @@ def test_nothing_is_left_beside_and_nothing_is_written_into_the_base(tmp_path: P
     assert {path.name: path.read_bytes() for path in base.folder.iterdir()} == before
 
 
+def test_without_room_for_a_copy_the_class_reads_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    base = raw("PreTrainedTokenizerFast", tmp_path / "raw")
+    assert load_tokenizer(base)("高血压")["input_ids"] == theirs(base)("高血压")["input_ids"]
+
+
 NONSENSE = json.dumps({"version": "1.0", "pre_tokenizer": {"type": "Nonsense"}, "model": {"type": "BPE", "vocab": {}, "merges": []}})
 
 

@@ -63,14 +63,10 @@ def _beside_its_vocabulary(folder: Path) -> Any | None:
     if whole is None or not isinstance(whole.model, BPE):
         return None
     bare = _bare(whole)
-    with tempfile.TemporaryDirectory(prefix="metier-tokenizer-") as place:
-        for path in folder.iterdir():
-            if path.is_file() and path.suffix in _BESIDE and path.name not in _VOCABULARY:
-                shutil.copyfile(path, Path(place) / path.name)
-        if (folder / _TEMPLATES).is_dir():
-            shutil.copytree(folder / _TEMPLATES, Path(place) / _TEMPLATES)
-        bare.save(str(Path(place) / "tokenizer.json"))
-        tokenizer = _as_its_class_reads_it(Path(place))
+    try:
+        tokenizer = _made_of(bare, folder)
+    except OSError:  # No room for the copy; and what is missing is missed once more, by the class.
+        return None
     backend = getattr(tokenizer, "backend_tokenizer", None)
     # What mends a pre-tokenizer by hand looks at how large the vocabulary is.
     if backend is None or _kept(backend) != _kept(bare) or tokenizer.init_kwargs.get("fix_mistral_regex"):
@@ -80,6 +76,18 @@ def _beside_its_vocabulary(folder: Path) -> Any | None:
     tokenizer._tokenizer = whole
     tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = str(folder)
     return tokenizer
+
+
+def _made_of(bare: Tokenizer, folder: Path) -> Any:
+    """Return what a tokenizer's class makes of another vocabulary with the same settings."""
+    with tempfile.TemporaryDirectory(prefix="metier-tokenizer-") as place:
+        for path in folder.iterdir():
+            if path.is_file() and path.suffix in _BESIDE and path.name not in _VOCABULARY:
+                shutil.copyfile(path, Path(place) / path.name)
+        if (folder / _TEMPLATES).is_dir():
+            shutil.copytree(folder / _TEMPLATES, Path(place) / _TEMPLATES)
+        bare.save(str(Path(place) / "tokenizer.json"))
+        return _as_its_class_reads_it(Path(place))
 
 
 def _read(path: Path) -> Tokenizer | None:
